@@ -1,0 +1,170 @@
+"""The steps of the command line as Python functions on files."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+from os import PathLike
+from pathlib import Path
+from typing import Any, Literal
+
+import itk
+import torch
+
+from hftn_sr.batch import Reporter
+from hftn_sr.degradation import degrade as degrade_volume
+from hftn_sr.errors import Fault, NothingToDo, UsageFault
+from hftn_sr.evaluation import evaluate_volumes
+from hftn_sr.inference.case import Case, Outcome, Overwrite, RunOptions, run_case
+from hftn_sr.inference.pair import PairOptions
+from hftn_sr.volumes.files import check_writable
+from hftn_sr.volumes.nifti import ReadOptions, read_nifti, save_nifti
+from hftn_sr.weights import load_model
+
+__all__ = ["choose_device", "degrade", "evaluate", "super_resolve", "use_threads"]
+
+StrPath = str | PathLike[str]
+
+
+def super_resolve(
+    target: StrPath,
+    reference: StrPath,
+    output: StrPath,
+    *,
+    scale: Literal[2, 4] | None = None,
+    model: str = "base",
+    device: Literal["auto", "cpu", "cuda"] = "auto",
+    overwrite: Overwrite = "never",
+    through_plane: int | None = None,
+    reference_transform: StrPath | None = None,
+    register: Literal["none", "rigid"] = "none",
+    data_consistency: bool = False,
+    preview: bool = True,
+    read: ReadOptions | None = None,
+    reporter: Reporter | None = None,
+) -> Outcome:
+    """Give a low-resolution MR volume back at high resolution, with the help of another contrast.
+
+    Args:
+        target: low-resolution volume, .nii or .nii.gz.
+        reference: high-resolution volume of the same head in another contrast; on any grid.
+        output: .nii or .nii.gz to write, with a .json record and a _preview.png beside it.
+        scale: 2 or 4; None takes the one nearest to the ratio of in-plane voxel sizes.
+        model: `base`, `small` or a .safetensors file.
+        device: `auto` takes CUDA where there is one.
+        overwrite: what happens where output exists, see `RunOptions`.
+        through_plane: the target's through-plane array axis; None takes the one whose voxel size differs.
+        reference_transform: ITK transform file that maps a target point to a reference point (LPS, mm).
+        register: `rigid` registers the reference to the target first, and keeps the result where it makes the pair more alike.
+        data_consistency: put the measured band of k-space back into the result.
+        preview: write the picture.
+        read: how ambiguous files are read.
+        reporter: is told of progress.
+
+    Returns:
+        what was done; `record` is the content of the side file.
+
+    Raises:
+        Fault: an input cannot be used or the output cannot be written; its text names file, finding and cure. Nothing was changed then.
+        NothingToDo: the output exists and may not be redone.
+    """
+    transform = Path(reference_transform) if reference_transform else None
+    case = Case(Path(target).name, Path(target), Path(reference), Path(output), transform)
+    pair = PairOptions(scale=scale, through_plane=through_plane, register=register, read=read or ReadOptions())
+    options = RunOptions(model, choose_device(device), overwrite, data_consistency=data_consistency, preview=preview, pair=pair)
+    report = reporter or Reporter()
+    outcome = run_case(case, options, lambda wanted: load_model(model, wanted, options.device), report.slices, report.advance)
+    if outcome.status == "skipped":
+        raise NothingToDo(case.output, outcome.message, "choose another output or overwrite")
+    return outcome
+
+
+def degrade(
+    input: StrPath,  # noqa: A002 - as the command line names it
+    output: StrPath,
+    *,
+    scale: Literal[2, 4],
+    magnitude: bool = False,
+    through_plane: int | None = None,
+    overwrite: bool = False,
+    read: ReadOptions | None = None,
+    tell: Callable[[str], None] | None = None,
+) -> Path:
+    """Simulate the faster scan: keep the central 1/scale of each in-plane k-space axis, amplitude and geometry right.
+
+    Sizes that scale does not divide lose up to scale - 1 voxels first, evenly from both sides.
+
+    Args:
+        input: high-resolution volume, .nii or .nii.gz.
+        output: .nii or .nii.gz to write.
+        scale: 2 or 4.
+        magnitude: store absolute values, as a scanner does.
+        through_plane: the array axis that keeps its size; None takes the one whose voxel size differs.
+        overwrite: replace an output that exists.
+        read: how an ambiguous file is read.
+        tell: called with what was found while reading and the user should know.
+
+    Returns:
+        output.
+
+    Raises:
+        Fault: the input cannot be used, or the output exists or cannot be written.
+    """
+    source, result = Path(input), Path(output)
+    if scale not in (2, 4):
+        raise UsageFault("--scale", f"scale {scale} (need 2 or 4)", "--scale 2 or --scale 4")
+    if not result.name.endswith((".nii", ".nii.gz")):
+        raise Fault(result, "not a NIfTI file name", "give --output a name ending in .nii.gz or .nii")
+    if result.exists():
+        with contextlib.suppress(OSError):
+            if result.samefile(source):
+                raise Fault(result, "is the input, it would be overwritten", "choose another --output")
+        if not overwrite:
+            raise NothingToDo(result, "exists already", "--overwrite always, or another --output")
+    check_writable(result)
+    volume = read_nifti(source, read or ReadOptions())
+    for note in volume.notes:
+        if tell:
+            tell(note)
+    axis = volume.grid.through_plane() if through_plane is None else through_plane
+    save_nifti(result, degrade_volume(volume, scale, axis, magnitude), f"hftn-sr: simulated, 1/{scale} of in-plane k-space")
+    return result
+
+
+def evaluate(
+    prediction: StrPath, truth: StrPath, *, through_plane: int | None = None, read: ReadOptions | None = None
+) -> dict[str, Any]:
+    """PSNR, SSIM and NMSE of a prediction against the truth, by protocol `corrected`.
+
+    Args:
+        prediction: .nii or .nii.gz on the truth's grid or a crop of it.
+        truth: .nii or .nii.gz.
+        through_plane: the axis along which SSIM takes slices; None for the truth's own.
+        read: how ambiguous files are read.
+
+    Returns:
+        `psnr` (dB), `ssim`, `nmse`, their `conventions`, `voxels_compared`, `warnings`, file names and hashes.
+
+    Raises:
+        Fault: a file cannot be used, or the two grids do not coincide.
+    """
+    options = read or ReadOptions()
+    return evaluate_volumes(read_nifti(prediction, options), read_nifti(truth, options), through_plane)
+
+
+def choose_device(device: str) -> str:
+    """`cpu` or `cuda` for `auto`, `cpu` or `cuda`.
+
+    Raises:
+        UsageFault: CUDA was asked for and there is none.
+    """
+    if device == "cuda" and not torch.cuda.is_available():
+        raise UsageFault("--device", "cuda was asked for, PyTorch sees no CUDA device", "--device cpu, or install a CUDA build of PyTorch")
+    return ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+
+
+def use_threads(threads: int | None) -> None:
+    """Limit PyTorch and ITK to so many threads; None leaves it to them."""
+    if threads:
+        torch.set_num_threads(threads)
+        itk.MultiThreaderBase.SetGlobalDefaultNumberOfThreads(threads)

@@ -1,0 +1,157 @@
+"""Many cases: found in a folder, run one after another, summed up after each."""
+
+from __future__ import annotations
+
+import csv
+import functools
+import io
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from hftn_sr.errors import ALL_FAILED, INTERRUPTED, NOTHING, OK, SOME_FAILED, Fault, NothingToDo
+from hftn_sr.inference.case import Case, Outcome, RunOptions, run_case
+from hftn_sr.volumes.files import write_bytes, write_json
+from hftn_sr.weights import Model, load_model
+
+__all__ = ["Reporter", "exit_code", "find_cases", "run_cases", "write_summary"]
+
+IMAGE_SUFFIXES = (".nii.gz", ".nii")
+TRANSFORM_SUFFIXES = (".txt", ".tfm", ".mat", ".h5")
+
+
+class Reporter:
+    """What a run tells while it goes on; this one keeps silent."""
+
+    def begin(self, cases: int) -> None:
+        """So many cases will be run."""
+
+    def case(self, name: str) -> None:
+        """This case begins."""
+
+    def slices(self, count: int) -> None:
+        """The network will see so many slices."""
+
+    def advance(self, count: int) -> None:
+        """So many slices more are done."""
+
+    def end(self, outcome: Outcome) -> None:
+        """The case is over."""
+
+
+def find_cases(folder: Path, output: Path) -> tuple[list[Case], list[Outcome]]:
+    """Cases of a folder: each sub-folder with `target.nii.gz` and `reference.nii.gz` (or `.nii`).
+
+    A sub-folder may also hold `reference_transform` (.txt, .tfm, .mat or .h5), an ITK file that maps target points to reference points.
+
+    Returns:
+        the cases, whose results go to `output`/<sub-folder>/target_sr.nii.gz, and a failed outcome for each sub-folder that has one of
+        the two images without the other, or both .nii and .nii.gz of one.
+
+    Raises:
+        NothingToDo: no sub-folder holds a pair.
+        Fault: the folder is missing.
+    """
+    if not folder.is_dir():
+        raise Fault(folder, "no such folder", "give --cases the folder whose sub-folders are the cases")
+    cases, failed = [], []
+    for sub in sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")):
+        result = output / sub.name / "target_sr.nii.gz"
+        try:
+            images = {role: _one(sub, role, IMAGE_SUFFIXES) for role in ("target", "reference")}
+            if not any(images.values()):
+                continue
+            missing = [role for role, path in images.items() if path is None]
+            if missing:
+                raise Fault(sub, f"no {missing[0]} (searched {missing[0]}.nii.gz and {missing[0]}.nii)", f"put the {missing[0]} there")
+            target, reference = (path for path in images.values() if path is not None)
+            cases.append(Case(sub.name, target, reference, result, _one(sub, "reference_transform", TRANSFORM_SUFFIXES)))
+        except Fault as fault:
+            failed.append(Outcome(sub.name, "failed", result, str(fault)))
+    if not cases and not failed:
+        raise NothingToDo(folder, "no case found (searched */target.nii[.gz] with */reference.nii[.gz])", "name the files so")
+    return cases, failed
+
+
+def run_cases(
+    cases: Sequence[Case], options: RunOptions, reporter: Reporter, known: Sequence[Outcome] = (), debug: bool = False
+) -> Iterator[Outcome]:
+    """Run cases one after another; a bad one does not stop the rest. The model is loaded once.
+
+    Args:
+        cases: what to do.
+        options: how.
+        reporter: is told of progress.
+        known: cases that failed before they could run.
+        debug: let a fault through with its traceback.
+
+    Yields:
+        the outcome of each case, failed ones included.
+    """
+    model: Callable[[int], Model] = functools.lru_cache(lambda scale: load_model(options.model, scale, options.device))
+    reporter.begin(len(cases) + len(known))
+    for outcome in known:
+        reporter.end(outcome)
+        yield outcome
+    for case in cases:
+        reporter.case(case.name)
+        try:
+            outcome = run_case(case, options, model, reporter.slices, reporter.advance)
+        except Exception as error:
+            if debug:
+                raise
+            outcome = Outcome(case.name, "failed", case.output, _one_line(case, error))
+        reporter.end(outcome)
+        yield outcome
+
+
+def exit_code(outcomes: Sequence[Outcome]) -> int:
+    """Of a command: 0 all well, 3 nothing was left to do, 8 some cases failed, 9 all did."""
+    failed = sum(outcome.status == "failed" for outcome in outcomes)
+    if failed:
+        return ALL_FAILED if failed == len(outcomes) else SOME_FAILED
+    return NOTHING if all(outcome.status == "skipped" for outcome in outcomes) else OK
+
+
+def write_summary(folder: Path, outcomes: Sequence[Outcome], interrupted: bool = False) -> None:
+    """`summary.json` and `summary.csv` of a run in `folder`, each replaced in one step."""
+    rows: list[dict[str, Any]] = [
+        {
+            "case": outcome.case,
+            "status": outcome.status,
+            "output": outcome.output.name if outcome.status == "done" else "",
+            "scale": outcome.record.get("scale", ""),
+            "similarity": outcome.record.get("similarity", {}).get("value", ""),
+            "coverage": outcome.record.get("coverage", ""),
+            "seconds": round(outcome.seconds, 2),
+            "warnings": "; ".join(outcome.warnings),
+            "message": outcome.message,
+        }
+        for outcome in outcomes
+    ]
+    code = INTERRUPTED if interrupted else exit_code(outcomes)
+    write_json(folder / "summary.json", {"interrupted": interrupted, "exit_code": code, "cases": rows})
+    table = io.StringIO()
+    writer = csv.DictWriter(table, list(rows[0]) if rows else ["case"])
+    writer.writeheader()
+    writer.writerows(rows)
+    write_bytes(folder / "summary.csv", table.getvalue().encode())
+
+
+def _one(folder: Path, stem: str, suffixes: Sequence[str]) -> Path | None:
+    found = [folder / f"{stem}{suffix}" for suffix in suffixes if (folder / f"{stem}{suffix}").is_file()]
+    if len(found) > 1:
+        raise Fault(folder, f"ambiguous: {' and '.join(path.name for path in found)}", "keep one of them")
+    return found[0] if found else None
+
+
+def _one_line(case: Case, error: BaseException) -> str:
+    if isinstance(error, Fault):
+        return str(error)
+    if isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "not enough memory" in str(error):  # the last is PyTorch's on a CPU
+        return str(Fault(case.target, "not enough memory for this case", "close other programs or use a machine with more memory"))
+    if isinstance(error, OSError):
+        return str(Fault(case.target, f"the system refused ({error})", "check the disk and permissions"))
+    return str(Fault(case.target, f"internal fault, {type(error).__name__}: {error}", "run again with --debug and report the traceback"))

@@ -1,0 +1,273 @@
+"""Options of the commands, parsed strictly: nothing runs before all of them are understood."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal, NoReturn, Optional
+
+import typer
+
+from hftn_sr import __version__
+from hftn_sr.errors import INTERNAL, INTERRUPTED, Fault, UsageFault
+
+if TYPE_CHECKING:
+    from hftn_sr.batch import Reporter
+    from hftn_sr.inference.case import Case, Outcome, RunOptions
+    from hftn_sr.volumes.nifti import ReadOptions
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    name="hftn-sr",
+    help="Multi-contrast super-resolution of MR images. Research use only. Not for clinical use.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+)
+data = typer.Typer(name="data", help="Fetch open data.", no_args_is_help=True, rich_markup_mode=None)
+app.add_typer(data)
+
+Debug = Annotated[bool, typer.Option("--debug", help="Show a traceback instead of one line.")]
+Axis = Annotated[Optional[int], typer.Option(help="Through-plane array axis; else the one whose voxel size differs.", min=0, max=2)]  # noqa: UP045 - typer
+Frame = Annotated[Optional[int], typer.Option(help="Which volume of a 4D file, from 0.", min=0)]  # noqa: UP045 - typer
+NanToNum = Annotated[bool, typer.Option("--nan-to-num", help="Take 0 for voxels that are not finite.")]
+Magnitude = Annotated[bool, typer.Option("--magnitude", help="Take the absolute value of complex voxels.")]
+AssumeAffine = Annotated[
+    Optional[Literal["sform", "qform", "spacing"]],  # noqa: UP045 - typer
+    typer.Option(help="Where voxels lie, if the header contradicts itself or does not say."),
+]
+OptionalPath = Optional[Path]  # noqa: UP045 - typer reads annotations on Python 3.10
+
+
+@app.callback(invoke_without_command=True)
+def _version(version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
+    if version:
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+@app.command(
+    "super-resolve",
+    epilog="Examples:  hftn-sr super-resolve --target flair.nii.gz --reference t2.nii.gz --output flair_sr.nii.gz --scale 2  |  "
+    "hftn-sr super-resolve --cases patients/ --output results/ --overwrite stale",
+)
+def super_resolve(
+    target: Annotated[OptionalPath, typer.Option(help="Low-resolution NIfTI file.")] = None,
+    reference: Annotated[OptionalPath, typer.Option(help="High-resolution NIfTI file of another contrast, on any grid.")] = None,
+    cases: Annotated[OptionalPath, typer.Option(help="Folder of cases instead: */target.nii.gz with */reference.nii.gz.")] = None,
+    output: Annotated[OptionalPath, typer.Option(help="NIfTI file to write; with --cases, a folder.")] = None,
+    scale: Annotated[Optional[int], typer.Option(help="2 or 4; else the one nearest to the voxel sizes' ratio.")] = None,  # noqa: UP045 - typer
+    model: Annotated[str, typer.Option(help="base, small, or a .safetensors file.")] = "base",
+    device: Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="Where the network runs.")] = "auto",
+    overwrite: Annotated[Literal["never", "stale", "always"], typer.Option(help="Redo an output that exists.")] = "never",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check all inputs and say what would be done.")] = False,
+    threads: Annotated[Optional[int], typer.Option(help="CPU threads; else all.", min=1)] = None,  # noqa: UP045 - typer
+    reference_transform: Annotated[OptionalPath, typer.Option(help="ITK transform, target point to reference point.")] = None,
+    register: Annotated[Literal["none", "rigid"], typer.Option(help="Register the reference first, kept if better.")] = "none",
+    through_plane: Axis = None,
+    data_consistency: Annotated[bool, typer.Option("--data-consistency", help="Put the measured k-space back at the end.")] = False,
+    preview: Annotated[bool, typer.Option(help="Write a picture beside the result.")] = True,
+    frame: Frame = None,
+    nan_to_num: NanToNum = False,
+    magnitude: Magnitude = False,
+    assume_affine: AssumeAffine = None,
+    debug: Debug = False,
+) -> None:
+    """Give a low-resolution MR volume back at high resolution, with the help of another contrast."""
+    with _one_line_errors(debug):
+        from hftn_sr.api import choose_device, use_threads
+        from hftn_sr.inference.case import RunOptions
+        from hftn_sr.inference.pair import PairOptions
+        from hftn_sr.weights import check_model
+
+        if output is None:
+            raise UsageFault("--output", "is missing", "--output FILE.nii.gz, or a folder with --cases")
+        if scale not in (None, 2, 4):
+            raise UsageFault("--scale", f"scale {scale} (need 2 or 4)", "--scale 2 or --scale 4")
+        check_model(model)
+        found, failed = _cases(target, reference, cases, output, reference_transform)
+        use_threads(threads)
+        read = _read_options(frame, nan_to_num, magnitude, assume_affine)
+        pair = PairOptions(scale=scale, through_plane=through_plane, register=register, read=read)
+        options = RunOptions(model, choose_device(device), overwrite, dry_run, data_consistency, preview, pair)
+        _run(found, failed, options, output if cases else None, debug)
+
+
+@app.command(epilog="Example:  hftn-sr degrade --input flair.nii.gz --output flair_x2.nii.gz --scale 2")
+def degrade(
+    input: Annotated[Path, typer.Option(help="High-resolution NIfTI file.")],  # noqa: A002 - the option's name
+    output: Annotated[Path, typer.Option(help="NIfTI file to write.")],
+    scale: Annotated[int, typer.Option(help="2 or 4: the loss of in-plane resolution.")],
+    magnitude: Annotated[bool, typer.Option("--magnitude", help="Store absolute values, as a scanner does.")] = False,
+    overwrite: Annotated[Literal["never", "always"], typer.Option(help="Replace an output that exists.")] = "never",
+    through_plane: Axis = None,
+    frame: Frame = None,
+    nan_to_num: NanToNum = False,
+    assume_affine: AssumeAffine = None,
+    debug: Debug = False,
+) -> None:
+    """Simulate a faster scan: keep the central 1/SCALE of each in-plane k-space axis."""
+    with _one_line_errors(debug):
+        from hftn_sr import api
+
+        if scale not in (2, 4):
+            raise UsageFault("--scale", f"scale {scale} (need 2 or 4)", "--scale 2 or --scale 4")
+        read = _read_options(frame, nan_to_num, magnitude, assume_affine)
+        redo = overwrite == "always"
+        options = {"magnitude": magnitude, "through_plane": through_plane, "overwrite": redo, "read": read, "tell": _warn}
+        typer.echo(api.degrade(input, output, scale=scale, **options))  # type: ignore[arg-type]
+
+
+@app.command(epilog="Example:  hftn-sr evaluate --prediction flair_sr.nii.gz --truth flair.nii.gz --json scores.json")
+def evaluate(
+    prediction: Annotated[Path, typer.Option(help="NIfTI file on the truth's grid, or on a crop of it.")],
+    truth: Annotated[Path, typer.Option(help="High-resolution NIfTI file.")],
+    protocol: Annotated[Literal["corrected"], typer.Option(help="Conventions of the figures; they are printed.")] = "corrected",
+    json_file: Annotated[OptionalPath, typer.Option("--json", help="Write the figures there, too.")] = None,
+    through_plane: Axis = None,
+    frame: Frame = None,
+    nan_to_num: NanToNum = False,
+    assume_affine: AssumeAffine = None,
+    debug: Debug = False,
+) -> None:
+    """PSNR, SSIM and NMSE of a result against the truth, on the voxels that both have."""
+    with _one_line_errors(debug):
+        from hftn_sr import api
+        from hftn_sr.volumes.files import write_json
+
+        if json_file and any(json_file.absolute() == path.absolute() for path in (prediction, truth)):
+            raise UsageFault("--json", f"{json_file} is an input, it would be overwritten", "--json FILE.json")
+        read = _read_options(frame, nan_to_num, False, assume_affine)
+        scores = api.evaluate(prediction, truth, through_plane=through_plane, read=read)
+        for warning in scores["warnings"]:
+            _warn(warning)
+        for name, unit, digits in (("psnr", " dB", 2), ("ssim", "", 4), ("nmse", "", 5)):
+            typer.echo(f"{name.upper()}  {scores[name]:.{digits}f}{unit}  ({scores['conventions'][name]})")
+        typer.echo(f"protocol {protocol}, {' x '.join(map(str, scores['voxels_compared']))} voxels compared")
+        if json_file:
+            write_json(json_file, {key: value if value != float("inf") else "infinite" for key, value in scores.items()})
+
+
+@data.command("open-ms", epilog="Example:  hftn-sr data open-ms --output data/")
+def open_ms(
+    output: Annotated[Path, typer.Option(help="Folder for the images and datalist.json.")],
+    mirror: Annotated[OptionalPath, typer.Option(help="Local copy that is read first [env: HFTN_SR_DATA_MIRROR].")] = None,
+    debug: Debug = False,
+) -> None:
+    """Fetch 72 MB of open multiple-sclerosis MR images (CC-BY) by commit and sha256; resumes where it was broken off."""
+    with _one_line_errors(debug):
+        from rich.console import Console
+
+        from hftn_sr.cli.progress import ByteBar
+        from hftn_sr.pairs.open_ms import fetch_open_ms, write_datalist
+
+        with ByteBar(Console(stderr=True)) as bar:
+            report = fetch_open_ms(output, mirror, bar)
+        for note in report.notes:
+            typer.echo(note, err=True)
+        write_datalist(output, output / "datalist.json")
+        counts = f"{len(report.kept)} files kept, {len(report.copied)} copied, {len(report.downloaded)} downloaded"
+        typer.echo(f"{output}: {counts}; datalist.json")
+
+
+def main() -> NoReturn:
+    """Entry point. SIGTERM ends a run as Ctrl-C does: the case in hand is dropped whole, the summary is written."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        app()
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED)
+    sys.exit(0)
+
+
+def _cases(
+    target: Path | None, reference: Path | None, cases: Path | None, output: Path, transform: Path | None
+) -> tuple[list[Case], list[Outcome]]:
+    from hftn_sr.batch import find_cases
+    from hftn_sr.inference.case import Case
+
+    if cases is not None:
+        single = {"--target": target, "--reference": reference, "--reference-transform": transform}
+        surplus = [name for name, value in single.items() if value]
+        if surplus:
+            raise UsageFault(surplus[0], "does not go with --cases", "leave one out; a case folder may hold reference_transform.txt")
+        if output.is_file():
+            raise UsageFault(output, "is a file, a folder is needed with --cases", "give --output a folder")
+        return find_cases(cases, output)
+    for name, value in (("--target", target), ("--reference", reference)):
+        if value is None:
+            raise UsageFault(name, "is missing", "--target FILE --reference FILE, or --cases FOLDER")
+    assert target is not None and reference is not None
+    return [Case(target.name, target, reference, output, transform)], []
+
+
+def _read_options(
+    frame: int | None, nan_to_num: bool, magnitude: bool, assume_affine: Literal["sform", "qform", "spacing"] | None
+) -> ReadOptions:
+    from hftn_sr.volumes.nifti import ReadOptions
+
+    return ReadOptions(frame=frame, nan_to_num=nan_to_num, magnitude=magnitude, assume_affine=assume_affine)
+
+
+def _run(cases: list[Case], failed: list[Outcome], options: RunOptions, folder: Path | None, debug: bool) -> None:
+    from rich.console import Console
+
+    from hftn_sr.batch import exit_code, run_cases, write_summary
+    from hftn_sr.cli.progress import ConsoleReporter
+
+    outcomes: list[Outcome] = []
+    summarise: Callable[[bool], None] = lambda interrupted: (  # noqa: E731 - one line, used twice
+        write_summary(folder, outcomes, interrupted) if folder and not options.dry_run else None
+    )
+    with ConsoleReporter(Console(stderr=True)) as reporter:
+        try:
+            for outcome in run_cases(cases, options, reporter, failed, debug):
+                outcomes.append(outcome)
+                _tell(outcome, reporter)
+                summarise(False)
+        except KeyboardInterrupt:
+            summarise(True)
+            typer.echo(f"interrupted after {len(outcomes)} of {len(cases) + len(failed)} cases", err=True)
+            raise
+    raise typer.Exit(exit_code(outcomes))
+
+
+def _warn(note: str) -> None:
+    typer.echo(f"WARNING {note}", err=True)
+
+
+def _tell(outcome: Outcome, reporter: Reporter) -> None:
+    for warning in outcome.warnings:
+        typer.echo(f"WARNING {outcome.case} {warning}", err=True)
+    if outcome.status == "failed":
+        typer.echo(f"ERROR {outcome.case} {outcome.message}", err=True)
+    elif outcome.status == "done":
+        typer.echo(f"{outcome.output} ({outcome.seconds:.1f} s)")
+    else:
+        typer.echo(f"{outcome.output}: {outcome.message}", err=outcome.status == "skipped")
+
+
+@contextmanager
+def _one_line_errors(debug: bool) -> Iterator[None]:
+    """A fault becomes one line on stderr and its exit code."""
+    try:
+        yield
+    except Fault as fault:
+        if debug:
+            raise
+        typer.echo(f"ERROR {fault}", err=True)
+        raise typer.Exit(fault.exit_code) from None
+    except (typer.Exit, KeyboardInterrupt):
+        raise
+    except Exception as error:
+        if debug:
+            raise
+        kind = type(error).__name__
+        typer.echo(f"ERROR internal fault: {kind}: {error}. Fix: run again with --debug and report the traceback.", err=True)
+        raise typer.Exit(INTERNAL) from None

@@ -1,0 +1,83 @@
+"""From a high-resolution image to what a faster scan would have given, and to the network's input."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from hftn_sr.errors import Fault
+from hftn_sr.kspace import Decomposition, decompose, truncate, zero_fill
+from hftn_sr.volumes.volume import Grid, Volume
+
+__all__ = ["brightness", "crop_to_multiple", "degrade", "in_plane_first", "in_plane_last", "stack_channels"]
+
+BRIGHT = 99.9  # percentile of the positive voxels that counts as 1
+
+
+def degrade(volume: Volume, factor: int, through_plane: int, magnitude: bool = False) -> Volume:
+    """The volume as a scan with a factor less in-plane k-space would give it, amplitude kept.
+
+    Sizes that factor does not divide lose up to factor - 1 voxels first, evenly from both sides; the affine follows.
+
+    Args:
+        volume: high-resolution, (X, Y, Z).
+        factor: 2 or 4; the middle half or quarter of each in-plane k-space axis stays.
+        through_plane: the array axis that keeps its size.
+        magnitude: take absolute values, as a scanner stores them, instead of keeping the small negative ringing.
+    """
+    volume = crop_to_multiple(volume, factor, through_plane)
+    slices = truncate(in_plane_last(torch.from_numpy(volume.data), through_plane), factor)
+    data = in_plane_first(slices.abs() if magnitude else slices, through_plane)
+    return volume.on(volume.grid.coarser(factor, through_plane), data.numpy())
+
+
+def crop_to_multiple(volume: Volume, factor: int, through_plane: int) -> Volume:
+    """`volume` without the voxels, evenly from both sides, that keep its in-plane sizes from being multiples of factor."""
+    shape = volume.data.shape
+    surplus = [0 if axis == through_plane else size % factor for axis, size in enumerate(shape)]
+    if min(size - less for size, less in zip(shape, surplus, strict=True)) < 1:
+        raise Fault(volume.path, f"too small to lose resolution (sizes {shape}, factor {factor})", "give a larger image")
+    start = tuple(less // 2 for less in surplus)
+    size = tuple(full - less for full, less in zip(shape, surplus, strict=True))
+    part = tuple(slice(begin, begin + length) for begin, length in zip(start, size, strict=True))
+    grid: Grid = volume.grid.cropped(start, size)  # type: ignore[arg-type]
+    return volume.on(grid, np.ascontiguousarray(volume.data[part]))
+
+
+def in_plane_last(volume: Tensor, through_plane: int) -> Tensor:
+    """(X, Y, Z) to slices (D, H, W)."""
+    return volume.movedim(through_plane, 0)
+
+
+def in_plane_first(slices: Tensor, through_plane: int) -> Tensor:
+    """Slices (D, H, W) to a contiguous (X, Y, Z) with the through-plane axis where it was."""
+    return slices.movedim(0, through_plane).contiguous()
+
+
+def brightness(data: NDArray[np.float32]) -> float:
+    """What counts as intensity 1: the 99.9th percentile of the positive voxels, in the image's unit.
+
+    Raises:
+        ValueError: no voxel is positive.
+    """
+    positive = data[data > 0]
+    if not positive.size:
+        raise ValueError("expected an image with positive voxels, got none")
+    return float(np.percentile(positive, BRIGHT))
+
+
+def stack_channels(target: Tensor, reference: Tensor, factor: int, decomposition: Decomposition = "band") -> Tensor:
+    """The network's input from whole slices: zero-filled target, low and high component of the reference.
+
+    Args:
+        target: low-resolution slices (..., h, w).
+        reference: high-resolution slices (..., s*h, s*w).
+        factor: scale s.
+        decomposition: see `kspace.decompose`.
+
+    Returns:
+        (3, ..., s*h, s*w).
+    """
+    return torch.stack([zero_fill(target, factor), *decompose(reference, factor, decomposition)])

@@ -1,0 +1,40 @@
+"""The one way in which this package tells a user that an input cannot be used."""
+
+from __future__ import annotations
+
+from os import PathLike
+
+__all__ = ["Fault", "UsageFault", "NothingToDo", "OK", "INTERNAL", "USAGE", "NOTHING", "SOME_FAILED", "ALL_FAILED", "INTERRUPTED"]
+
+OK, INTERNAL, USAGE, NOTHING, SOME_FAILED, ALL_FAILED, INTERRUPTED = 0, 1, 2, 3, 8, 9, 130  # exit codes of the command
+
+
+class Fault(Exception):  # noqa: N818 - a finding about a file, not an error of the program
+    """Something about a user's file or option makes a right result impossible.
+
+    Args:
+        path: the file, folder or option in question.
+        finding: what was found and what is needed, without a full stop.
+        fix: the command or option that cures it, without a full stop.
+    """
+
+    exit_code = ALL_FAILED
+
+    def __init__(self, path: str | PathLike[str], finding: str, fix: str) -> None:
+        self.path, self.finding, self.fix = str(path), finding, fix
+        super().__init__(f"{self.path}: {finding}. Fix: {fix}.")
+
+    def __reduce__(self) -> tuple[type[Fault], tuple[str, str, str]]:
+        return type(self), (self.path, self.finding, self.fix)
+
+
+class UsageFault(Fault):
+    """An option or a combination of options that cannot be meant."""
+
+    exit_code = USAGE
+
+
+class NothingToDo(Fault):
+    """The request is sound, but there is no case left to work on."""
+
+    exit_code = NOTHING

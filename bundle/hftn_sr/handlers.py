@@ -1,0 +1,152 @@
+"""Ignite handlers and metrics of the training and evaluation workflows."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from ignite.engine import Engine, Events
+from ignite.metrics import Metric
+from monai.data import set_rnd
+from monai.utils import set_determinism
+
+from hftn_sr.metrics import scores
+from hftn_sr.networks import HFTNSR
+from hftn_sr.volumes.files import write_bytes
+from hftn_sr.weights import save_weights
+
+__all__ = ["Checkpoint", "ReseedEveryEpoch", "StopAtNonFiniteLoss", "VolumeScore"]
+
+
+class _Stateful(Protocol):
+    def state_dict(self) -> Any: ...
+
+    def load_state_dict(self, state: Any) -> Any: ...
+
+
+class VolumeScore(Metric):
+    """Mean over volumes of one score of protocol `corrected`, or of its gain over the zero-filled target.
+
+    Each iteration gives (pred, label, image) with a batch of volumes (B, C, H, W, D).
+
+    Args:
+        name: `psnr` (dB), `ssim` or `nmse`.
+        gain: subtract the score of the zero-filled target, the first channel of `image`.
+        output_transform: from the engine's output to that triple.
+    """
+
+    def __init__(self, name: str, gain: bool = False, output_transform: Callable[[Any], Any] = lambda output: output) -> None:
+        self.name, self.gain = name, gain
+        super().__init__(output_transform)
+
+    def reset(self) -> None:
+        """Forget all volumes."""
+        self.values: list[float] = []
+
+    def update(self, output: tuple[Any, Any, Any]) -> None:
+        """Add the volumes of one batch."""
+        for pred, label, image in zip(*output, strict=True):
+            value = scores(pred[0], label[0])[self.name]
+            self.values.append(value - scores(image[0], label[0])[self.name] if self.gain else value)
+
+    def compute(self) -> float:
+        """Mean over the volumes."""
+        return sum(self.values) / len(self.values)
+
+
+class ReseedEveryEpoch:
+    """Begin each epoch with random states that follow from the seed and the epoch alone, so that a resumed run repeats an unbroken one.
+
+    Args:
+        seed: of the whole run.
+        dataset: whose random transforms are seeded.
+    """
+
+    def __init__(self, seed: int, dataset: Any) -> None:
+        self.seed, self.dataset = seed, dataset
+
+    def attach(self, engine: Engine) -> None:
+        """Act before an epoch draws its data."""
+        engine.add_event_handler(Events.EPOCH_STARTED, self)
+
+    def __call__(self, engine: Engine) -> None:
+        """Seed torch, NumPy, Python and the transforms."""
+        seed = (self.seed * 1_000_003 + engine.state.epoch) % 2**32
+        set_determinism(seed)
+        set_rnd(self.dataset, seed)
+
+
+class StopAtNonFiniteLoss:
+    """End a run whose loss is no longer a number, before the next checkpoint can store it."""
+
+    def attach(self, engine: Engine) -> None:
+        """Act after each iteration."""
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self)
+
+    def __call__(self, engine: Engine) -> None:
+        """Raises FloatingPointError, naming the cases of the batch."""
+        loss = engine.state.output["loss"] if isinstance(engine.state.output, dict) else engine.state.output[0]["loss"]
+        if not torch.isfinite(torch.as_tensor(loss)).all():
+            cases = sorted(set(engine.state.batch.get("case", ["unknown"])))
+            raise FloatingPointError(f"loss {loss} in epoch {engine.state.epoch}, iteration {engine.state.iteration}, cases {cases}")
+
+
+class Checkpoint:
+    """Save the state of a run after every epoch and go on from it; keep the weights of the best validation score.
+
+    `latest.pt` holds everything that the next epoch depends on; `best.safetensors` is ready for `hftn-sr super-resolve --model`. Both are
+    replaced in one step: whenever the process dies, a complete file is there.
+
+    Args:
+        folder: where the two files lie; made if missing.
+        network: what is trained.
+        optimizer: its state goes into `latest.pt`.
+        scheduler: likewise.
+        evaluator: validation engine with a key metric; larger is better.
+        record: what `best.safetensors` says of its training, besides epoch and score.
+    """
+
+    def __init__(
+        self, folder: Path | str, network: HFTNSR, optimizer: _Stateful, scheduler: _Stateful, evaluator: Any, record: dict[str, Any]
+    ) -> None:
+        self.latest, self.best = Path(folder) / "latest.pt", Path(folder) / "best.safetensors"
+        self.network, self.record = network, record
+        self.parts: dict[str, _Stateful] = {"network": network, "optimizer": optimizer, "scheduler": scheduler}
+        self.evaluator = evaluator
+        self.best_score = float("-inf")
+
+    def attach(self, engine: Engine) -> None:
+        """Resume when the run starts, save when an epoch ends. Attach after the handler that validates."""
+        engine.add_event_handler(Events.STARTED, self.resume)
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self)
+
+    def resume(self, engine: Engine) -> None:
+        """Restore `latest.pt` where it exists."""
+        if not self.latest.is_file():
+            return
+        state = torch.load(self.latest, map_location="cpu", weights_only=True)
+        for name, part in self.parts.items():
+            part.load_state_dict(state[name])
+        engine.state.epoch, engine.state.iteration = state["epoch"], state["iteration"]
+        self.best_score = state["best_score"]
+
+    def __call__(self, engine: Engine) -> None:
+        """Save."""
+        metrics = self.evaluator.state.metrics
+        score = metrics.get(self.evaluator.state.key_metric_name)
+        if self.evaluator.state.epoch and score is not None and self._validated_now(engine) and score > self.best_score:
+            self.best_score = float(score)
+            progress = {"epoch": engine.state.epoch, "steps": engine.state.iteration, self.evaluator.state.key_metric_name: self.best_score}
+            save_weights(self.best, self.network, {**self.record, **progress})
+        state = {name: part.state_dict() for name, part in self.parts.items()}
+        state |= {"epoch": engine.state.epoch, "iteration": engine.state.iteration, "best_score": self.best_score}
+        buffer = io.BytesIO()
+        torch.save(state, buffer)
+        write_bytes(self.latest, buffer.getvalue())
+
+    def _validated_now(self, engine: Engine) -> bool:
+        return bool(self.evaluator.state.epoch == engine.state.epoch)
+

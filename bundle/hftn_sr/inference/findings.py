@@ -1,0 +1,69 @@
+"""What in a pair speaks against a trustworthy result: refused where no result could be right, a warning otherwise."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from hftn_sr.degradation import in_plane_last
+from hftn_sr.errors import Fault, UsageFault
+from hftn_sr.volumes.volume import Volume
+
+__all__ = ["choose_scale", "interpolated_in_plane", "LOW_SIMILARITY", "MIN_COVERAGE"]
+
+SCALES = (2, 4)
+SCALE_TOLERANCE = 0.25  # relative distance of the voxel sizes' ratio from a scale
+ONE_AXIS = 1.5  # ratio of the two in-plane voxel sizes from which only one axis has low resolution
+MIN_COVERAGE = 0.8  # share of the target's grid that the reference must cover
+LOW_SIMILARITY = 1.02  # normalised mutual information; unrelated volumes stay below, aligned contrasts of one head well above
+OUTER, INNER = (0.75, 1.0), (0.4, 0.65)  # bands of k-space as shares of the Nyquist frequency
+EMPTY = 1e-3  # power density of the outer band relative to the inner one that no measured image has
+
+
+def choose_scale(target: Volume, reference: Volume, through_plane: int, asked: int | None) -> tuple[int, str]:
+    """The upscaling factor, and in words how it was chosen.
+
+    Args:
+        target: low-resolution.
+        reference: high-resolution.
+        through_plane: the target's through-plane axis.
+        asked: what the user asked for, if anything.
+
+    Raises:
+        UsageFault: asked is neither 2 nor 4.
+        Fault: the voxel sizes fit neither scale, or only one in-plane axis has low resolution.
+    """
+    if asked is not None:
+        if asked not in SCALES:
+            raise UsageFault("--scale", f"scale {asked} (need 2 or 4)", "--scale 2 or --scale 4")
+        return asked, "as asked"
+    own = np.delete(target.grid.spacing, through_plane)
+    if own.max() / own.min() > ONE_AXIS:
+        raise Fault(
+            target.path,
+            f"in-plane voxels of {own[0]:.2f} x {own[1]:.2f} mm: low resolution along one axis only, which this method does not treat",
+            "give a target with one in-plane resolution, or --scale if this one has it",
+        )
+    finest = np.delete(reference.grid.spacing, reference.grid.through_plane())
+    ratio = float(np.sqrt(own.prod() / finest.prod()))
+    nearest = min(SCALES, key=lambda scale: abs(ratio - scale) / scale)
+    if abs(ratio - nearest) / nearest > SCALE_TOLERANCE:
+        because = " (thick slices alone are not this method's task)" if ratio < SCALES[0] else ""
+        raise Fault(
+            target.path,
+            f"in-plane voxels are {ratio:.2f} times those of the reference, near neither 2 nor 4{because}",
+            "--scale 2 or --scale 4, whichever the scan was shortened by",
+        )
+    return nearest, f"nearest to the ratio {ratio:.2f} of in-plane voxel sizes"
+
+
+def interpolated_in_plane(target: Volume, through_plane: int) -> bool:
+    """Whether the outer k-space of the target is empty: its scanner interpolated it, and its true resolution is lower than its grid."""
+    slices = in_plane_last(torch.from_numpy(target.data), through_plane)
+    power = torch.fft.fft2(slices).abs().square().mean(0).numpy()
+    rows, columns = (np.abs(np.fft.fftfreq(size)) * 2 for size in power.shape)
+    radius = np.maximum(rows[:, None], columns)
+    densities = [power[(radius >= low) & (radius <= high)] for low, high in (OUTER, INNER)]
+    if min(density.size for density in densities) == 0:
+        return False
+    return bool(densities[0].mean() < EMPTY * densities[1].mean())

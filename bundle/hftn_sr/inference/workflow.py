@@ -1,0 +1,79 @@
+"""The two ends of the inference workflow: dictionary transforms around `prepare_pair` and `save_result`."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Hashable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from monai.transforms import Transform
+
+from hftn_sr.batch import find_cases
+from hftn_sr.errors import Fault
+from hftn_sr.inference.case import Case, RunOptions, save_result
+from hftn_sr.inference.pair import PairOptions, prepare_pair
+from hftn_sr.weights import load_model
+
+__all__ = ["PreparePaird", "SaveResultd", "one_case", "workflow_cases"]
+
+
+class PreparePaird(Transform):
+    """From the files of a case to the network's `image` (3, H, W, D), through-plane last.
+
+    Args:
+        options: see `PairOptions`, as keyword arguments.
+    """
+
+    def __init__(self, **options: Any) -> None:
+        self.options = PairOptions(**options)
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Adds `image` and `pair`, what `SaveResultd` needs. Raises Fault."""
+        started = time.monotonic()
+        case: Case = data["case"]
+        pair = prepare_pair(case.target, case.reference, PairOptions(**{**vars(self.options), "reference_transform": case.transform}))
+        return {**data, "image": pair.image, "pair": pair, "seconds": {"read_and_place": time.monotonic() - started}}
+
+
+class SaveResultd(Transform):
+    """Write `pred` (1, 1, H, W, D) with its record and picture, as the command line does.
+
+    Args:
+        weights: file of the network's weights, for the record.
+        device: where the network ran, for the record.
+        data_consistency: put the measured band of k-space back.
+        options: as for `PreparePaird`.
+    """
+
+    def __init__(self, weights: str, device: Any, data_consistency: bool = False, **options: Any) -> None:
+        self.weights = weights
+        self.options = RunOptions(weights, str(device), data_consistency=data_consistency, pair=PairOptions(**options))
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Adds the `record` of the case."""
+        model = load_model(self.weights, data["pair"].scale)
+        pred = data["pred"][0, 0].cpu()
+        return {**data, "record": save_result(data["case"], self.options, data["pair"], pred, model, data["seconds"])}
+
+
+def workflow_cases(folder: Path | str, output: Path | str) -> list[dict[str, Case]]:
+    """The cases of a folder, see `find_cases`, whose results are not there yet; what cannot be used ends the process with one line each."""
+    try:
+        cases, failed = find_cases(Path(folder), Path(output))
+    except Fault as fault:
+        sys.stderr.write(f"ERROR {fault}\n")
+        raise SystemExit(fault.exit_code) from None
+    for outcome in failed:
+        sys.stderr.write(f"ERROR {outcome.case} {outcome.message}\n")
+    for case in cases:
+        if case.output.exists():
+            sys.stderr.write(f"{case.output}: exists, skipped\n")
+    return [{"case": case} for case in cases if not case.output.exists()]
+
+
+def one_case(batch: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Collate a batch of one: `image` gets its batch axis, the rest stays as it is."""
+    (case,) = batch
+    return {**case, "image": case["image"].unsqueeze(0)}

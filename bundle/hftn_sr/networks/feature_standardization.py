@@ -1,0 +1,83 @@
+"""Standardized combined residual feature module (SCRFM): bring shallow features back, then restore the image size."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from hftn_sr.networks.feature_extraction import conv3x3
+
+__all__ = ["SCRFM", "Upsampler"]
+
+
+class Upsampler(nn.Sequential):
+    """Learned upsampling by a scale of 2 or 4: one or two transposed convolutions, (B, C, h, w) to (B, C, s*h, s*w).
+
+    Kernel 4 with stride 2 overlaps evenly; the 3x3 kernel of the paper would leave a checkerboard.
+    """
+
+    def __init__(self, channels: int, scale: int) -> None:
+        super().__init__(*(nn.ConvTranspose2d(channels, channels, 4, stride=2, padding=1) for _ in range(scale.bit_length() - 1)))
+
+
+class SCRFM(nn.Module):
+    r"""Fuse deep and shallow features, then restore the image size.
+
+    Standardized fusion gives the deep features the channel statistics of the shallow ones, with :math:`\alpha` and :math:`\beta` from both:
+
+    .. math:: F_{sff} = \alpha \cdot IN(F_{FAF}^N) + \beta
+
+    Refined fusion adds what they differ in to each, brings both to the size of the image and merges them:
+
+    .. math::
+        D = F_{Tar}^0 - Conv(F_{sff}), \quad
+        F_f = Conv([DConv(D' + F_{sff}), DConv(D'' + F_{Tar}^0)])
+
+    Source: HFTN-SR, equations (12) to (18).
+
+    Args:
+        channels: feature channels C.
+        scale: upscaling factor s, 2 or 4.
+        stat: spread of the shallow features that alpha starts from: `std`, which undoes a normalisation, or `var` as printed in (13).
+        literal_up: equation (16) as printed, DConv(D') + F_sff, with F_sff upsampled by a transposed convolution to make the sizes agree.
+    """
+
+    def __init__(self, channels: int, scale: int, stat: Literal["std", "var"] = "std", literal_up: bool = False) -> None:
+        super().__init__()
+        if stat not in ("std", "var"):
+            raise ValueError(f"expected stat to be 'std' or 'var', got {stat!r}")
+        self.stat = stat
+        self.joint = conv3x3(2 * channels, channels)
+        self.alpha = conv3x3(channels, channels)
+        self.beta = conv3x3(channels, channels)
+        self.difference_fused = conv3x3(channels, channels)
+        self.difference_shallow = conv3x3(channels, channels)
+        self.up_fused = Upsampler(channels, scale)
+        self.up_shallow = Upsampler(channels, scale)
+        self.up_literal = Upsampler(channels, scale) if literal_up else None
+        self.merge = conv3x3(2 * channels, channels)
+
+    def forward(self, fused: Tensor, shallow: Tensor) -> Tensor:
+        """fused F_FAF^N and shallow F_Tar^0 are (B, C, h, w); returns F_f, (B, C, s*h, s*w)."""
+        return self.refine(self.standardize(fused, shallow), shallow)
+
+    def standardize(self, fused: Tensor, shallow: Tensor) -> Tensor:
+        """F_sff, (B, C, h, w): equations (12) to (15)."""
+        joint = self.joint(torch.cat([fused, shallow], 1))
+        variance, mean = torch.var_mean(shallow, dim=(-2, -1), correction=0, keepdim=True)
+        spread = variance if self.stat == "var" else torch.sqrt(variance + 1e-5)  # as instance norm: no infinite gradient at zero
+        alpha, beta = self.alpha(joint) + spread, self.beta(joint) + mean
+        return alpha * functional.instance_norm(fused) + beta
+
+    def refine(self, standardized: Tensor, shallow: Tensor) -> Tensor:
+        """F_f, (B, C, s*h, s*w): equations (16) to (18)."""
+        difference = shallow - self.difference_fused(standardized)
+        if self.up_literal is None:
+            fused = self.up_fused(difference + standardized)
+        else:
+            fused = self.up_fused(difference) + self.up_literal(standardized)
+        kept = self.up_shallow(shallow - self.difference_shallow(standardized) + shallow)
+        return self.merge(torch.cat([fused, kept], 1))

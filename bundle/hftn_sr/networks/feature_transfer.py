@@ -1,0 +1,112 @@
+"""Feature transfer block (FTB): find for each patch of the target the most alike patch of the reference, and bring its detail."""
+
+from __future__ import annotations
+
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from hftn_sr.networks.feature_extraction import conv3x3
+
+__all__ = ["FTB", "Transfer", "best_match"]
+
+Transfer = Literal["gather", "gather_and_keep", "mask"]
+
+CORRELATIONS_AT_ONCE = 1 << 22  # entries of the correlation matrix held at a time: 16 MiB in float32
+
+
+def best_match(query: Tensor, key: Tensor, at_once: int = CORRELATIONS_AT_ONCE) -> tuple[Tensor, Tensor]:
+    r"""Position and similarity of the key most alike to each query, without holding the whole correlation matrix.
+
+    .. math:: t_p = \mathrm{argmax}_j \; r_{p,j}, \qquad S_p = r_{p,t_p}, \qquad r_{p,j} = \langle q_p/|q_p|, k_j/|k_j| \rangle
+
+    The search runs without gradients in blocks of rows, in float32 also under autocast (bfloat16 moves arg-maxima); the similarity of the
+    chosen pairs is then computed again with gradients. That is the value and the gradient of the full matrix, in linear memory.
+    An exported graph holds the search as one matrix product, since a loop over blocks would be fixed to the size it was traced at.
+
+    Source: HFTN-SR, equations (9) and (10).
+
+    Args:
+        query: (B, P, d).
+        key: (B, J, d).
+        at_once: how many correlations are in memory at a time.
+
+    Returns:
+        positions t (B, P), int64, and similarities S (B, P) within -1..1.
+    """
+    with torch.autocast(query.device.type, enabled=False):
+        query = functional.normalize(query.float(), dim=-1)  # eps-guarded: a zero vector stays zero
+        key = functional.normalize(key.float(), dim=-1)
+        with torch.no_grad():
+            candidates = key.transpose(1, 2)
+            if torch.jit.is_tracing() or torch.onnx.is_in_onnx_export() or torch.compiler.is_exporting():
+                position = torch.matmul(query, candidates).argmax(-1)
+            else:
+                rows = max(1, at_once // (key.shape[0] * key.shape[1]))
+                position = torch.cat([torch.matmul(block, candidates).argmax(-1) for block in query.split(rows, 1)], 1)
+        chosen = key.gather(1, position.unsqueeze(-1).expand_as(query))
+        return position, (query * chosen).sum(-1)
+
+
+class FTB(nn.Module):
+    r"""Feature transfer block.
+
+    .. math:: F_{FAF} = F_{Tar} + Conv_{3 \times 3}([C, F_{Tar}]) \cdot S
+
+    where C holds, for each p x p patch of the target features, the patch of the reference's high-frequency features at the position
+    where its low-frequency features are most alike, and S is that similarity, repeated over the patch. S is the only path by which the
+    embeddings learn, so it is never detached.
+
+    Source: HFTN-SR, equations (7) to (11).
+
+    Args:
+        channels: feature channels C.
+        patch: side p of the non-overlapping patches.
+        embedding: length d of a query or key.
+        separate: query and key have a linear projection each, instead of one for both.
+        transfer: what C holds. `gather`: the patch found. `mask`: the reference's patches where they lie, those that no target patch
+            found set to 0. `gather_and_keep`: the patch found and, as further channels, the reference's features where they lie.
+    """
+
+    def __init__(
+        self, channels: int, patch: int = 2, embedding: int = 64, separate: bool = False, transfer: Transfer = "gather"
+    ) -> None:
+        super().__init__()
+        if transfer not in get_args(Transfer):
+            raise ValueError(f"expected transfer to be one of {get_args(Transfer)}, got {transfer!r}")
+        self.patch, self.transfer = patch, transfer
+        # Flattening a patch and one linear layer, equation (8), is a 1x1 convolution after the patches became channels.
+        self.query = nn.Conv2d(channels * patch**2, embedding, 1)
+        self.key = nn.Conv2d(channels * patch**2, embedding, 1) if separate else None
+        self.synthesis = conv3x3((3 if transfer == "gather_and_keep" else 2) * channels, channels)
+
+    def forward(self, low: Tensor, high: Tensor, target: Tensor) -> Tensor:
+        """Fused features from those of the reference's two bands and of the target.
+
+        Args:
+            low: F_RecL, (B, C, h, w); patch must divide h and w.
+            high: F_RecH, (B, C, h, w).
+            target: F_Tar, (B, C, h, w).
+
+        Returns:
+            F_FAF, (B, C, h, w).
+        """
+        query = self.query(functional.pixel_unshuffle(target, self.patch))
+        key = (self.key or self.query)(functional.pixel_unshuffle(low, self.patch))
+        position, similarity = best_match(query.flatten(2).transpose(1, 2), key.flatten(2).transpose(1, 2))
+        weight = similarity.to(target.dtype).unflatten(1, (1, *query.shape[-2:]))
+        weight = weight.repeat_interleave(self.patch, -2).repeat_interleave(self.patch, -1)
+        return target + self.synthesis(torch.cat([*self._transferred(high, position), target], 1)) * weight
+
+    def _transferred(self, high: Tensor, position: Tensor) -> list[Tensor]:
+        patches = functional.pixel_unshuffle(high, self.patch)
+        flat = patches.flatten(2)
+        if self.transfer == "mask":
+            found = torch.zeros_like(flat[:, 0]).scatter(1, position, 1.0)
+            chosen = flat * found.unsqueeze(1)
+        else:
+            chosen = flat.gather(2, position.unsqueeze(1).expand(-1, flat.shape[1], -1))
+        transferred = functional.pixel_shuffle(chosen.view_as(patches), self.patch)
+        return [transferred, high] if self.transfer == "gather_and_keep" else [transferred]

@@ -1,0 +1,1 @@
+"""MR volumes: safe reading and atomic saving, grids, resampling of a reference onto them, rigid registration."""

@@ -1,0 +1,106 @@
+"""A scalar MR volume in memory and the grids that follow from its header."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from itertools import combinations
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["Grid", "Volume"]
+
+EQUAL_SPACING = 0.01  # relative difference up to which two voxel sizes count as equal
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Where voxels lie.
+
+    Args:
+        shape: number of voxels along the three array axes.
+        affine: (4, 4), voxel index to RAS+ position in mm.
+    """
+
+    shape: tuple[int, int, int]
+    affine: NDArray[np.float64]
+
+    @property
+    def spacing(self) -> NDArray[np.float64]:
+        """Voxel size along the three array axes in mm."""
+        spacing: NDArray[np.float64] = np.linalg.norm(self.affine[:3, :3], axis=0)
+        return spacing
+
+    def through_plane(self) -> int:
+        """The array axis that is not in-plane: a single slice's, else the odd one out in voxel size, else the one closest to head-foot."""
+        if self.shape.count(1) == 1:
+            return self.shape.index(1)
+        spacing = self.spacing
+        equal = [pair for pair in combinations(range(3), 2) if abs(np.log(spacing[pair[0]] / spacing[pair[1]])) < EQUAL_SPACING]
+        if len(equal) == 1:
+            return 3 - sum(equal[0])
+        return int(np.argmax(np.abs(self.affine[2, :3] / spacing)))
+
+    def finer(self, factor: int, through_plane: int) -> Grid:
+        """The high-resolution grid of this low-resolution one: sample j lies at sample factor*j, no half-voxel shift."""
+        steps = np.full(3, factor)
+        steps[through_plane] = 1
+        affine = self.affine.copy()
+        affine[:3, :3] /= steps
+        return Grid(_shape(np.multiply(self.shape, steps)), affine)
+
+    def coarser(self, factor: int, through_plane: int) -> Grid:
+        """The low-resolution grid of this high-resolution one, whose in-plane sizes factor must divide."""
+        steps = np.full(3, factor)
+        steps[through_plane] = 1
+        affine = self.affine.copy()
+        affine[:3, :3] *= steps
+        return Grid(_shape(np.floor_divide(self.shape, steps)), affine)
+
+    def cropped(self, start: tuple[int, int, int], shape: tuple[int, int, int]) -> Grid:
+        """The part of this grid that begins at voxel `start` and has the given shape."""
+        affine = self.affine.copy()
+        affine[:3, 3] += affine[:3, :3] @ np.asarray(start, dtype=float)
+        return Grid(shape, affine)
+
+
+@dataclass(frozen=True)
+class Volume:
+    """Voxels with their grid and what must survive a round trip through a file.
+
+    Args:
+        data: (X, Y, Z) float32, in the axis order of the file.
+        affine: (4, 4), voxel index to RAS+ position in mm.
+        path: the file it came from, for messages.
+        sha256: of that file's bytes; empty for a volume made in memory.
+        units: NIfTI xyzt_units code.
+        codes: NIfTI (sform_code, qform_code).
+        notes: what was found and done while reading, in plain words.
+    """
+
+    data: NDArray[np.float32]
+    affine: NDArray[np.float64]
+    path: Path = Path("(in memory)")
+    sha256: str = ""
+    units: int = 2
+    codes: tuple[int, int] = (1, 1)
+    notes: tuple[str, ...] = field(default=())
+
+    @property
+    def grid(self) -> Grid:
+        """Where these voxels lie."""
+        return Grid(_shape(self.data.shape), self.affine)
+
+    def moved(self, target_to_reference: NDArray[np.float64]) -> Volume:
+        """This reference placed in the space of a target, by a (4, 4) RAS+ matrix that maps a target point to a point of this volume."""
+        return replace(self, affine=np.linalg.inv(target_to_reference) @ self.affine)
+
+    def on(self, grid: Grid, data: NDArray[np.float32]) -> Volume:
+        """Other voxels on another grid, with the header information of this volume."""
+        return replace(self, data=data, affine=grid.affine)
+
+
+def _shape(sizes: NDArray[np.int_] | tuple[int, ...]) -> tuple[int, int, int]:
+    x, y, z = (int(size) for size in sizes)
+    return x, y, z

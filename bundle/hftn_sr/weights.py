@@ -1,0 +1,170 @@
+"""Trained networks by name or file: what they are, whether they are intact, how they were trained."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import safetensors
+import safetensors.torch
+import torch
+from torch import nn
+
+from hftn_sr.errors import Fault, UsageFault
+from hftn_sr.networks import HFTNSR
+from hftn_sr.volumes.files import write_bytes
+
+__all__ = ["MODELS_FOLDER", "Model", "check_model", "load_model", "load_weights", "save_weights", "shipped_models"]
+
+MODELS_FOLDER = Path(__file__).absolute().parents[1] / "models"
+HASHES = MODELS_FOLDER / "SHA256SUMS"
+Network = TypeVar("Network", bound=nn.Module)
+
+DAMAGED = "fetch the file again; weights are .safetensors files that this package wrote"
+
+
+@dataclass(frozen=True)
+class Model:
+    """A network ready to use.
+
+    Args:
+        network: in evaluation mode, on the device asked for.
+        name: as asked for, with the scale.
+        path: the weights' file.
+        sha256: of that file.
+        scale: upscaling factor s.
+        record: how it was trained.
+    """
+
+    network: HFTNSR
+    name: str
+    path: Path
+    sha256: str
+    scale: int
+    record: dict[str, Any]
+
+
+def shipped_models() -> dict[str, str]:
+    """File name to SHA-256 of the weights in `models/`."""
+    if not HASHES.is_file():
+        return {}
+    lines = (line.split(maxsplit=1) for line in HASHES.read_text(encoding="utf-8").splitlines() if line.strip())
+    return {name.strip().lstrip("*"): sha256 for sha256, name in lines}
+
+
+def check_model(model: str) -> None:
+    """Find out, before any case is read, that there is such a model for one of the scales.
+
+    Raises:
+        UsageFault: neither a shipped model nor a .safetensors file that exists.
+    """
+    try:
+        path = _path(model, 2)
+    except UsageFault:
+        path = _path(model, 4)
+    if not path.is_file():
+        raise UsageFault(path, "no such weights file", "check --model")
+
+
+def load_model(model: str, scale: int, device: torch.device | str = "cpu") -> Model:
+    """A trained network for `scale`.
+
+    Args:
+        model: `base`, `small`, or the path of a .safetensors file written by `save_weights`.
+        scale: 2 or 4.
+        device: where the network is wanted.
+
+    Raises:
+        Fault: no such file, a file that is not what it should be, weights of another scale, or weights that are not finite.
+    """
+    path = _path(model, scale)
+    expected = shipped_models().get(path.name) if path.parent == MODELS_FOLDER else None
+    content = _content(path)
+    sha256 = hashlib.sha256(content).hexdigest()
+    if expected and sha256 != expected:
+        raise Fault(path, f"damaged or replaced (sha256 {sha256}, need {expected})", "restore the file from the release")
+    network, record = _network(path, content)
+    if network.scale != scale:
+        raise UsageFault(path, f"these weights are for scale {network.scale}, scale {scale} is needed", f"--scale {network.scale}")
+    return Model(network.eval().requires_grad_(False).to(device), f"{model} x{scale}", path, sha256, scale, record)
+
+
+def load_weights(network: Network, path: Path | str) -> Network:
+    """`network` with the weights of a .safetensors file, or of a .pt file with a plain state dict; every one must fit.
+
+    Raises:
+        Fault: the file is missing or damaged, or belongs to another network.
+    """
+    path = Path(path)
+    if path.suffix == ".safetensors":
+        state = _tensors(path, _content(path))
+    else:
+        try:
+            state = torch.load(path, map_location="cpu", weights_only=True)  # never runs code from the file
+        except Exception as error:
+            raise Fault(path, f"not a plain state dict ({type(error).__name__})", DAMAGED) from error
+    _fill(network, state, path)
+    return network
+
+
+def save_weights(path: Path | str, network: HFTNSR, record: dict[str, Any]) -> None:
+    """Write the network's weights, options and training record as one .safetensors file, in one step."""
+    state = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
+    metadata = {"network": "HFTNSR", "options": json.dumps(network.options), "record": json.dumps(record)}
+    write_bytes(Path(path), safetensors.torch.save(state, metadata))
+
+
+def _path(model: str, scale: int) -> Path:
+    if model.endswith((".safetensors", ".pt", ".pth", ".ts")) or "/" in model or "\\" in model:
+        path = Path(model)
+        if path.suffix != ".safetensors":
+            raise UsageFault(path, "weights of this kind could run code, a .safetensors file is needed", "--model FILE.safetensors")
+        return path
+    path = MODELS_FOLDER / f"{model}_x{scale}.safetensors"
+    if not path.is_file():
+        known = sorted({name.rsplit("_x", 1)[0] for name in shipped_models()})
+        finding = f"no model {model!r} for scale {scale} (shipped: {', '.join(known) or 'none'})"
+        raise UsageFault("--model", finding, "name one of those or a .safetensors file")
+    return path
+
+
+def _content(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise Fault(path, f"weights cannot be read ({error.strerror})", "check --model") from None
+
+
+def _tensors(path: Path, content: bytes) -> dict[str, torch.Tensor]:
+    try:
+        state: dict[str, torch.Tensor] = safetensors.torch.load(content)
+    except safetensors.SafetensorError as error:
+        raise Fault(path, f"not a safetensors file, or damaged ({error})", DAMAGED) from None
+    return state
+
+
+def _network(path: Path, content: bytes) -> tuple[HFTNSR, dict[str, Any]]:
+    state = _tensors(path, content)
+    length = int.from_bytes(content[:8], "little")
+    metadata = json.loads(content[8 : 8 + length]).get("__metadata__", {})
+    try:
+        network = HFTNSR(**json.loads(metadata["options"]))
+        record: dict[str, Any] = json.loads(metadata.get("record", "{}"))
+    except (KeyError, TypeError, ValueError, RuntimeError, ArithmeticError) as error:
+        raise Fault(path, f"does not say which network it is for ({error!r})", "use a file that save_weights wrote") from None
+    _fill(network, state, path)
+    return network, record
+
+
+def _fill(network: nn.Module, state: dict[str, torch.Tensor], path: Path) -> None:
+    try:
+        network.load_state_dict({name: tensor.float() for name, tensor in state.items()}, strict=True)
+    except (RuntimeError, AttributeError) as error:
+        lines = str(error).strip().splitlines()
+        finding = f"weights of another network ({' '.join(lines[1:2] or lines).strip()})"
+        raise Fault(path, finding, "name the weights of this network") from None
+    if not all(torch.isfinite(tensor).all() for tensor in network.state_dict().values()):
+        raise Fault(path, "holds weights that are NaN or infinite", "train again or restore the file")
