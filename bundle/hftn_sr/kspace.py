@@ -106,7 +106,8 @@ def band_residual(image: Tensor, measured: Tensor, factor: int) -> float:
 def shift(image: Tensor, offset: tuple[float, float]) -> Tensor:
     """`image` (..., H, W) moved by `offset` voxels along H and W, also by fractions; what leaves on one side enters on the other."""
     height, width = image.shape[-2:]
-    rows, columns = torch.fft.fftfreq(height, device=image.device), torch.fft.rfftfreq(width, device=image.device)
+    rows = torch.fft.fftfreq(height, dtype=image.dtype, device=image.device)
+    columns = torch.fft.rfftfreq(width, dtype=image.dtype, device=image.device)
     phase = rows[:, None] * offset[0] + columns * offset[1]
     moved: Tensor = torch.fft.irfft2(torch.fft.rfft2(image) * torch.exp(-2j * math.pi * phase), s=(height, width))
     return moved

@@ -14,9 +14,11 @@ from numpy.typing import NDArray
 
 from hftn_sr.volumes.volume import Volume
 
-__all__ = ["NOTICE", "Panel", "busiest_slice", "picture", "shown"]
+__all__ = ["NOTICE", "Panel", "busiest_slice", "comparison", "picture", "shown"]
 
 NOTICE = "Research use only. Not for clinical use."
+
+BRIGHT = 99.8  # percentile drawn white
 
 
 @dataclass(frozen=True)
@@ -54,21 +56,39 @@ def shown(volume: Volume, through_plane: int, index: int) -> NDArray[np.float32]
     return rows
 
 
+def comparison(truth: Volume, zero_filled: Volume, result: Volume, reference: Volume, through_plane: int, heading: str) -> bytes:
+    """PNG of zero-filling, result and truth with both errors on one scale, and of the reference; all four volumes on one grid."""
+    index = busiest_slice(truth, through_plane)
+    low, ours, true, other = (shown(volume, through_plane, index) for volume in (zero_filled, result, truth, reference))
+    limits, limits_other = ((0.0, float(np.percentile(view, BRIGHT))) for view in (true, other))
+    strong = float(np.percentile(np.abs(low - true), 99))
+    panels = [
+        Panel("target, zero-filled", low, limits),
+        Panel("HFTN-SR", ours, limits),
+        Panel("truth", true, limits),
+        Panel("error of zero-filling", low - true, (-strong, strong), signed=True),
+        Panel("error of HFTN-SR", ours - true, (-strong, strong), signed=True),
+        Panel("reference", other, limits_other),
+    ]
+    return picture(panels, f"{heading}, slice {index}; both error maps on one scale", columns=3)
+
+
 def picture(panels: Sequence[Panel], heading: str, columns: int | None = None) -> bytes:
-    """PNG of the panels side by side; signed panels get a colour bar."""
+    """PNG of the panels side by side, all of one size; the last signed one gets a colour bar."""
     columns = columns or len(panels)
     rows = -(-len(panels) // columns)
     height, width = panels[0].image.shape
-    figure = Figure(figsize=(3.2 * columns, 3.2 * rows * height / width + 0.5 * rows + 0.4), layout="constrained", dpi=110)
+    figure = Figure(figsize=(3 * columns + 0.7, (3 * height / width + 0.3) * rows + 0.5), layout="constrained", dpi=110)
     FigureCanvasAgg(figure)
     figure.suptitle(heading, fontsize=10)
     axes = figure.subplots(rows, columns, squeeze=False).ravel()
+    last_signed = next((panel for panel in reversed(panels) if panel.signed), None)
     for axis, panel in zip(axes, panels, strict=False):
         low, high = panel.limits
         drawn = axis.imshow(panel.image, cmap="RdBu_r" if panel.signed else "gray", vmin=low, vmax=high, interpolation="nearest")
         axis.set_title(panel.title, fontsize=9)
-        if panel.signed:
-            figure.colorbar(drawn, ax=axis, shrink=0.7).ax.tick_params(labelsize=7)
+        if panel is last_signed:
+            figure.colorbar(drawn, ax=list(axes), shrink=0.5, aspect=30, label="intensity").ax.tick_params(labelsize=7)
     for axis in axes:
         axis.set_axis_off()
     figure.text(0.995, 0.005, NOTICE, ha="right", va="bottom", fontsize=6, color="0.4")

@@ -31,6 +31,7 @@ LARGEST_HEADER = 540  # NIfTI-2; NIfTI-1 has 348 bytes
 HEADER_SIZES = {size.to_bytes(4, order): size for size in (348, 540) for order in ("little", "big")}  # how a NIfTI file begins
 FORM_TOLERANCE = 0.5  # of the smallest voxel size, that sform and qform may place a corner apart
 SHEAR_TOLERANCE = 1e-3  # cosine between two axes that counts as sheared
+FORM_CODES = nib.nifti1.xform_codes.value_set("code")
 NOT_SCALAR = {128: "RGB", 2304: "RGBA"}  # NIfTI datatype codes
 
 
@@ -86,7 +87,7 @@ def nifti_bytes(volume: Volume, description: str, compressed: bool = True) -> by
     header.set_data_dtype(np.float32)
     header["descrip"] = description.encode("ascii", "replace")[:79]
     image = nib.Nifti1Image(np.asarray(volume.data, dtype=np.float32), volume.affine, header)
-    sform, qform = volume.codes
+    sform, qform = (code if code in FORM_CODES else 0 for code in volume.codes)
     image.set_sform(volume.affine, sform or 1)
     image.set_qform(volume.affine, qform, strip_shears=True)  # a sheared affine has no exact qform; the sform comes first and keeps it
     image.header["xyzt_units"] = volume.units or 2
@@ -172,7 +173,7 @@ def _size(path: Path, header: Any) -> int:
         raise Fault(path, f"the header's sizes are impossible (dim {[int(size) for size in header['dim']]})", COPY_AGAIN)
     try:
         dtype = header.get_data_dtype()
-    except HeaderDataError:
+    except (HeaderDataError, KeyError):
         raise Fault(path, f"unknown voxel type (datatype {int(header['datatype'])})", COPY_AGAIN) from None
     code = int(header["datatype"])
     if code in NOT_SCALAR or dtype.names or dtype.itemsize == 0:

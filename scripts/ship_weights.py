@@ -1,0 +1,47 @@
+"""Put trained weights into the bundle: models/NAME_xS.safetensors, their line in SHA256SUMS and, for base_x2, MONAI's model.pt.
+
+python scripts/ship_weights.py --weights bundle/runs/x2/best.safetensors --name base
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+from typing import Annotated
+
+import safetensors
+import torch
+import typer
+
+from hftn_sr.volumes.files import sha256_of, write_bytes
+from hftn_sr.weights import HASHES, MODELS_FOLDER, load_model, shipped_models
+
+LARGEST = 25_000_000  # bytes, the Model Zoo's limit for a file
+
+
+def main(
+    weights: Annotated[Path, typer.Option(help="A .safetensors file that training wrote.")],
+    name: Annotated[str, typer.Option(help="base or small.")] = "base",
+) -> None:
+    """Check and copy the weights, then write what goes with them."""
+    with safetensors.safe_open(weights, "pt") as opened:
+        scale = json.loads(opened.metadata()["options"])["scale"]
+    model = load_model(str(weights.absolute()), scale)
+    shipped = MODELS_FOLDER / f"{name}_x{scale}.safetensors"
+    content = weights.read_bytes()
+    if len(content) > LARGEST:
+        raise SystemExit(f"{weights}: {len(content)} bytes, at most {LARGEST} can be shipped")
+    write_bytes(shipped, content)
+    if shipped.stem == "base_x2":
+        buffer = io.BytesIO()
+        torch.save({key: tensor.contiguous() for key, tensor in model.network.state_dict().items()}, buffer)
+        write_bytes(MODELS_FOLDER / "model.pt", buffer.getvalue())
+    names = sorted({*shipped_models(), shipped.name, *(["model.pt"] if shipped.stem == "base_x2" else [])})
+    lines = "".join(f"{sha256_of(MODELS_FOLDER / each)}  {each}\n" for each in names)
+    write_bytes(HASHES, lines.encode())
+    typer.echo(lines, nl=False)
+
+
+if __name__ == "__main__":
+    typer.run(main)
