@@ -27,6 +27,8 @@ from hftn_sr.volumes.resampling import resample
 
 CASES = (("patient03", "study1"), ("patient03", "study2"), ("patient04", "study1"))  # validation, validation, test
 
+SHOWN = ("psnr", "ssim")
+
 
 def main(
     dataset: Annotated[Path, typer.Option(help="Folder that `hftn-sr data open-ms` filled.")],
@@ -43,10 +45,8 @@ def main(
     for heading in ("case", "scale", "zero-filling", "HFTN-SR", "gain, dB"):
         shown.add_column(heading)
     for row in [*rows, *_means(rows)]:
-        cells = [
-            row["case"], f"x{row['scale']}", *(f"{row[key]['psnr']:.2f} / {row[key]['ssim']:.4f}" for key in ("zero_filled", "result")),
-            f"{row['gain']:.2f}",
-        ]  # fmt: skip
+        scores = [f"{row[key]['psnr']:.2f} / {row[key]['ssim']:.4f}" for key in ("zero_filled", "result")]
+        cells = [row["case"], f"x{row['scale']}", *scores, f"{row['gain']:.2f}"]
         table.append(f"| {' | '.join(cells)} |")
         shown.add_row(*cells)
     write_bytes(output / "scores.md", ("\n".join(table) + "\n").encode())
@@ -84,9 +84,7 @@ def _means(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     means = []
     for scale in sorted({row["scale"] for row in rows}):
         some = [row for row in rows if row["scale"] == scale]
-        averaged = {
-            key: {score: float(np.mean([row[key][score] for row in some])) for score in ("psnr", "ssim")} for key in ("zero_filled", "result")
-        }
+        averaged = {key: {score: float(np.mean([row[key][score] for row in some])) for score in SHOWN} for key in ("zero_filled", "result")}
         means.append({"case": f"mean of {len(some)}", "scale": scale, "gain": float(np.mean([row["gain"] for row in some])), **averaged})
     return means
 

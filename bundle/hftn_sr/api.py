@@ -131,9 +131,7 @@ def degrade(
     return result
 
 
-def evaluate(
-    prediction: StrPath, truth: StrPath, *, through_plane: int | None = None, read: ReadOptions | None = None
-) -> dict[str, Any]:
+def evaluate(prediction: StrPath, truth: StrPath, *, through_plane: int | None = None, read: ReadOptions | None = None) -> dict[str, Any]:
     """PSNR, SSIM and NMSE of a prediction against the truth, by protocol `corrected`.
 
     Args:

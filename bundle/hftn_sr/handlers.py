@@ -149,4 +149,3 @@ class Checkpoint:
 
     def _validated_now(self, engine: Engine) -> bool:
         return bool(self.evaluator.state.epoch == engine.state.epoch)
-

@@ -63,8 +63,8 @@ class LoadPaird(Transform):
             raise Fault(reference.path, "lies wholly outside the target", "check that both files belong to one patient and visit")
         label = target.data / brightness(degrade(target, self.scale, through_plane).data)
         images = {"label": label, "reference": on_grid / brightness(on_grid)}
-        channel_first = {key: torch.from_numpy(np.moveaxis(image, through_plane, -1)[np.newaxis].copy()) for key, image in images.items()}
-        return {**data, **channel_first}
+        volumes = {key: np.moveaxis(image, through_plane, -1)[np.newaxis].copy() for key, image in images.items()}
+        return {**data, **{key: torch.from_numpy(volume) for key, volume in volumes.items()}}
 
 
 class DegradePaird(Transform):
@@ -85,9 +85,7 @@ class DegradePaird(Transform):
         if label.ndim == 3:
             label, reference = label.movedim(-1, 0), reference.movedim(-1, 0)
         low_resolution = truncate(label, self.scale)
-        image = stack_channels(
-            low_resolution.abs() if self.magnitude else low_resolution, reference, self.scale, self.decomposition
-        )
+        image = stack_channels(low_resolution.abs() if self.magnitude else low_resolution, reference, self.scale, self.decomposition)
         kept = {key: value for key, value in data.items() if key != "reference"}
         return {**kept, "image": image.movedim(1, -1) if image.ndim == 4 else image}
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import textwrap
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -81,7 +82,7 @@ def load_model(model: str, scale: int, device: torch.device | str = "cpu") -> Mo
         Fault: no such file, a file that is not what it should be, weights of another scale, or weights that are not finite.
     """
     path = _path(model, scale)
-    expected = shipped_models().get(path.name) if path.parent == MODELS_FOLDER else None
+    expected = shipped_models().get(path.name, "a line in SHA256SUMS") if path.parent == MODELS_FOLDER else None
     content = _content(path)
     sha256 = hashlib.sha256(content).hexdigest()
     if expected and sha256 != expected:
@@ -89,7 +90,8 @@ def load_model(model: str, scale: int, device: torch.device | str = "cpu") -> Mo
     network, record = _network(path, content)
     if network.scale != scale:
         raise UsageFault(path, f"these weights are for scale {network.scale}, scale {scale} is needed", f"--scale {network.scale}")
-    network = network.eval().requires_grad_(False).to(device, memory_format=torch.channels_last)  # a fifth faster on a CPU
+    network = network.eval().requires_grad_(False).to(device)
+    network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # a fifth faster on a CPU
     return Model(network, f"{path.stem if path.parent != MODELS_FOLDER else model} x{scale}", path, sha256, scale, record)
 
 
@@ -165,7 +167,7 @@ def _fill(network: nn.Module, state: dict[str, torch.Tensor], path: Path) -> Non
         network.load_state_dict({name: tensor.float() for name, tensor in state.items()}, strict=True)
     except (RuntimeError, AttributeError) as error:
         lines = str(error).strip().splitlines()
-        finding = f"weights of another network ({' '.join(lines[1:2] or lines).strip()})"
+        finding = f"weights of another network ({textwrap.shorten(' '.join(lines[1:2] or lines), 160, placeholder=' ...')})"
         raise Fault(path, finding, "name the weights of this network") from None
     if not all(torch.isfinite(tensor).all() for tensor in network.state_dict().values()):
         raise Fault(path, "holds weights that are NaN or infinite", "train again or restore the file")

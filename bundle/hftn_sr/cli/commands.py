@@ -263,7 +263,7 @@ def _one_line_errors(debug: bool) -> Iterator[None]:
             raise
         typer.echo(f"ERROR {fault}", err=True)
         raise typer.Exit(fault.exit_code) from None
-    except (typer.Exit, KeyboardInterrupt):
+    except (typer.Exit, KeyboardInterrupt, BrokenPipeError):
         raise
     except Exception as error:
         if debug:

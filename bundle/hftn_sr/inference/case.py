@@ -7,7 +7,8 @@ import json
 import os
 import platform
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -21,7 +22,7 @@ from hftn_sr import __version__
 from hftn_sr.errors import Fault
 from hftn_sr.inference.pair import PairOptions, PreparedPair, apply_network, prepare_pair, restore_volume
 from hftn_sr.report import NOTICE, Panel, busiest_slice, picture, shown
-from hftn_sr.volumes.files import check_writable, sha256_of, write_bytes, write_json
+from hftn_sr.volumes.files import check_writable, json_bytes, remove_parts, sha256_of, write_files
 from hftn_sr.volumes.nifti import nifti_bytes
 from hftn_sr.volumes.volume import Volume
 from hftn_sr.weights import Model
@@ -132,15 +133,28 @@ def run_case(
     if options.dry_run:
         return _planned(case, options, model, started)
     check_writable(case.output)
-    lock = FileLock(case.output.with_name(f".{case.output.name}.lock"))
+    with _alone(case.output):
+        reason = _reason_to_skip(case, options, model)
+        if reason:
+            return Outcome(case.name, "skipped", case.output, reason, seconds=time.monotonic() - started)
+        return _run(case, options, model, started, slices, each)
+
+
+@contextmanager
+def _alone(output: Path) -> Iterator[None]:
+    """Keep other runs off this output, and clear away what a killed one left. The lock dies with its process."""
+    path = output.with_name(f".{output.name[:100]}.lock")
     try:
-        with lock.acquire(timeout=0):
-            reason = _reason_to_skip(case, options, model)
-            if reason:
-                return Outcome(case.name, "skipped", case.output, reason, seconds=time.monotonic() - started)
-            return _run(case, options, model, started, slices, each)
+        with FileLock(path, timeout=0):
+            for written in (output, *side_files(output)):
+                remove_parts(written)
+            try:
+                yield
+            finally:
+                with suppress(OSError):  # Windows does not remove a file that is open; it stays, unlocked
+                    path.unlink()
     except Timeout:
-        raise Fault(case.output, "another run is writing this file", "wait for it to end") from None
+        raise Fault(output, "another run is writing this file", "wait for it to end") from None
 
 
 def _run(
@@ -165,7 +179,7 @@ def _run(
 def save_result(
     case: Case, options: RunOptions, pair: PreparedPair, pred: torch.Tensor, model: Model, seconds: dict[str, float]
 ) -> dict[str, Any]:
-    """Write the picture, the record and, last, the volume.
+    """Write the record, the picture and, last, the volume; all three or none.
 
     Args:
         case: where to.
@@ -191,10 +205,9 @@ def save_result(
     picture_of_it = _preview(pair, volume, model) if options.preview else b""
     taken = {**seconds, "restore_and_save": time.monotonic() - started}
     record["seconds"] = {step: round(value, 2) for step, value in taken.items()}
-    write_json(side_file, record)  # first: it tells a later run whose the picture is, should this one be killed between the two
-    if options.preview:
-        write_bytes(preview, picture_of_it)
-    write_bytes(case.output, content)
+    # The record goes first: it tells a later run whose the picture is, should this one be killed between the two.
+    files = {side_file: json_bytes(record)} | ({preview: picture_of_it} if options.preview else {}) | {case.output: content}
+    write_files(files)
     return record
 
 

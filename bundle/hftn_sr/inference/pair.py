@@ -86,7 +86,7 @@ def prepare_pair(target_path: Path, reference_path: Path, options: PairOptions) 
     if options.through_plane not in (None, 0, 1, 2):
         raise UsageFault("--through-plane", f"axis {options.through_plane} (need 0, 1 or 2)", "--through-plane 0, 1 or 2")
     target, reference = read_nifti(target_path, options.read), read_nifti(reference_path, options.read)
-    if target.sha256 == reference.sha256:
+    if target.sha256 == reference.sha256 or np.array_equal(target.data, reference.data):
         raise Fault(reference_path, "is the same image as the target", "give another contrast of the same head as --reference")
     warnings = [*target.notes, *reference.notes]
     through_plane = target.grid.through_plane() if options.through_plane is None else options.through_plane

@@ -62,4 +62,7 @@ class FEB(nn.Sequential):
 
     def forward(self, features: Tensor) -> Tensor:
         """(B, C, h, w) to (B, C, h, w)."""
-        return features + super().forward(features)
+        deep = features
+        for layer in self:
+            deep = layer(deep)
+        return features + deep

@@ -41,7 +41,8 @@ def best_match(query: Tensor, key: Tensor, at_once: int = CORRELATIONS_AT_ONCE) 
         key = functional.normalize(key.float(), dim=-1)
         with torch.no_grad():
             candidates = key.transpose(1, 2)
-            if torch.jit.is_tracing() or torch.onnx.is_in_onnx_export() or torch.compiler.is_exporting():
+            exporting = torch.onnx.is_in_onnx_export() or torch.compiler.is_exporting()
+            if exporting or torch.jit.is_tracing():  # type: ignore[attr-defined, no-untyped-call]
                 position = torch.matmul(query, candidates).argmax(-1)
             else:
                 rows = max(1, at_once // (key.shape[0] * key.shape[1]))
@@ -70,9 +71,7 @@ class FTB(nn.Module):
             found set to 0. `gather_and_keep`: the patch found and, as further channels, the reference's features where they lie.
     """
 
-    def __init__(
-        self, channels: int, patch: int = 2, embedding: int = 64, separate: bool = False, transfer: Transfer = "gather"
-    ) -> None:
+    def __init__(self, channels: int, patch: int = 2, embedding: int = 64, separate: bool = False, transfer: Transfer = "gather") -> None:
         super().__init__()
         if transfer not in get_args(Transfer):
             raise ValueError(f"expected transfer to be one of {get_args(Transfer)}, got {transfer!r}")

@@ -56,5 +56,7 @@ def _resolved(path: Path, folder: Path, case: dict[str, Any]) -> dict[str, Any]:
     resolved = {"weight": 1.0, **case, **{key: str(folder / case[key]) if case.get(key) else "" for key in PATHS}}
     for key in PATHS:
         if resolved[key] and not Path(resolved[key]).is_file():
-            raise Fault(resolved[key], f"no such file, but case {case['case']} of {path} needs it", "fetch it again or correct the datalist")
+            raise Fault(
+                resolved[key], f"no such file, but case {case['case']} of {path} needs it", "fetch it again or correct the datalist"
+            )
     return resolved

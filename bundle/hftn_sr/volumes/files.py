@@ -4,45 +4,69 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import glob
 import hashlib
 import json
 import os
 import secrets
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from hftn_sr.errors import Fault
 
-__all__ = ["check_writable", "sha256_of", "write_bytes", "write_json"]
+__all__ = ["check_writable", "json_bytes", "remove_parts", "sha256_of", "write_bytes", "write_files", "write_json"]
+
+PART = ".part"
+
+
+def write_files(contents: Mapping[Path, bytes]) -> None:
+    """Write several files that belong together: all are complete on the disk before the first one takes its place, in the order given.
+
+    Whatever happens, each path holds its old file or its complete new one. A symbolic link is replaced, its target is left alone. Parent
+    folders are made where they are missing.
+
+    Raises:
+        Fault: no space left, no permission, or another error of the file system; no path has changed then, and nothing is left behind.
+    """
+    temporary: dict[Path, Path] = {}
+    path = Path()
+    try:
+        for path, content in contents.items():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            temporary[path] = path.with_name(f".{path.name[:100]}.{secrets.token_hex(4)}{PART}")
+            with temporary[path].open("xb") as stream:
+                stream.write(content)
+                stream.flush()
+                os.fsync(stream.fileno())
+        _into_place(temporary)
+    except OSError as error:
+        raise _explained(path, error, len(contents[path])) from error
+    finally:
+        for part in temporary.values():
+            with contextlib.suppress(OSError):
+                part.unlink()
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Write `content` to `path` in one step: whatever happens, the path holds the old file or the complete new one.
+    """Write `content` to `path` in one step, as `write_files`."""
+    write_files({path: content})
 
-    A symbolic link is replaced, its target is left alone. The parent folder is made where it is missing.
 
-    Raises:
-        Fault: no space left, no permission, or another error of the file system; nothing is left behind.
-    """
-    temporary = path.with_name(f".{path.name[:100]}.{secrets.token_hex(4)}.part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("xb") as stream:
-            stream.write(content)
-            stream.flush()
-            os.fsync(stream.fileno())
-        temporary.replace(path)
-        _sync_folder(path.parent)
-    except OSError as error:
-        raise _explained(path, error, len(content)) from error
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
+def json_bytes(content: dict[str, Any] | list[Any]) -> bytes:
+    """`content` as indented UTF-8 JSON; NaN and infinity, which JSON does not know, are refused."""
+    return (json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode()
 
 
 def write_json(path: Path, content: dict[str, Any] | list[Any]) -> None:
-    """Write `content` as indented UTF-8 JSON to `path`, in one step as `write_bytes`."""
-    write_bytes(path, (json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode())
+    """Write `content` as JSON to `path` in one step, as `write_files`."""
+    write_bytes(path, json_bytes(content))
+
+
+def remove_parts(path: Path) -> None:
+    """Remove what a killed process left of writing `path`. Only where no other process writes it."""
+    for part in path.parent.glob(f".{glob.escape(path.name[:100])}.{'[0-9a-f]' * 8}{PART}"):
+        part.unlink(missing_ok=True)
 
 
 def sha256_of(path: Path) -> str:
@@ -69,6 +93,20 @@ def check_writable(path: Path) -> None:
         probe.unlink()
     except OSError as error:
         raise _explained(path, error, 0) from error
+
+
+def _into_place(temporary: Mapping[Path, Path]) -> None:
+    """Rename each part to its path; should that fail or be interrupted half-way, paths that were free are free again."""
+    placed = []
+    try:
+        for path, part in temporary.items():
+            placed += [] if os.path.lexists(path) else [path]
+            part.replace(path)
+            _sync_folder(path.parent)
+    except BaseException:
+        for path in placed:
+            path.unlink(missing_ok=True)
+        raise
 
 
 def _sync_folder(folder: Path) -> None:

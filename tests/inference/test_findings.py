@@ -1,0 +1,67 @@
+"""Which pairs are refused, and which scale is taken."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from hftn_sr.errors import Fault, UsageFault
+from hftn_sr.inference.findings import choose_scale, interpolated_in_plane
+from hftn_sr.kspace import truncate, zero_fill
+from hftn_sr.volumes.volume import Volume
+from phantoms import oblique, phantom
+
+
+def volume(spacing, shape=(8, 8, 4)):
+    return Volume(np.zeros(shape, np.float32), oblique(spacing))
+
+
+@pytest.mark.parametrize(
+    ("target", "reference", "scale"),
+    [((2, 2, 5), (1, 1, 5), 2), ((2, 2, 5), (0.5, 0.5, 1), 4), ((1.9, 1.9, 5), (0.8, 0.8, 0.8), 2), ((3.2, 3.2, 5), (1, 1, 1), 4)],
+)
+def test_the_scale_nearest_to_the_ratio_of_in_plane_voxel_sizes_is_taken(target, reference, scale):
+    chosen, why = choose_scale(volume(target), volume(reference), 2, None)
+    assert chosen == scale
+    assert why == f"nearest to the ratio {target[0] / reference[0]:.2f} of in-plane voxel sizes"
+
+
+@pytest.mark.parametrize("ratio", [0.5, 1.0, 1.45, 2.8, 5.2, 8.0])
+def test_a_ratio_near_neither_scale_is_refused(ratio):
+    with pytest.raises(Fault, match=f"in-plane voxels are {ratio:.2f} times those of the reference, near neither 2 nor 4"):
+        choose_scale(volume((ratio, ratio, 9)), volume((1, 1, 9)), 2, None)
+
+
+def test_thick_slices_alone_are_refused_as_another_task():
+    with pytest.raises(Fault, match="thick slices alone are not this method's task"):
+        choose_scale(volume((1, 1, 5)), volume((1, 1, 1)), 2, None)
+
+
+def test_low_resolution_along_one_axis_only_is_refused():
+    with pytest.raises(Fault, match=r"in-plane voxels of 4\.00 x 1\.00 mm: low resolution along one axis only"):
+        choose_scale(volume((4, 1, 3)), volume((1, 1, 3)), 2, None)
+
+
+def test_what_was_asked_for_is_taken():
+    assert choose_scale(volume((1, 1, 5)), volume((1, 1, 1)), 2, 4) == (4, "as asked")
+
+
+def test_a_scale_that_there_is_no_network_for_is_a_usage_fault():
+    with pytest.raises(UsageFault, match=r"--scale: scale 3 \(need 2 or 4\)"):
+        choose_scale(volume((2, 2, 5)), volume((1, 1, 1)), 2, 3)
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_an_image_that_was_zero_filled_after_the_scan_is_found_along_any_axis(axis):
+    measured = phantom((48, 48, 4))
+    noisy = measured.data + np.random.default_rng(0).normal(0, 2, measured.data.shape).astype(np.float32)
+    slices = torch.from_numpy(noisy).movedim(2, 0)
+    filled = zero_fill(truncate(slices, 2), 2)
+    interpolated, plain = (Volume(image.movedim(0, axis).contiguous().numpy(), np.eye(4)) for image in (filled, slices))
+    assert interpolated_in_plane(interpolated, axis)
+    assert not interpolated_in_plane(plain, axis)
+
+
+def test_an_image_too_small_to_tell_is_not_called_interpolated():
+    assert not interpolated_in_plane(Volume(np.random.default_rng(0).normal(size=(2, 2, 3)).astype(np.float32), np.eye(4)), 2)

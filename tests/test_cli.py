@@ -1,0 +1,397 @@
+"""The command as a user meets it: files, exit codes, one line per fault."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import hftn_sr
+from hftn_sr.volumes import files
+from hftn_sr.volumes.nifti import read_nifti
+from phantoms import oblique, phantom, points, write, write_volume
+
+BUNDLE = Path(hftn_sr.__file__).parents[1]
+
+
+@pytest.fixture
+def super_resolve(command, weights):
+    """Runs the tiny network for scale 2 without a picture."""
+    return lambda *arguments: command("super-resolve", "--model", weights[2], "--device", "cpu", "--no-preview", *arguments)
+
+
+def faults(result):
+    """The ERROR lines; a fault never shows a traceback."""
+    assert "Traceback" not in result.stderr
+    return [line for line in result.stderr.splitlines() if line.startswith("ERROR ")]
+
+
+def statuses(folder):
+    return {row["case"]: row["status"] for row in json.loads((folder / "summary.json").read_text(encoding="utf-8"))["cases"]}
+
+
+# From the truth and back
+
+
+def test_degrade_super_resolve_and_evaluate_keep_the_place_when_4_does_not_divide_the_size(tmp_path, command, zero_weights):
+    """One period of a cosine over what degrade keeps is exact under zero-filling, and any shift would show."""
+    shape = (30, 27, 3)
+    x, y = np.arange(30) - 1, np.arange(27) - 1  # degrade keeps 28 x 24 voxels, from (1, 1) on
+    wave = 100 + 30 * np.cos(2 * np.pi * x / 28 + 0.4)[:, None, None] + 20 * np.sin(2 * np.pi * y / 24)[None, :, None]
+    affine = oblique((1, 1, 3), shape=shape)
+    truth = write(tmp_path / "truth.nii.gz", np.broadcast_to(wave, shape).astype(np.float32), affine)
+    reference = write_volume(tmp_path / "reference.nii.gz", phantom(shape, kind="reference"))
+    low, result, scores = tmp_path / "low.nii.gz", tmp_path / "result.nii.gz", tmp_path / "scores.json"
+    degraded = command("degrade", "--input", truth, "--output", low, "--scale", 4)
+    assert (degraded.exit_code, degraded.stdout.strip()) == (0, str(low))
+    assert read_nifti(low).data.shape == (7, 6, 3)
+    done = command("super-resolve", "--target", low, "--reference", reference, "--output", result, "--model", zero_weights[4])
+    assert done.exit_code == 0
+    assert "scale 4 chosen" in done.stderr
+    np.testing.assert_allclose(points(read_nifti(result).grid), points(read_nifti(truth).grid)[1:29, 1:25], atol=1e-4)
+    evaluated = command("evaluate", "--prediction", result, "--truth", truth, "--json", scores)
+    figures = json.loads(scores.read_text(encoding="utf-8"))
+    assert figures["voxels_compared"] == [28, 24, 3]
+    assert figures["psnr"] > 100
+    assert f"PSNR  {figures['psnr']:.2f} dB  (dB, by volume, peak = maximum of the truth volume)" in evaluated.stdout
+    assert "protocol corrected, 28 x 24 x 3 voxels compared" in evaluated.stdout
+
+
+def test_an_equal_volume_has_an_infinite_psnr_in_text_and_json(tmp_path, command):
+    truth = write_volume(tmp_path / "a.nii", phantom((12, 12, 2)))
+    assert "PSNR  inf dB" in command("evaluate", "--prediction", truth, "--truth", truth, "--json", tmp_path / "s.json").stdout
+    assert json.loads((tmp_path / "s.json").read_text(encoding="utf-8"))["psnr"] == "infinite"
+
+
+def test_figures_do_not_overwrite_the_images(tmp_path, command):
+    truth = write_volume(tmp_path / "a.nii", phantom((12, 12, 2)))
+    before = truth.read_bytes()
+    result = command("evaluate", "--prediction", truth, "--truth", truth, "--json", truth)
+    assert result.exit_code == 2
+    assert "is an input, it would be overwritten" in faults(result)[0]
+    assert truth.read_bytes() == before
+
+
+def test_degrade_leaves_what_exists_and_never_its_input(tmp_path, command):
+    truth, low = write_volume(tmp_path / "a.nii", phantom((12, 12, 2))), tmp_path / "b.nii"
+    low.write_bytes(b"old")
+    arguments = ("degrade", "--input", truth, "--output", low, "--scale", 2)
+    assert command(*arguments).exit_code == 3
+    assert low.read_bytes() == b"old"
+    assert command(*arguments, "--overwrite", "always").exit_code == 0
+    assert read_nifti(low).data.shape == (6, 6, 2)
+    result = command("degrade", "--input", truth, "--output", truth, "--scale", 2, "--overwrite", "always")
+    assert result.exit_code == 9
+    assert "is the input, it would be overwritten" in faults(result)[0]
+    assert read_nifti(truth).data.shape == (12, 12, 2)
+
+
+def test_degrade_and_evaluate_tell_what_they_found_while_reading(tmp_path, command):
+    truth = write(tmp_path / "a.nii", phantom((12, 12, 2)).data[..., None], oblique((1, 1, 3)))
+    for arguments in (
+        ("degrade", "--input", truth, "--output", tmp_path / "b.nii", "--scale", 2),
+        ("evaluate", "--prediction", truth, "--truth", truth),
+    ):
+        assert "WARNING a.nii: volume 0 of 1 taken from sizes (12, 12, 2, 1)" in command(*arguments).stderr
+
+
+def test_the_cure_that_a_fault_names_works(tmp_path, command):
+    series = write(tmp_path / "a.nii", np.random.default_rng(0).normal(size=(12, 12, 2, 3)), oblique((1, 1, 3)))
+    arguments = ("degrade", "--input", series, "--output", tmp_path / "b.nii", "--scale", 2)
+    (line,) = faults(command(*arguments))
+    assert line == f"ERROR {series}: 3 volumes in one file (found 4D, need 3D). Fix: --frame N with N from 0 to 2."
+    assert command(*arguments, "--frame", 2).exit_code == 0
+
+
+# One pair
+
+
+def test_a_fault_is_one_line_that_names_case_path_finding_and_cure(tmp_path, put_case, super_resolve):
+    target, reference = put_case(tmp_path)
+    target.write_bytes(b"")
+    result = super_resolve("--target", target, "--reference", reference, "--output", tmp_path / "o.nii.gz")
+    assert result.exit_code == 9
+    assert faults(result) == [f"ERROR target.nii.gz {target}: empty file (0 bytes). Fix: copy or export it again from its source."]
+    assert result.stdout == ""
+
+
+def test_debug_shows_the_traceback(tmp_path, put_case, super_resolve):
+    target, reference = put_case(tmp_path)
+    target.write_bytes(b"")
+    result = super_resolve("--target", target, "--reference", reference, "--output", tmp_path / "o.nii.gz", "--debug")
+    assert type(result.exception).__name__ == "Fault"
+
+
+def test_an_internal_fault_is_one_line_and_exit_code_1(tmp_path, command, monkeypatch):
+    truth = write_volume(tmp_path / "a.nii", phantom((12, 12, 2)))
+    monkeypatch.setattr("hftn_sr.api.evaluate", lambda *_, **__: 1 / 0)
+    result = command("evaluate", "--prediction", truth, "--truth", truth)
+    assert result.exit_code == 1
+    assert faults(result) == [
+        "ERROR internal fault: ZeroDivisionError: division by zero. Fix: run again with --debug and report the traceback."
+    ]
+
+
+@pytest.mark.parametrize("name", ["with space", "ünïcödé 名", "[brackets] (and) {braces}", "-dash", "per%cent $dollar"])
+def test_any_path_works(tmp_path, put_case, super_resolve, name):
+    target, reference = put_case(tmp_path / name)
+    output = tmp_path / name / f"{name}.nii.gz"
+    result = super_resolve("--target", target, "--reference", reference, "--output", output)
+    assert result.exit_code == 0
+    assert result.stdout.startswith(f"{output} (")
+    assert json.loads((tmp_path / name / f"{name}.json").read_text(encoding="utf-8"))["output"]["file"] == output.name
+
+
+def test_an_existing_output_is_nothing_to_do(tmp_path, put_case, super_resolve):
+    target, reference = put_case(tmp_path)
+    arguments = ("--target", target, "--reference", reference, "--output", tmp_path / "o.nii.gz")
+    assert super_resolve(*arguments).exit_code == 0
+    again = super_resolve(*arguments)
+    assert again.exit_code == 3
+    assert f"{tmp_path / 'o.nii.gz'}: the output exists (--overwrite stale or always redoes it)" in again.stderr
+    assert super_resolve(*arguments, "--overwrite", "stale").exit_code == 3
+    assert super_resolve(*arguments, "--overwrite", "always").exit_code == 0
+
+
+def test_the_picture_is_written_unless_declined(tmp_path, put_case, command, weights):
+    target, reference = put_case(tmp_path)
+    for option, there in (("--no-preview", False), ("--preview", True)):
+        arguments = ("--target", target, "--reference", reference, "--output", tmp_path / "o.nii.gz", "--overwrite", "always")
+        assert command("super-resolve", "--model", weights[2], *arguments, option).exit_code == 0
+        assert (tmp_path / "o_preview.png").exists() == there
+
+
+def test_warnings_are_told_with_the_name_of_the_case(tmp_path, put_case, super_resolve):
+    target, reference = put_case(tmp_path)
+    result = super_resolve("--target", target, "--reference", reference, "--output", tmp_path / "o.nii.gz")
+    assert "WARNING target.nii.gz scale 2 chosen: nearest to the ratio 2.00 of in-plane voxel sizes" in result.stderr
+
+
+# Usage
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--taget", "a.nii"), "--target"),
+        (("--reference_transform", "a.txt"), "--reference-transform"),
+        (("--data-consistancy",), "--data-consistency"),
+        (("--target", "a.nii", "--reference", "b.nii", "--output", "c.nii", "d.nii"), "unexpected extra argument"),
+        (("--scale", "two"), "Invalid value for '--scale'"),
+        (("--overwrite", "sometimes"), "Invalid value for '--overwrite'"),
+        (("--through-plane", "3"), "Invalid value for '--through-plane'"),
+        (("--frame", "-1"), "Invalid value for '--frame'"),
+    ],
+)
+def test_options_that_are_not_understood_end_the_command_before_anything_runs(tmp_path, super_resolve, monkeypatch, arguments, message):
+    monkeypatch.chdir(tmp_path)
+    result = super_resolve(*arguments)
+    assert result.exit_code == 2
+    assert message in result.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_misspelt_command_is_refused(command):
+    result = command("superresolve")
+    assert result.exit_code == 2
+    assert "No such command 'superresolve'" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((), "--output: is missing"),
+        (("--output", "o.nii"), "--target: is missing"),
+        (("--output", "o.nii", "--target", "t.nii"), "--reference: is missing"),
+        (("--output", "o", "--cases", "in", "--target", "t.nii"), "--target: does not go with --cases"),
+        (("--output", "o.nii", "--target", "t.nii", "--reference", "r.nii", "--scale", "3"), "--scale: scale 3 (need 2 or 4)"),
+        (("--output", "o.nii", "--target", "t.nii", "--reference", "r.nii", "--model", "bigger"), "--model: no model 'bigger'"),
+        (("--output", "o.nii", "--target", "t.nii", "--reference", "r.nii", "--model", "m.pt"), "weights of this kind could run code"),
+        (
+            ("--output", "o.nii", "--target", "t.nii", "--reference", "r.nii", "--model", "m.safetensors"),
+            "m.safetensors: no such weights file",
+        ),
+    ],
+)
+def test_options_that_cannot_be_meant_are_a_usage_fault_of_one_line(tmp_path, super_resolve, monkeypatch, arguments, message):
+    monkeypatch.chdir(tmp_path)
+    result = super_resolve(*arguments)
+    assert result.exit_code == 2
+    (line,) = faults(result)
+    assert message in line
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_device_that_is_not_there_is_a_usage_fault(tmp_path, put_case, command, weights, monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    target, reference = put_case(tmp_path)
+    arguments = ("--target", target, "--reference", reference, "--output", tmp_path / "o.nii.gz", "--device", "cuda")
+    result = command("super-resolve", "--model", weights[2], *arguments)
+    assert result.exit_code == 2
+    assert "--device: cuda was asked for, PyTorch sees no CUDA device" in faults(result)[0]
+
+
+def test_a_scale_of_3_is_a_usage_fault_of_degrade_too(tmp_path, command):
+    result = command("degrade", "--input", "a.nii", "--output", tmp_path / "b.nii", "--scale", 3)
+    assert (result.exit_code, len(faults(result))) == (2, 1)
+
+
+@pytest.mark.parametrize("arguments", [("--help",), ("super-resolve", "--help"), ("--version",)])
+def test_help_and_version_are_free_of_pytorch(arguments):
+    code = "import sys; from hftn_sr.cli import main\ntry: main()\nfinally: sys.exit(7) if 'torch' in sys.modules else None"
+    run = subprocess.run(
+        [sys.executable, "-c", code, *arguments], env=os.environ | {"PYTHONPATH": str(BUNDLE)}, capture_output=True, text=True, check=False
+    )
+    assert run.returncode == 0
+    assert run.stdout.startswith("Usage: ") or run.stdout == f"{hftn_sr.__version__}\n"
+
+
+def test_the_help_says_research_use_only(command):
+    assert "Research use only. Not for clinical use." in " ".join(command("--help").stdout.split())
+
+
+# Many cases
+
+
+def test_a_folder_of_good_and_bad_cases_is_worked_off_and_summed_up(tmp_path, put_case, super_resolve):
+    source, output = tmp_path / "in", tmp_path / "out"
+    for name in ("bad", "good [1]", "lone", "twice"):
+        put_case(source / name)
+    (source / "bad" / "reference.nii.gz").write_bytes(b"junk")
+    (source / "lone" / "reference.nii.gz").unlink()
+    (source / "twice" / "target.nii").touch()
+    result = super_resolve("--cases", source, "--output", output)
+    assert result.exit_code == 8
+    assert statuses(output) == {"bad": "failed", "good [1]": "done", "lone": "failed", "twice": "failed"}
+    assert {line.split()[1] for line in faults(result)} == {"bad", "lone", "twice"}
+    assert (output / "good [1]" / "target_sr.nii.gz").is_file()
+    summary = json.loads((output / "summary.json").read_text(encoding="utf-8"))
+    assert (summary["exit_code"], summary["interrupted"]) == (8, False)
+    with (output / "summary.csv").open(encoding="utf-8", newline="") as stream:
+        rows = {row["case"]: row for row in csv.DictReader(stream)}
+    assert rows["good [1]"]["scale"] == "2"
+    assert "not a NIfTI file (found text)" in rows["bad"]["message"]
+    again = super_resolve("--cases", source, "--output", output)
+    assert again.exit_code == 8
+    assert statuses(output)["good [1]"] == "skipped"
+
+
+def test_the_summary_is_rewritten_after_every_case(tmp_path, put_case, super_resolve, monkeypatch):
+    for name in ("a", "b", "c"):
+        put_case(tmp_path / "in" / name)
+    seen, write_json = [], files.write_json
+
+    def watched(path, content):
+        seen.append(len(content["cases"]))
+        write_json(path, content)
+
+    monkeypatch.setattr("hftn_sr.batch.write_json", watched)
+    assert super_resolve("--cases", tmp_path / "in", "--output", tmp_path / "out").exit_code == 0
+    assert seen == [1, 2, 3]
+
+
+def test_all_cases_failed_is_exit_code_9(tmp_path, put_case, super_resolve):
+    target, _ = put_case(tmp_path / "in" / "a")
+    target.write_bytes(b"junk")
+    assert super_resolve("--cases", tmp_path / "in", "--output", tmp_path / "out").exit_code == 9
+
+
+def test_no_case_found_and_all_done_before_are_exit_code_3(tmp_path, put_case, super_resolve):
+    (tmp_path / "in").mkdir()
+    result = super_resolve("--cases", tmp_path / "in", "--output", tmp_path / "out")
+    assert result.exit_code == 3
+    assert "no case found (searched */target.nii[.gz] with */reference.nii[.gz])" in faults(result)[0]
+    put_case(tmp_path / "in" / "a")
+    for code in (0, 3):
+        assert super_resolve("--cases", tmp_path / "in", "--output", tmp_path / "out").exit_code == code
+
+
+def test_an_output_that_is_a_file_is_refused_for_cases(tmp_path, put_case, super_resolve):
+    put_case(tmp_path / "in" / "a")
+    (tmp_path / "out").write_bytes(b"old")
+    result = super_resolve("--cases", tmp_path / "in", "--output", tmp_path / "out")
+    assert result.exit_code == 2
+    assert "is a file, a folder is needed with --cases" in faults(result)[0]
+    assert (tmp_path / "out").read_bytes() == b"old"
+
+
+def test_a_dry_run_writes_nothing_at_all(tmp_path, put_case, super_resolve):
+    for name in ("a", "b"):
+        put_case(tmp_path / "in" / name)
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
+    result = super_resolve("--cases", tmp_path / "in", "--output", tmp_path / "out", "--dry-run")
+    assert result.exit_code == 0
+    assert result.stdout.count("would write 40 x 44 x 4 voxels of 1 x 1 x 3 mm at scale 2") == 2
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before
+
+
+def test_cases_may_lie_where_their_results_go(tmp_path, put_case, super_resolve):
+    put_case(tmp_path / "a")
+    assert super_resolve("--cases", tmp_path, "--output", tmp_path).exit_code == 0
+    assert super_resolve("--cases", tmp_path, "--output", tmp_path).exit_code == 3
+
+
+# Signals
+
+SLOW_SECOND_CASE = """
+import time
+from hftn_sr.inference import case
+apply, write = case.apply_network, case.write_files
+def slow_network(network, pair, *rest):
+    if pair.target.path.parent.name == "b" and "{where}" == "network":
+        print("HERE", flush=True)
+        time.sleep(60)
+    return apply(network, pair, *rest)
+def slow_write(contents):
+    if next(iter(contents)).parent.name == "b" and "{where}" == "saving":
+        print("HERE", flush=True)
+        time.sleep(60)
+    write(contents)
+case.apply_network, case.write_files = slow_network, slow_write
+from hftn_sr.cli import main
+main()
+"""
+
+
+@pytest.mark.parametrize(("ending", "where"), [(signal.SIGINT, "network"), (signal.SIGTERM, "saving")])
+def test_an_interrupted_run_drops_its_case_whole_and_sums_up(tmp_path, put_case, super_resolve, weights, ending, where):
+    for name in ("a", "b", "c"):
+        put_case(tmp_path / "in" / name)
+    arguments = (
+        "super-resolve",
+        "--cases",
+        tmp_path / "in",
+        "--output",
+        tmp_path / "out",
+        "--model",
+        weights[2],
+        "--no-preview",
+        "--threads",
+        1,
+    )
+    run = subprocess.Popen(
+        [sys.executable, "-c", SLOW_SECOND_CASE.format(where=where), *map(str, arguments)],
+        env=os.environ | {"PYTHONPATH": str(BUNDLE)}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    while (line := run.stdout.readline()) and "HERE" not in line:
+        pass
+    time.sleep(0.2)
+    run.send_signal(ending)
+    _, errors = run.communicate(timeout=30)
+    assert run.returncode == 130
+    assert "interrupted after 1 of 3 cases" in errors
+    assert "Traceback" not in errors
+    assert statuses(tmp_path / "out") == {"a": "done"}
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text(encoding="utf-8"))
+    assert (summary["interrupted"], summary["exit_code"]) == (True, 130)
+    assert list((tmp_path / "out" / "b").iterdir()) == []
+    assert super_resolve("--cases", tmp_path / "in", "--output", tmp_path / "out").exit_code == 0
+    assert statuses(tmp_path / "out") == {"a": "skipped", "b": "done", "c": "done"}
