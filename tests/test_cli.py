@@ -343,8 +343,8 @@ def test_cases_may_lie_where_their_results_go(tmp_path, put_case, super_resolve)
 
 SLOW_SECOND_CASE = """
 import time
-from hftn_sr.inference import case
-apply, write = case.apply_network, case.write_files
+from hftn_sr.inference import result, run
+apply, write = run.apply_network, result.write_files
 def slow_network(network, pair, *rest):
     if pair.target.path.parent.name == "b" and "{where}" == "network":
         print("HERE", flush=True)
@@ -355,7 +355,7 @@ def slow_write(contents):
         print("HERE", flush=True)
         time.sleep(60)
     write(contents)
-case.apply_network, case.write_files = slow_network, slow_write
+run.apply_network, result.write_files = slow_network, slow_write
 from hftn_sr.cli import main
 main()
 """

@@ -15,8 +15,9 @@ from hftn_sr.batch import Reporter
 from hftn_sr.degradation import degrade as degrade_volume
 from hftn_sr.errors import Fault, NothingToDo, UsageFault
 from hftn_sr.evaluation import evaluate_volumes
-from hftn_sr.inference.case import Case, Outcome, Overwrite, RunOptions, run_case
+from hftn_sr.inference.case import Case, Outcome, Overwrite, RunOptions
 from hftn_sr.inference.pair import PairOptions
+from hftn_sr.inference.run import run_case
 from hftn_sr.volumes.files import check_writable
 from hftn_sr.volumes.nifti import ReadOptions, read_nifti, save_nifti
 from hftn_sr.weights import load_model

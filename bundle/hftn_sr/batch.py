@@ -12,7 +12,8 @@ from typing import Any
 import torch
 
 from hftn_sr.errors import ALL_FAILED, INTERRUPTED, NOTHING, OK, SOME_FAILED, Fault, NothingToDo
-from hftn_sr.inference.case import Case, Outcome, RunOptions, run_case
+from hftn_sr.inference.case import Case, Outcome, RunOptions
+from hftn_sr.inference.run import run_case
 from hftn_sr.volumes.files import write_bytes, write_json
 from hftn_sr.weights import Model, load_model
 

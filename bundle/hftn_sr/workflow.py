@@ -12,8 +12,9 @@ from monai.transforms import Transform
 
 from hftn_sr.batch import find_cases
 from hftn_sr.errors import Fault
-from hftn_sr.inference.case import Case, RunOptions, save_result
+from hftn_sr.inference.case import Case, RunOptions
 from hftn_sr.inference.pair import PairOptions, prepare_pair
+from hftn_sr.inference.result import save_result
 from hftn_sr.weights import load_model
 
 __all__ = ["PreparePaird", "SaveResultd", "one_case", "workflow_cases"]
@@ -33,7 +34,7 @@ class PreparePaird(Transform):
         """Adds `image` and `pair`, what `SaveResultd` needs. Raises Fault."""
         started = time.monotonic()
         case: Case = data["case"]
-        pair = prepare_pair(case.target, case.reference, PairOptions(**{**vars(self.options), "reference_transform": case.transform}))
+        pair = prepare_pair(case.target, case.reference, case.pair_options(self.options))
         return {**data, "image": pair.image, "pair": pair, "seconds": {"read_and_place": time.monotonic() - started}}
 
 

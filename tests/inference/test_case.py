@@ -17,10 +17,11 @@ from filelock import FileLock
 import hftn_sr
 from hftn_sr import api
 from hftn_sr.errors import Fault
-from hftn_sr.inference import case as case_module
 from hftn_sr.inference import pair as pair_module
-from hftn_sr.inference.case import Case, RunOptions, run_case, side_files
+from hftn_sr.inference import run as run_module
+from hftn_sr.inference.case import Case, RunOptions, side_files
 from hftn_sr.inference.pair import PairOptions
+from hftn_sr.inference.run import run_case
 from hftn_sr.kspace import truncate, zero_fill
 from hftn_sr.volumes.nifti import read_nifti
 from hftn_sr.volumes.volume import Volume
@@ -542,7 +543,7 @@ def test_the_same_image_in_another_container_is_refused(case, run):
 
 def test_a_network_whose_output_is_not_finite_leaves_nothing(case, run, monkeypatch):
     before = folder_of(case.output)
-    monkeypatch.setattr(case_module, "apply_network", lambda *_: torch.full((40, 44, 4), torch.nan))
+    monkeypatch.setattr(run_module, "apply_network", lambda *_: torch.full((40, 44, 4), torch.nan))
     with pytest.raises(Fault, match="the network's output is not finite"):
         run(case, preview=True)
     assert folder_of(case.output) == before

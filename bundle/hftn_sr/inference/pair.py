@@ -59,7 +59,8 @@ class PreparedPair:
         unit: target intensity that counts as 1.
         grid: of the result, in the target's axis order.
         through_plane: the target's through-plane axis.
-        target: as read, without its voxels' copy.
+        target: as read.
+        reference_sha256: of the reference's file.
         scale: upscaling factor s.
         record: what the side file says of the pair.
         warnings: what the user must know.
@@ -72,6 +73,7 @@ class PreparedPair:
     grid: Grid
     through_plane: int
     target: Volume
+    reference_sha256: str
     scale: int
     record: dict[str, Any]
     warnings: tuple[str, ...]
@@ -118,7 +120,17 @@ def prepare_pair(target_path: Path, reference_path: Path, options: PairOptions) 
         "placement": placement,
     }
     return PreparedPair(
-        image.movedim(1, -1).contiguous(), low / unit, high, unit, grid, through_plane, target, scale, record, tuple(warnings)
+        image.movedim(1, -1).contiguous(),
+        low / unit,
+        high,
+        unit,
+        grid,
+        through_plane,
+        target,
+        reference.sha256,
+        scale,
+        record,
+        tuple(warnings),
     )
 
 

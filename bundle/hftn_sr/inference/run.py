@@ -1,0 +1,140 @@
+"""One case from its files to its files, or nothing at all."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from hftn_sr.errors import Fault
+from hftn_sr.inference.case import SUFFIXES, Case, Outcome, RunOptions, side_files
+from hftn_sr.inference.pair import apply_network, prepare_pair
+from hftn_sr.inference.result import fingerprint, own_record, pair_record, save_result
+from hftn_sr.volumes.files import check_writable, remove_parts, sha256_of
+from hftn_sr.weights import Model
+
+__all__ = ["run_case"]
+
+
+def run_case(
+    case: Case,
+    options: RunOptions,
+    model: Callable[[int], Model],
+    slices: Callable[[int], None] | None = None,
+    each: Callable[[int], None] | None = None,
+) -> Outcome:
+    """Super-resolve one case.
+
+    The result's NIfTI file is written last: where it stands, its record and picture are complete.
+
+    Args:
+        case: what to do.
+        options: how.
+        model: gives the model for a scale.
+        slices: called with the number of slices before the network starts.
+        each: called with the number of slices just finished.
+
+    Raises:
+        Fault: an input cannot be used or the output cannot be written; nothing was changed then.
+    """
+    started = time.monotonic()
+    _check_output(case, options)
+    if options.dry_run:
+        return _planned(case, options, model, started)
+    check_writable(case.output)
+    with _alone(case.output):
+        reason = _reason_to_skip(case, options, model)
+        if reason:
+            return Outcome(case.name, "skipped", case.output, reason, seconds=time.monotonic() - started)
+        return _run(case, options, model, started, slices, each)
+
+
+@contextmanager
+def _alone(output: Path) -> Iterator[None]:
+    """Keep other runs off this output, and clear away what a killed one left. The lock dies with its process."""
+    path = output.with_name(f".{output.name[:100]}.lock")
+    try:
+        with FileLock(path, timeout=0):
+            for written in (output, *side_files(output)):
+                remove_parts(written)
+            try:
+                yield
+            finally:
+                with suppress(OSError):  # Windows does not remove a file that is open; it stays, unlocked
+                    path.unlink()
+    except Timeout:
+        raise Fault(output, "another run is writing this file", "wait for it to end") from None
+
+
+def _run(
+    case: Case,
+    options: RunOptions,
+    model: Callable[[int], Model],
+    started: float,
+    slices: Callable[[int], None] | None,
+    each: Callable[[int], None] | None,
+) -> Outcome:
+    pair = prepare_pair(case.target, case.reference, case.pair_options(options.pair))
+    used = model(pair.scale)
+    prepared = time.monotonic()
+    if slices:
+        slices(pair.image.shape[-1])
+    pred = apply_network(used.network, pair, options.device, each)
+    seconds = {"read_and_place": prepared - started, "network": time.monotonic() - prepared}
+    record = save_result(case, options, pair, pred, used, seconds)
+    return Outcome(case.name, "done", case.output, "", pair.warnings, record, time.monotonic() - started)
+
+
+def _planned(case: Case, options: RunOptions, model: Callable[[int], Model], started: float) -> Outcome:
+    reason = _reason_to_skip(case, options, model)
+    if reason:
+        return Outcome(case.name, "skipped", case.output, reason, seconds=time.monotonic() - started)
+    pair = prepare_pair(case.target, case.reference, case.pair_options(options.pair))
+    record = pair_record(case, options, pair, model(pair.scale))
+    size = " x ".join(str(size) for size in pair.grid.shape)
+    voxel = " x ".join(f"{size:.3g}" for size in pair.grid.spacing)
+    message = f"would write {size} voxels of {voxel} mm at scale {pair.scale}"
+    return Outcome(case.name, "planned", case.output, message, pair.warnings, record, time.monotonic() - started)
+
+
+def _check_output(case: Case, options: RunOptions) -> None:
+    if not case.output.name.endswith(SUFFIXES) or case.output.name in SUFFIXES:
+        raise Fault(case.output, "not a NIfTI file name", "give --output a name ending in .nii.gz or .nii")
+    if case.output.is_dir():
+        raise Fault(case.output, "is a folder, a file name is needed", "give --output a file name ending in .nii.gz")
+    inputs = [path for path in (case.target, case.reference, case.transform) if path is not None]
+    written = [case.output, *side_files(case.output)]
+    for path in written:
+        if any(_same(path, source) for source in inputs):
+            raise Fault(path, "is an input, it would be overwritten", "choose another --output")
+    if options.overwrite == "always":
+        return
+    side_file, preview = side_files(case.output)
+    if (side_file.exists() and not own_record(side_file)) or (preview.exists() and not side_file.exists()):
+        other = side_file if side_file.exists() else preview
+        raise Fault(other, "stands where this run would write, and is not of this program", "choose another --output or --overwrite always")
+
+
+def _same(path: Path, other: Path) -> bool:
+    return path.absolute() == other.absolute() or (path.exists() and other.exists() and path.samefile(other))
+
+
+def _reason_to_skip(case: Case, options: RunOptions, model: Callable[[int], Model]) -> str:
+    if not os.path.lexists(case.output) or options.overwrite == "always":
+        return ""
+    if options.overwrite == "never":
+        return "the output exists (--overwrite stale or always redoes it)"
+    record = own_record(side_files(case.output)[0])
+    if not record:
+        return ""
+    try:
+        used = model(record["scale"])
+        wanted = fingerprint(case, options, sha256_of(case.target), sha256_of(case.reference), used)
+        up_to_date = record["output"]["sha256"] == sha256_of(case.output) and record["fingerprint"] == wanted
+    except (OSError, KeyError, TypeError, Fault):  # whatever is wrong shows when the case is redone
+        return ""
+    return "the output is up to date" if up_to_date else ""
