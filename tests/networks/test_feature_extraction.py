@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch.nn import functional
 
-from hftn_sr.networks.feature_extraction import FEB, ChannelAttention, ResidualChannelAttentionBlock, conv3x3
+from hftn_sr.networks.feature_extraction import FEB, ChannelAttention, ResidualChannelAttentionBlock
+from hftn_sr.networks.layers import conv3x3
 
 
 def convolve(layer, features):

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-__all__ = ["FEB", "ChannelAttention", "ResidualChannelAttentionBlock", "conv3x3"]
+from hftn_sr.networks.layers import conv3x3
 
-
-def conv3x3(channels_in: int, channels_out: int) -> nn.Conv2d:
-    """The convolution of the paper: 3x3, size kept, zeros beyond the border."""
-    return nn.Conv2d(channels_in, channels_out, kernel_size=3, padding=1)
+__all__ = ["FEB", "ChannelAttention", "ResidualChannelAttentionBlock"]
 
 
 class ChannelAttention(nn.Module):

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from hftn_sr.networks.feature_extraction import conv3x3
+from hftn_sr.networks.layers import conv3x3
 
 __all__ = ["FTB", "Transfer", "best_match"]
 

@@ -7,9 +7,10 @@ from typing import Literal
 from torch import Tensor, nn
 from torch.nn import functional
 
-from hftn_sr.networks.feature_extraction import FEB, conv3x3
+from hftn_sr.networks.feature_extraction import FEB
 from hftn_sr.networks.feature_standardization import SCRFM
 from hftn_sr.networks.feature_transfer import FTB, Transfer
+from hftn_sr.networks.layers import conv3x3, output_convolution, pad_far_edges
 
 __all__ = ["HFTNSR"]
 
@@ -80,9 +81,7 @@ class HFTNSR(nn.Module):
         self.transfer = nn.ModuleList(FTB(channels, patch, embedding, separate, transfer) for _ in range(stages))
         self.scrfm = SCRFM(channels, scale, stat, literal_up)
         self.residual_high = conv3x3(1, channels)
-        self.output = conv3x3(channels, 1)
-        nn.init.zeros_(self.output.weight)
-        nn.init.zeros_(self.output.bias)  # type: ignore[arg-type]
+        self.output = output_convolution(channels)
 
     def forward(self, image: Tensor) -> Tensor:
         """Super-resolve.
@@ -95,9 +94,7 @@ class HFTNSR(nn.Module):
             pred: (B, 1, H, W).
         """
         height, width = image.shape[-2:]
-        step = self.scale * self.patch
-        padded = functional.pad(image, (0, -width % step, 0, -height % step), mode="replicate")
-        zero_filled, low, high = padded.split(1, 1)
+        zero_filled, low, high = pad_far_edges(image, self.scale * self.patch).split(1, 1)
         detail = self._detail(zero_filled[..., :: self.scale, :: self.scale], low[..., :: self.scale, :: self.scale], high)
         return image[:, :1] + detail[..., :height, :width]
 
