@@ -1,6 +1,6 @@
 """What a wrong reference costs: gain over zero-filling on a validation pair whose reference is moved, exchanged or missing.
 
-python scripts/disturb_reference.py --dataset data --output bundle/docs/disturbed_reference.md
+python scripts/disturb_reference.py --dataset data --output results/disturbed_reference.md
 """
 
 from __future__ import annotations

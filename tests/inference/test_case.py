@@ -541,6 +541,14 @@ def test_the_same_image_in_another_container_is_refused(case, run):
         run(dataclasses.replace(case, reference=case.reference.with_name("same.nii")))
 
 
+def test_a_model_trained_with_another_decomposition_is_refused(case, run, weights, tmp_path):
+    other = tmp_path / "other.safetensors"
+    save_weights(other, load_model(str(weights[2]), 2).network, {"decomposition": "none"})
+    with pytest.raises(Fault, match="was trained with the decomposition 'none', the pair is split by 'band'"):
+        run(case, model=other)
+    assert not case.output.exists()
+
+
 def test_a_network_whose_output_is_not_finite_leaves_nothing(case, run, monkeypatch):
     before = folder_of(case.output)
     monkeypatch.setattr(run_module, "apply_network", lambda *_: torch.full((40, 44, 4), torch.nan))

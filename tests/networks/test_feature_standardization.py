@@ -5,7 +5,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from hftn_sr.networks.feature_standardization import SCRFM, Upsampler
+from hftn_sr.networks.feature_standardization import SCRFM, PlainRestoration, Upsampler
 
 CHANNELS = 3
 
@@ -119,3 +119,18 @@ def test_upsampling_overlaps_evenly_so_that_a_constant_stays_one_away_from_the_b
 def test_an_unknown_statistic_is_refused():
     with pytest.raises(ValueError, match="expected stat to be 'std' or 'var', got 'mad'"):
         SCRFM(CHANNELS, 2, stat="mad")
+
+
+@pytest.mark.parametrize("scale", [2, 4])
+def test_the_ablation_without_scrfm_restores_the_size_of_one_convolution_of_deep_and_shallow_features(scale):
+    torch.manual_seed(0)
+    module = PlainRestoration(4, scale)
+    fused, shallow = torch.randn(2, 1, 4, 5, 6).unbind()
+    joint = module.joint
+    found = functional.conv2d(fused, joint.weight[:, :4], joint.bias, padding=1) + functional.conv2d(
+        shallow, joint.weight[:, 4:], padding=1
+    )
+    for layer in module.up:
+        found = functional.conv_transpose2d(found, layer.weight, layer.bias, stride=2, padding=1)
+    assert found.shape == (1, 4, 5 * scale, 6 * scale)
+    torch.testing.assert_close(module(fused, shallow), found, atol=1e-5, rtol=1e-5)

@@ -183,3 +183,12 @@ def test_a_traced_search_is_not_fixed_to_the_number_of_blocks_it_was_traced_at()
 def test_an_unknown_transfer_is_refused():
     with pytest.raises(ValueError, match=r"expected transfer to be one of .*'gather_and_keep', 'mask'.*, got 'scatter'"):
         FTB(CHANNELS, transfer="scatter")
+
+
+def test_the_ablation_without_transfer_is_one_convolution_of_the_three_branches():
+    torch.manual_seed(0)
+    block = feature_transfer.Concatenation(4)
+    low, high, target = torch.randn(3, 2, 4, 5, 6).unbind()
+    weight, bias = block.synthesis.weight, block.synthesis.bias
+    by_hand = sum(functional.conv2d(x, part, padding=1) for x, part in zip((low, high, target), weight.split(4, 1), strict=True))
+    torch.testing.assert_close(block(low, high, target), by_hand + bias[:, None, None], atol=1e-5, rtol=1e-5)

@@ -26,6 +26,8 @@ OPTIONS = [
     {"stat": "var"},
     {"literal_up": True},
     {"patch": 1},
+    {"transfer": "none"},
+    {"scrfm": False},
 ]
 each_option = pytest.mark.parametrize("options", OPTIONS, ids=str)
 each_scale = pytest.mark.parametrize("scale", [2, 4])

@@ -12,7 +12,7 @@ from filelock import FileLock, Timeout
 
 from hftn_sr.errors import Fault
 from hftn_sr.inference.case import SUFFIXES, Case, Outcome, RunOptions, side_files
-from hftn_sr.inference.pair import apply_network, prepare_pair
+from hftn_sr.inference.pair import PreparedPair, apply_network, prepare_pair
 from hftn_sr.inference.result import fingerprint, own_record, pair_record, save_result
 from hftn_sr.volumes.files import check_writable, remove_parts, sha256_of
 from hftn_sr.weights import Model
@@ -78,8 +78,7 @@ def _run(
     slices: Callable[[int], None] | None,
     each: Callable[[int], None] | None,
 ) -> Outcome:
-    pair = prepare_pair(case.target, case.reference, case.pair_options(options.pair))
-    used = model(pair.scale)
+    pair, used = _prepared(case, options, model)
     prepared = time.monotonic()
     if slices:
         slices(pair.image.shape[-1])
@@ -89,12 +88,22 @@ def _run(
     return Outcome(case.name, "done", case.output, "", pair.warnings, record, time.monotonic() - started)
 
 
+def _prepared(case: Case, options: RunOptions, model: Callable[[int], Model]) -> tuple[PreparedPair, Model]:
+    pair = prepare_pair(case.target, case.reference, case.pair_options(options.pair))
+    used = model(pair.scale)
+    trained_with = used.record.get("decomposition", "band")
+    if trained_with != options.pair.decomposition:
+        finding = f"was trained with the decomposition {trained_with!r}, the pair is split by {options.pair.decomposition!r}"
+        raise Fault(used.path, finding, "use a model trained with the latter")
+    return pair, used
+
+
 def _planned(case: Case, options: RunOptions, model: Callable[[int], Model], started: float) -> Outcome:
     reason = _reason_to_skip(case, options, model)
     if reason:
         return Outcome(case.name, "skipped", case.output, reason, seconds=time.monotonic() - started)
-    pair = prepare_pair(case.target, case.reference, case.pair_options(options.pair))
-    record = pair_record(case, options, pair, model(pair.scale))
+    pair, used = _prepared(case, options, model)
+    record = pair_record(case, options, pair, used)
     size = " x ".join(str(size) for size in pair.grid.shape)
     voxel = " x ".join(f"{size:.3g}" for size in pair.grid.spacing)
     message = f"would write {size} voxels of {voxel} mm at scale {pair.scale}"

@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from hftn_sr.networks.layers import conv3x3
 
-__all__ = ["SCRFM", "Upsampler"]
+__all__ = ["SCRFM", "PlainRestoration", "Upsampler"]
 
 
 class Upsampler(nn.Sequential):
@@ -81,3 +81,20 @@ class SCRFM(nn.Module):
             fused = self.up_fused(difference) + self.up_literal(standardized)
         kept = self.up_shallow(shallow - self.difference_shallow(standardized) + shallow)
         return self.merge(torch.cat([fused, kept], 1))
+
+
+class PlainRestoration(nn.Module):
+    r"""What stands in place of SCRFM in the ablation without it, :math:`DConv(Conv_{3 \times 3}([F_{FAF}^N, F_{Tar}^0]))`.
+
+    Source: HFTN-SR, section 3.4, model 3; the transposed convolutions are ours, since the size must be restored all the same. It takes and
+    gives what `SCRFM` does.
+    """
+
+    def __init__(self, channels: int, scale: int) -> None:
+        super().__init__()
+        self.joint = conv3x3(2 * channels, channels)
+        self.up = Upsampler(channels, scale)
+
+    def forward(self, fused: Tensor, shallow: Tensor) -> Tensor:
+        """fused F_FAF^N and shallow F_Tar^0 are (B, C, h, w); returns (B, C, s*h, s*w)."""
+        return self.up(self.joint(torch.cat([fused, shallow], 1)))

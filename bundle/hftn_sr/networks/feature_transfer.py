@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from hftn_sr.networks.layers import conv3x3
 
-__all__ = ["FTB", "Transfer", "best_match"]
+__all__ = ["FTB", "Concatenation", "Transfer", "best_match"]
 
 Transfer = Literal["gather", "gather_and_keep", "mask"]
 
@@ -109,3 +109,18 @@ class FTB(nn.Module):
             chosen = flat.gather(2, position.unsqueeze(1).expand(-1, flat.shape[1], -1))
         transferred = functional.pixel_shuffle(chosen.view_as(patches), self.patch)
         return [transferred, high] if self.transfer == "gather_and_keep" else [transferred]
+
+
+class Concatenation(nn.Module):
+    r"""What stands in place of an FTB in the ablation without it, :math:`Conv_{3 \times 3}([F_{RecL}, F_{RecH}, F_{Tar}])`.
+
+    Source: HFTN-SR, section 3.4, model 2. It takes and gives what `FTB` does.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.synthesis = conv3x3(3 * channels, channels)
+
+    def forward(self, low: Tensor, high: Tensor, target: Tensor) -> Tensor:
+        """Three times (B, C, h, w) to (B, C, h, w)."""
+        return self.synthesis(torch.cat([low, high, target], 1))

@@ -8,8 +8,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from hftn_sr.networks.feature_extraction import FEB
-from hftn_sr.networks.feature_standardization import SCRFM
-from hftn_sr.networks.feature_transfer import FTB, Transfer
+from hftn_sr.networks.feature_standardization import SCRFM, PlainRestoration
+from hftn_sr.networks.feature_transfer import FTB, Concatenation, Transfer
 from hftn_sr.networks.layers import conv3x3, output_convolution, pad_far_edges
 
 __all__ = ["HFTNSR"]
@@ -40,11 +40,12 @@ class HFTNSR(nn.Module):
         patch: side p of the patches that are matched, on the low-resolution grid.
         embedding: length d of a patch's query and key.
         separate: query and key have a linear projection each, instead of one for both.
-        transfer: reading of the transferred features, see `FTB`.
+        transfer: reading of the transferred features, see `FTB`; `none` concatenates the three branches instead (ablation).
         fusion: what enters stage i. `chain`: the fused features of stage i - 1. `parallel_sum`: the target's own features; the fused
             features of all stages are added up.
         stat: see `SCRFM`.
         literal_up: see `SCRFM`.
+        scrfm: False restores the size by `PlainRestoration` instead (ablation).
 
     Raises:
         ValueError: an option outside what is listed here.
@@ -59,15 +60,17 @@ class HFTNSR(nn.Module):
         patch: int = 2,
         embedding: int = 64,
         separate: bool = False,
-        transfer: Transfer = "gather",
+        transfer: Transfer | Literal["none"] = "gather",
         fusion: Literal["chain", "parallel_sum"] = "chain",
         stat: Literal["std", "var"] = "std",
         literal_up: bool = False,
+        scrfm: bool = True,
     ) -> None:
         super().__init__()
         self.options = {
             "scale": scale, "channels": channels, "stages": stages, "blocks": blocks, "patch": patch, "embedding": embedding,
             "separate": separate, "transfer": transfer, "fusion": fusion, "stat": stat, "literal_up": literal_up,
+            "scrfm": scrfm,
         }  # fmt: skip
         if scale not in (2, 4):
             raise ValueError(f"expected a scale of 2 or 4, got {scale}")
@@ -78,8 +81,10 @@ class HFTNSR(nn.Module):
         self.head_high = conv3x3(scale**2, channels)
         self.head_low = conv3x3(1, channels)
         self.target, self.high, self.low = (nn.ModuleList(FEB(channels, blocks) for _ in range(stages)) for _ in range(3))
-        self.transfer = nn.ModuleList(FTB(channels, patch, embedding, separate, transfer) for _ in range(stages))
-        self.scrfm = SCRFM(channels, scale, stat, literal_up)
+        self.transfer = nn.ModuleList(
+            Concatenation(channels) if transfer == "none" else FTB(channels, patch, embedding, separate, transfer) for _ in range(stages)
+        )
+        self.scrfm = SCRFM(channels, scale, stat, literal_up) if scrfm else PlainRestoration(channels, scale)
         self.residual_high = conv3x3(1, channels)
         self.output = output_convolution(channels)
 
