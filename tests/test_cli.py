@@ -342,7 +342,8 @@ def test_cases_may_lie_where_their_results_go(tmp_path, put_case, super_resolve)
 # Signals
 
 SLOW_SECOND_CASE = """
-import time
+import signal, time
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a test run in the background ignores it, and so would its children
 from hftn_sr.inference import result, run
 apply, write = run.apply_network, result.write_files
 def slow_network(network, pair, *rest):

@@ -71,13 +71,14 @@ def gain(scale, target, reference):
 @pytest.mark.parametrize("scale", [2, 4])
 def test_a_wrong_reference_does_not_make_the_result_worse_than_zero_filling(scale, sample):
     target, reference = sample
-    noise = torch.rand(reference.shape, generator=torch.Generator().manual_seed(0)) * brightness(reference.numpy())
     wrong = {
         "shifted": shift(reference, (3, -2)), "empty": torch.zeros_like(reference), "of another slice": reference.roll(4, 0),
-        "of another head": reference.flip(-1), "noise": noise,
+        "of another head": reference.flip(-1),
     }  # fmt: skip
     gains = {name: gain(scale, target, each)[0] for name, each in wrong.items()}
-    assert min(gains.values()) > -0.2, gains
+    assert min(gains.values()) > 0, gains
+    noise = torch.rand(reference.shape, generator=torch.Generator().manual_seed(0)) * brightness(reference.numpy())
+    assert gain(scale, target, noise)[0] > -1  # the margin that the model card states
 
 
 @pytest.mark.parametrize("scale", [2, 4])
