@@ -9,7 +9,7 @@ import zlib
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import nibabel as nib
 import numpy as np
@@ -18,19 +18,15 @@ from numpy.typing import NDArray
 
 from hftn_sr.errors import Fault
 from hftn_sr.volumes.files import write_bytes
+from hftn_sr.volumes.header_affine import COPY_AGAIN, AssumedAffine, header_affine
 from hftn_sr.volumes.volume import Volume
 
 __all__ = ["AssumedAffine", "ReadOptions", "nifti_bytes", "read_nifti", "save_nifti"]
 
-AssumedAffine = Literal["sform", "qform", "spacing"]
-
-COPY_AGAIN = "copy or export it again from its source"
 GZIP_MAGIC = b"\x1f\x8b"
 HIGHEST_GZIP_RATIO = 1040  # deflate cannot compress further: 1032 to 1 and a header
 LARGEST_HEADER = 540  # NIfTI-2; NIfTI-1 has 348 bytes
 HEADER_SIZES = {size.to_bytes(4, order): size for size in (348, 540) for order in ("little", "big")}  # how a NIfTI file begins
-FORM_TOLERANCE = 0.5  # of the smallest voxel size, that sform and qform may place a corner apart
-SHEAR_TOLERANCE = 1e-3  # cosine between two axes that counts as sheared
 FORM_CODES = nib.nifti1.xform_codes.value_set("code")
 NOT_SCALAR = {128: "RGB", 2304: "RGBA"}  # NIfTI datatype codes
 
@@ -73,7 +69,7 @@ def read_nifti(path: str | PathLike[str], options: ReadOptions = ReadOptions()) 
     content = _content(path)
     notes: list[str] = []
     raw, header = _voxel_bytes(path, content, notes)
-    affine, codes = _affine(path, header, options, notes)
+    affine, codes = header_affine(path, header, options.assume_affine, notes)
     data = _scalars(path, header, raw, options, notes)
     return Volume(data, affine, path, hashlib.sha256(content).hexdigest(), int(header["xyzt_units"]), codes, tuple(notes))
 
@@ -182,69 +178,6 @@ def _size(path: Path, header: Any) -> int:
     for size in sizes:
         count *= size
     return count * int(dtype.itemsize)
-
-
-def _affine(path: Path, header: Any, options: ReadOptions, notes: list[str]) -> tuple[NDArray[np.float64], tuple[int, int]]:
-    codes = (int(header["sform_code"]), int(header["qform_code"]))
-    known = {name for name, code in zip(("sform", "qform"), codes, strict=True) if code > 0}
-    if len(known) == 2 and options.assume_affine in known:
-        known = {options.assume_affine}
-        notes.append(f"{path.name}: placed by its {options.assume_affine}, as asked")
-    forms = {}
-    if "sform" in known:
-        forms["sform"] = np.asarray(header.get_sform(), dtype=float)
-    if "qform" in known:
-        forms["qform"] = _qform(path, header)
-    if not forms and options.assume_affine == "spacing":
-        forms["spacing"] = np.diag([*_spacing(header), 1.0])
-        notes.append(f"{path.name}: placed by voxel sizes alone, as asked (--assume-affine spacing)")
-    if not forms:
-        raise Fault(path, "no position in space (sform and qform codes are 0)", "--assume-affine spacing, if voxel sizes are enough")
-    for name, form in forms.items():
-        _check_affine(path, name, form, notes)
-    if len(forms) == 2:
-        _compare_forms(path, header, forms["sform"], forms["qform"], notes)
-    return next(iter(forms.values())), codes
-
-
-def _qform(path: Path, header: Any) -> NDArray[np.float64]:
-    try:
-        return np.asarray(header.get_qform(), dtype=float)
-    except (ValueError, HeaderDataError) as error:
-        raise Fault(path, f"its qform is impossible ({error})", "--assume-affine sform, if that one is right") from None
-
-
-def _spacing(header: Any) -> list[float]:
-    return [abs(float(size)) if np.isfinite(size) and size != 0 else 1.0 for size in header["pixdim"][1:4]]
-
-
-def _check_affine(path: Path, name: str, affine: NDArray[np.float64], notes: list[str]) -> None:
-    matrix = affine[:3, :3]
-    if not np.isfinite(affine).all():
-        raise Fault(path, f"its {name} holds numbers that are not finite", COPY_AGAIN)
-    lengths = np.linalg.norm(matrix, axis=0)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        axes = matrix / lengths
-    if lengths.min() == 0 or abs(np.linalg.det(axes)) < 1e-3:
-        raise Fault(path, f"its {name} is singular (voxel sizes {lengths.round(4).tolist()})", COPY_AGAIN)
-    cosine = np.abs(axes.T @ axes - np.eye(3)).max()
-    if cosine > SHEAR_TOLERANCE:
-        notes.append(f"{path.name}: sheared axes (cosine {cosine:.3f}), kept as they are")
-
-
-def _compare_forms(path: Path, header: Any, sform: NDArray[np.float64], qform: NDArray[np.float64], notes: list[str]) -> None:
-    sizes = [int(size) if index < header["dim"][0] else 1 for index, size in enumerate(header["dim"][1:4])]
-    corners = np.array([[x, y, z, 1] for x in (0, sizes[0] - 1) for y in (0, sizes[1] - 1) for z in (0, sizes[2] - 1)], dtype=float)
-    apart = float(np.linalg.norm((corners @ (sform - qform).T)[:, :3], axis=1).max())
-    allowed = FORM_TOLERANCE * float(np.linalg.norm(sform[:3, :3], axis=0).min())
-    if apart > allowed:
-        raise Fault(
-            path,
-            f"sform and qform place a corner {apart:.2f} mm apart (at most {allowed:.2f} mm is accepted)",
-            "--assume-affine sform or --assume-affine qform, whichever a viewer shows right",
-        )
-    if apart > 0.01:
-        notes.append(f"{path.name}: sform and qform differ by {apart:.3f} mm; sform used")
 
 
 def _scalars(path: Path, header: Any, raw: bytes, options: ReadOptions, notes: list[str]) -> NDArray[np.float32]:

@@ -1,0 +1,94 @@
+"""Where a NIfTI header says that the voxels lie."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from nibabel.spatialimages import HeaderDataError
+from numpy.typing import NDArray
+
+from hftn_sr.errors import Fault
+
+__all__ = ["COPY_AGAIN", "AssumedAffine", "header_affine"]
+
+AssumedAffine = Literal["sform", "qform", "spacing"]
+
+COPY_AGAIN = "copy or export it again from its source"
+FORM_TOLERANCE = 0.5  # of the smallest voxel size, that sform and qform may place a corner apart
+SHEAR_TOLERANCE = 1e-3  # cosine between two axes that counts as sheared
+
+
+def header_affine(path: Path, header: Any, assumed: AssumedAffine | None, notes: list[str]) -> tuple[NDArray[np.float64], tuple[int, int]]:
+    """Voxel index to RAS+ mm (4, 4), by sform before qform, and the codes of both.
+
+    Args:
+        path: the file, for messages.
+        header: nibabel's NIfTI header.
+        assumed: see `nifti.ReadOptions`.
+        notes: gets what was found on the way.
+
+    Raises:
+        Fault: no form, two that contradict each other, or one that is no affine map.
+    """
+    codes = (int(header["sform_code"]), int(header["qform_code"]))
+    known = {name for name, code in zip(("sform", "qform"), codes, strict=True) if code > 0}
+    if len(known) == 2 and assumed in known:
+        known = {assumed}
+        notes.append(f"{path.name}: placed by its {assumed}, as asked")
+    forms = {}
+    if "sform" in known:
+        forms["sform"] = np.asarray(header.get_sform(), dtype=float)
+    if "qform" in known:
+        forms["qform"] = _qform(path, header)
+    if not forms and assumed == "spacing":
+        forms["spacing"] = np.diag([*_spacing(header), 1.0])
+        notes.append(f"{path.name}: placed by voxel sizes alone, as asked (--assume-affine spacing)")
+    if not forms:
+        raise Fault(path, "no position in space (sform and qform codes are 0)", "--assume-affine spacing, if voxel sizes are enough")
+    for name, form in forms.items():
+        _check_affine(path, name, form, notes)
+    if len(forms) == 2:
+        _compare_forms(path, header, forms["sform"], forms["qform"], notes)
+    return next(iter(forms.values())), codes
+
+
+def _qform(path: Path, header: Any) -> NDArray[np.float64]:
+    try:
+        return np.asarray(header.get_qform(), dtype=float)
+    except (ValueError, HeaderDataError) as error:
+        raise Fault(path, f"its qform is impossible ({error})", "--assume-affine sform, if that one is right") from None
+
+
+def _spacing(header: Any) -> list[float]:
+    return [abs(float(size)) if np.isfinite(size) and size != 0 else 1.0 for size in header["pixdim"][1:4]]
+
+
+def _check_affine(path: Path, name: str, affine: NDArray[np.float64], notes: list[str]) -> None:
+    matrix = affine[:3, :3]
+    if not np.isfinite(affine).all():
+        raise Fault(path, f"its {name} holds numbers that are not finite", COPY_AGAIN)
+    lengths = np.linalg.norm(matrix, axis=0)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        axes = matrix / lengths
+    if lengths.min() == 0 or abs(np.linalg.det(axes)) < 1e-3:
+        raise Fault(path, f"its {name} is singular (voxel sizes {lengths.round(4).tolist()})", COPY_AGAIN)
+    cosine = np.abs(axes.T @ axes - np.eye(3)).max()
+    if cosine > SHEAR_TOLERANCE:
+        notes.append(f"{path.name}: sheared axes (cosine {cosine:.3f}), kept as they are")
+
+
+def _compare_forms(path: Path, header: Any, sform: NDArray[np.float64], qform: NDArray[np.float64], notes: list[str]) -> None:
+    sizes = [int(size) if index < header["dim"][0] else 1 for index, size in enumerate(header["dim"][1:4])]
+    corners = np.array([[x, y, z, 1] for x in (0, sizes[0] - 1) for y in (0, sizes[1] - 1) for z in (0, sizes[2] - 1)], dtype=float)
+    apart = float(np.linalg.norm((corners @ (sform - qform).T)[:, :3], axis=1).max())
+    allowed = FORM_TOLERANCE * float(np.linalg.norm(sform[:3, :3], axis=0).min())
+    if apart > allowed:
+        raise Fault(
+            path,
+            f"sform and qform place a corner {apart:.2f} mm apart (at most {allowed:.2f} mm is accepted)",
+            "--assume-affine sform or --assume-affine qform, whichever a viewer shows right",
+        )
+    if apart > 0.01:
+        notes.append(f"{path.name}: sform and qform differ by {apart:.3f} mm; sform used")
