@@ -192,3 +192,10 @@ def test_the_ablation_without_transfer_is_one_convolution_of_the_three_branches(
     weight, bias = block.synthesis.weight, block.synthesis.bias
     by_hand = sum(functional.conv2d(x, part, padding=1) for x, part in zip((low, high, target), weight.split(4, 1), strict=True))
     torch.testing.assert_close(block(low, high, target), by_hand + bias[:, None, None], atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("candidates", [1, 7, 97, 128, 131, 400, 1824])
+def test_the_place_of_the_maximum_is_that_of_argmax_and_of_equals_the_first(candidates):
+    torch.manual_seed(candidates)
+    correlation = torch.randint(0, 50, (2, 30, candidates)).float()  # few values, many equals
+    assert torch.equal(feature_transfer._place_of_maximum(correlation), correlation.argmax(-1))
