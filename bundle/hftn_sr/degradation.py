@@ -28,8 +28,9 @@ def degrade(volume: Volume, factor: int, through_plane: int, magnitude: bool = F
         magnitude: take absolute values, as a scanner stores them, instead of keeping the small negative ringing.
     """
     volume = crop_to_multiple(volume, factor, through_plane)
-    slices = truncate(in_plane_last(torch.from_numpy(volume.data), through_plane), factor)
-    data = in_plane_first(slices.abs() if magnitude else slices, through_plane)
+    axes = volume.grid.slice_axes(through_plane)
+    slices = truncate(in_plane_last(torch.from_numpy(volume.data), axes), factor)
+    data = in_plane_first(slices.abs() if magnitude else slices, axes)
     return volume.on(volume.grid.coarser(factor, through_plane), data.numpy())
 
 
@@ -48,18 +49,19 @@ def crop_to_multiple(volume: Volume, factor: int, through_plane: int) -> Volume:
 
 def zero_filled(volume: Volume, factor: int, through_plane: int) -> Volume:
     """The low-resolution volume on its high-resolution grid, by zeros outside the measured k-space: what every method must beat."""
-    slices = zero_fill(in_plane_last(torch.from_numpy(volume.data), through_plane), factor)
-    return volume.on(volume.grid.finer(factor, through_plane), in_plane_first(slices, through_plane).numpy())
+    axes = volume.grid.slice_axes(through_plane)
+    slices = zero_fill(in_plane_last(torch.from_numpy(volume.data), axes), factor)
+    return volume.on(volume.grid.finer(factor, through_plane), in_plane_first(slices, axes).numpy())
 
 
-def in_plane_last(volume: Tensor, through_plane: int) -> Tensor:
-    """(X, Y, Z) to slices (D, H, W)."""
-    return volume.movedim(through_plane, 0)
+def in_plane_last(volume: Tensor, axes: tuple[int, int, int]) -> Tensor:
+    """(X, Y, Z) to slices (D, H, W), for the axes of `Grid.slice_axes`."""
+    return volume.permute(axes)
 
 
-def in_plane_first(slices: Tensor, through_plane: int) -> Tensor:
-    """Slices (D, H, W) to a contiguous (X, Y, Z) with the through-plane axis where it was."""
-    return slices.movedim(0, through_plane).contiguous()
+def in_plane_first(slices: Tensor, axes: tuple[int, int, int]) -> Tensor:
+    """Slices (D, H, W) back to a contiguous (X, Y, Z)."""
+    return slices.permute([axes.index(axis) for axis in range(3)]).contiguous()
 
 
 def brightness(data: NDArray[np.float32]) -> float:

@@ -63,7 +63,8 @@ class LoadPaird(Transform):
             raise Fault(reference.path, "lies wholly outside the target", "check that both files belong to one patient and visit")
         label = target.data / brightness(degrade(target, self.scale, through_plane).data)
         images = {"label": label, "reference": on_grid / brightness(on_grid)}
-        volumes = {key: np.moveaxis(image, through_plane, -1)[np.newaxis].copy() for key, image in images.items()}
+        through, *in_plane = target.grid.slice_axes(through_plane)
+        volumes = {key: image.transpose(*in_plane, through)[np.newaxis].copy() for key, image in images.items()}
         return {**data, **{key: torch.from_numpy(volume) for key, volume in volumes.items()}}
 
 

@@ -79,7 +79,7 @@ def test_an_untrained_network_is_zero_filling_whatever_the_size(tmp_path, zero_w
     np.testing.assert_allclose(points(result.grid)[::scale, ::scale], points(target.grid), atol=1e-4)
 
 
-@pytest.mark.parametrize("order", [(2, 0, 1), (0, 2, 1)])
+@pytest.mark.parametrize("order", [(2, 0, 1), (0, 2, 1), (1, 0, 2)])
 def test_permuted_axes_of_the_input_permute_the_output(tmp_path, pair, run, order):
     target, reference = pair(2)
 

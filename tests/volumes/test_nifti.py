@@ -422,6 +422,12 @@ def test_a_round_trip_keeps_voxels_place_units_and_codes(tmp_path, name):
     assert nib.load(tmp_path / name).header["descrip"].item() == b"test"
 
 
+def test_units_that_nifti_does_not_know_are_left_out():
+    content = bytearray(VALID[nib.Nifti2Image])
+    content[500:504] = (256 + 2).to_bytes(4, "little")
+    assert read_all(bytes(content)).units == 2
+
+
 def test_a_code_that_nifti_does_not_know_is_saved_as_scanner_position(tmp_path):
     save_nifti(tmp_path / "image.nii", Volume(DATA.astype(np.float32), AFFINE, codes=(77, -3)), "")
     np.testing.assert_allclose(read_nifti(tmp_path / "image.nii").affine, AFFINE, atol=1e-5)

@@ -59,7 +59,7 @@ def choose_scale(target: Volume, reference: Volume, through_plane: int, asked: i
 
 def interpolated_in_plane(target: Volume, through_plane: int) -> bool:
     """Whether the outer k-space of the target is empty: its scanner interpolated it, and its true resolution is lower than its grid."""
-    slices = in_plane_last(torch.from_numpy(target.data), through_plane)
+    slices = in_plane_last(torch.from_numpy(target.data), target.grid.slice_axes(through_plane))
     power = torch.fft.fft2(slices).abs().square().mean(0).numpy()
     rows, columns = (np.abs(np.fft.fftfreq(size)) * 2 for size in power.shape)
     radius = np.maximum(rows[:, None], columns)

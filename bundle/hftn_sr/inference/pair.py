@@ -107,7 +107,8 @@ def prepare_pair(target_path: Path, reference_path: Path, options: PairOptions) 
     on_grid = resample(reference, grid)
     alike = similarity(target, reference)
     warnings += _findings(target, reference, through_plane, grid, share, alike)
-    low, high = (in_plane_last(torch.from_numpy(data), through_plane) for data in (target.data, on_grid))
+    axes = grid.slice_axes(through_plane)
+    low, high = (in_plane_last(torch.from_numpy(data), axes) for data in (target.data, on_grid))
     unit = _unit(target.path, target.data)
     image = stack_channels(low / unit, high / _unit(reference_path, on_grid), scale, options.decomposition)
     record = {
@@ -182,7 +183,7 @@ def restore_volume(pair: PreparedPair, pred: Tensor, data_consistency: bool = Fa
         slices = replace_band(slices, measured, pair.scale)
     stored = (slices * pair.unit).float()
     residual = band_residual(stored.double() / pair.unit, measured, pair.scale)
-    return pair.target.on(pair.grid, in_plane_first(stored, pair.through_plane).numpy()), residual
+    return pair.target.on(pair.grid, in_plane_first(stored, pair.grid.slice_axes(pair.through_plane)).numpy()), residual
 
 
 def _placed(target: Volume, reference: Volume, options: PairOptions) -> tuple[Volume, dict[str, Any]]:

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from hftn_sr import __version__
+from hftn_sr.degradation import in_plane_first
 from hftn_sr.inference.case import Case, RunOptions, side_files
 from hftn_sr.inference.pair import PreparedPair, restore_volume
 from hftn_sr.report import NOTICE, Panel, busiest_slice, picture, shown
@@ -105,7 +106,7 @@ def _preview(pair: PreparedPair, volume: Volume, model: Model) -> bytes:
     """Target, reference, result, and what the network added, on the slice with the most signal."""
 
     def on_grid(slices: torch.Tensor) -> Volume:
-        return volume.on(pair.grid, slices.movedim(0, pair.through_plane).numpy())
+        return volume.on(pair.grid, in_plane_first(slices, pair.grid.slice_axes(pair.through_plane)).numpy())
 
     index = busiest_slice(volume, pair.through_plane)
     zero_filled = on_grid(pair.image[0].movedim(-1, 0) * pair.unit)

@@ -28,6 +28,7 @@ HIGHEST_GZIP_RATIO = 1040  # deflate cannot compress further: 1032 to 1 and a he
 LARGEST_HEADER = 540  # NIfTI-2; NIfTI-1 has 348 bytes
 HEADER_SIZES = {size.to_bytes(4, order): size for size in (348, 540) for order in ("little", "big")}  # how a NIfTI file begins
 FORM_CODES = nib.nifti1.xform_codes.value_set("code")
+UNIT_BITS = 0x3F  # what NIfTI defines of xyzt_units
 NOT_SCALAR = {128: "RGB", 2304: "RGBA"}  # NIfTI datatype codes
 
 
@@ -71,7 +72,7 @@ def read_nifti(path: str | PathLike[str], options: ReadOptions = ReadOptions()) 
     raw, header = _voxel_bytes(path, content, notes)
     affine, codes = header_affine(path, header, options.assume_affine, notes)
     data = _scalars(path, header, raw, options, notes)
-    return Volume(data, affine, path, hashlib.sha256(content).hexdigest(), int(header["xyzt_units"]), codes, tuple(notes))
+    return Volume(data, affine, path, hashlib.sha256(content).hexdigest(), int(header["xyzt_units"]) & UNIT_BITS, codes, tuple(notes))
 
 
 def nifti_bytes(volume: Volume, description: str, compressed: bool = True) -> bytes:

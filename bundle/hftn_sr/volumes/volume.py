@@ -42,6 +42,15 @@ class Grid:
             return 3 - sum(equal[0])
         return int(np.argmax(np.abs(self.affine[2, :3] / spacing)))
 
+    def slice_axes(self, through_plane: int) -> tuple[int, int, int]:
+        """The array axes as a network sees a slice: through-plane, then the in-plane ones in the order right-left, front-back, head-foot.
+
+        A network is not the same for an image and its transpose, so that the order in which a file stores its axes must not matter.
+        """
+        direction = np.abs(self.affine[:3, :3] / self.spacing).argmax(axis=0)
+        first, second = sorted((axis for axis in range(3) if axis != through_plane), key=lambda axis: int(direction[axis]))
+        return through_plane, first, second
+
     def finer(self, factor: int, through_plane: int) -> Grid:
         """The high-resolution grid of this low-resolution one: sample j lies at sample factor*j, no half-voxel shift."""
         steps = np.full(3, factor)
