@@ -13,7 +13,7 @@ import torch
 
 from hftn_sr.batch import Reporter
 from hftn_sr.degradation import degrade as degrade_volume
-from hftn_sr.errors import Fault, NothingToDo, UsageFault
+from hftn_sr.errors import Fault, NothingToDo, UsageFault, check_choice
 from hftn_sr.evaluation import evaluate_volumes
 from hftn_sr.inference.case import Case, Outcome, Overwrite, RunOptions
 from hftn_sr.inference.pair import PairOptions
@@ -157,6 +157,7 @@ def choose_device(device: str) -> str:
     Raises:
         UsageFault: CUDA was asked for and there is none.
     """
+    check_choice("--device", device, ("auto", "cpu", "cuda"))
     if device == "cuda" and not torch.cuda.is_available():
         raise UsageFault("--device", "cuda was asked for, PyTorch sees no CUDA device", "--device cpu, or install a CUDA build of PyTorch")
     return ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device

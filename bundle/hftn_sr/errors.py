@@ -4,7 +4,19 @@ from __future__ import annotations
 
 from os import PathLike
 
-__all__ = ["Fault", "UsageFault", "NothingToDo", "OK", "INTERNAL", "USAGE", "NOTHING", "SOME_FAILED", "ALL_FAILED", "INTERRUPTED"]
+__all__ = [
+    "check_choice",
+    "Fault",
+    "UsageFault",
+    "NothingToDo",
+    "OK",
+    "INTERNAL",
+    "USAGE",
+    "NOTHING",
+    "SOME_FAILED",
+    "ALL_FAILED",
+    "INTERRUPTED",
+]
 
 OK, INTERNAL, USAGE, NOTHING, SOME_FAILED, ALL_FAILED, INTERRUPTED = 0, 1, 2, 3, 8, 9, 130  # exit codes of the command
 
@@ -32,6 +44,13 @@ class UsageFault(Fault):
     """An option or a combination of options that cannot be meant."""
 
     exit_code = USAGE
+
+
+def check_choice(option: str, value: object, choices: tuple[object, ...]) -> None:
+    """Raise UsageFault unless `value` is one of the choices: a misspelt word must not mean something else."""
+    if value not in choices:
+        known = ", ".join(map(str, choices))
+        raise UsageFault(option, f"{value!r} is not known (need one of {known})", f"{option} {choices[0]}")
 
 
 class NothingToDo(Fault):

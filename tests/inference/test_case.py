@@ -16,7 +16,7 @@ from filelock import FileLock
 
 import hftn_sr
 from hftn_sr import api
-from hftn_sr.errors import Fault
+from hftn_sr.errors import Fault, UsageFault
 from hftn_sr.inference import pair as pair_module
 from hftn_sr.inference import run as run_module
 from hftn_sr.inference.case import Case, RunOptions, side_files
@@ -296,7 +296,7 @@ def test_a_reference_without_signal_where_the_target_lies_is_refused(tmp_path, p
 
 
 def test_an_axis_that_does_not_exist_is_a_usage_fault(case, run):
-    with pytest.raises(Fault, match=r"--through-plane: axis 3 \(need 0, 1 or 2\)"):
+    with pytest.raises(Fault, match=r"--through-plane: 3 is not known \(need one of 0, 1, 2, None\)"):
         run(case, {"through_plane": 3})
 
 
@@ -539,6 +539,35 @@ def test_the_same_image_in_another_container_is_refused(case, run):
     nib.save(image, case.reference.with_name("same.nii"))
     with pytest.raises(Fault, match="is the same image as the target"):
         run(dataclasses.replace(case, reference=case.reference.with_name("same.nii")))
+
+
+def test_a_misspelt_choice_is_refused_and_not_taken_for_another(case, run):
+    run(case)
+    before = folder_of(case.output)
+    for options in ({"overwrite": "nevr"}, {"pair": {"register": "ridgid"}}, {"pair": {"through_plane": 3}}):
+        with pytest.raises(UsageFault, match="is not known"):
+            run(case, **options)
+    with pytest.raises(UsageFault, match=r"--device: 'gpu' is not known \(need one of auto, cpu, cuda\)"):
+        api.choose_device("gpu")
+    assert folder_of(case.output) == before
+
+
+def test_a_redo_without_a_picture_takes_the_outdated_one_away(case, run):
+    run(case, preview=True)
+    assert side_files(case.output)[1].exists()
+    run(case, preview=False, overwrite="always", data_consistency=True)
+    assert not side_files(case.output)[1].exists()
+
+
+def test_two_outputs_that_would_share_a_record_are_refused(case, run):
+    run(case)
+    before = folder_of(case.output)
+    other = dataclasses.replace(
+        case, output=case.output.with_suffix("") if case.output.suffix == ".gz" else case.output.with_suffix(".nii.gz")
+    )
+    with pytest.raises(Fault, match=r"is the record of result\.nii.*, which would lose it"):
+        run(other, overwrite="always")
+    assert folder_of(case.output) == before
 
 
 def test_a_model_trained_with_another_decomposition_is_refused(case, run, weights, tmp_path):

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
+from hftn_sr.errors import check_choice
 from hftn_sr.inference.pair import PairOptions
 
 __all__ = ["Case", "Outcome", "Overwrite", "RunOptions", "side_files"]
@@ -66,6 +67,10 @@ class RunOptions:
     data_consistency: bool = False
     preview: bool = True
     pair: PairOptions = field(default_factory=PairOptions)
+
+    def __post_init__(self) -> None:
+        """Raises UsageFault."""
+        check_choice("--overwrite", self.overwrite, get_args(Overwrite))
 
 
 @dataclass(frozen=True)

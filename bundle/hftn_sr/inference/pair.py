@@ -13,7 +13,7 @@ from monai.inferers import SliceInferer
 from torch import Tensor, nn
 
 from hftn_sr.degradation import brightness, in_plane_first, in_plane_last, stack_channels
-from hftn_sr.errors import Fault, UsageFault
+from hftn_sr.errors import Fault, check_choice
 from hftn_sr.inference.findings import LOW_SIMILARITY, MIN_COVERAGE, choose_scale, interpolated_in_plane
 from hftn_sr.kspace import Decomposition, band_residual, replace_band
 from hftn_sr.volumes.nifti import ReadOptions, read_nifti
@@ -46,6 +46,11 @@ class PairOptions:
     register: Literal["none", "rigid"] = "none"
     decomposition: Decomposition = "band"
     read: ReadOptions = field(default_factory=ReadOptions)
+
+    def __post_init__(self) -> None:
+        """Raises UsageFault."""
+        check_choice("--register", self.register, ("none", "rigid"))
+        check_choice("--through-plane", self.through_plane, (0, 1, 2, None))
 
 
 @dataclass(frozen=True)
@@ -85,8 +90,6 @@ def prepare_pair(target_path: Path, reference_path: Path, options: PairOptions) 
     Raises:
         Fault: a file that cannot be used, or a pair that does not belong together.
     """
-    if options.through_plane not in (None, 0, 1, 2):
-        raise UsageFault("--through-plane", f"axis {options.through_plane} (need 0, 1 or 2)", "--through-plane 0, 1 or 2")
     target, reference = read_nifti(target_path, options.read), read_nifti(reference_path, options.read)
     if target.sha256 == reference.sha256 or np.array_equal(target.data, reference.data):
         raise Fault(reference_path, "is the same image as the target", "give another contrast of the same head as --reference")

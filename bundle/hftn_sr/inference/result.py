@@ -58,7 +58,10 @@ def save_result(
     record["seconds"] = {step: round(value, 2) for step, value in taken.items()}
     # The record goes first: it tells a later run whose the picture is, should this one be killed between the two.
     files = {side_file: json_bytes(record)} | ({preview: picture_of_it} if options.preview else {}) | {case.output: content}
+    outdated = not options.preview and bool(own_record(side_file))  # a picture of the result that is replaced
     write_files(files)
+    if outdated:
+        preview.unlink(missing_ok=True)
     return record
 
 

@@ -120,9 +120,13 @@ def _check_output(case: Case, options: RunOptions) -> None:
     for path in written:
         if any(_same(path, source) for source in inputs):
             raise Fault(path, "is an input, it would be overwritten", "choose another --output")
+    side_file, preview = side_files(case.output)
+    of = own_record(side_file).get("output")
+    sibling = case.output.with_name(str(of.get("file", case.output.name)) if isinstance(of, dict) else case.output.name)
+    if sibling != case.output and sibling.exists():
+        raise Fault(side_file, f"is the record of {sibling.name}, which would lose it", "choose another --output")
     if options.overwrite == "always":
         return
-    side_file, preview = side_files(case.output)
     if (side_file.exists() and not own_record(side_file)) or (preview.exists() and not side_file.exists()):
         other = side_file if side_file.exists() else preview
         raise Fault(other, "stands where this run would write, and is not of this program", "choose another --output or --overwrite always")
