@@ -104,7 +104,7 @@ def test_a_shift_by_whole_voxels_moves_only_the_reference(slices):
 
 def test_random_shifts_stay_within_their_bound_and_repeat_with_their_seed(slices, monkeypatch):
     offsets = []
-    monkeypatch.setattr("hftn_sr.transforms.shift", lambda image, offset: offsets.append(offset) or image)
+    monkeypatch.setattr("hftn_sr.transforms.augmentation.shift", lambda image, offset: offsets.append(offset) or image)
     for _ in range(2):
         transform = RandShiftReferenced(prob=0.5, voxels=0.7).set_random_state(seed=3)
         for _ in range(20):

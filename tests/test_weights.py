@@ -14,6 +14,7 @@ import torch
 from conftest import tiny_network
 from hftn_sr import weights as weights_module
 from hftn_sr.errors import Fault, UsageFault
+from hftn_sr.networks import NETWORKS
 from hftn_sr.weights import check_model, load_model, load_weights, save_weights, shipped_models
 
 
@@ -39,7 +40,7 @@ def stored(path, change=None, **metadata):
     network = tiny_network(2)
     state = {name: tensor.contiguous() for name, tensor in network.state_dict().items()}
     safetensors.torch.save_file(
-        change(state) if change else state, path, {"options": json.dumps(network.options), "record": "{}"} | metadata
+        change(state) if change else state, path, {"network": "hftn", "options": json.dumps(network.options), "record": "{}"} | metadata
     )
     return path
 
@@ -51,6 +52,24 @@ def test_a_network_comes_back_as_it_was_saved(file):
     assert not model.network.training
     image = torch.rand(1, 3, 12, 16)
     torch.testing.assert_close(model.network(image), tiny_network(2)(image))
+
+
+@pytest.mark.parametrize("name", sorted(NETWORKS))
+def test_every_registered_network_comes_back_from_its_file(name, tmp_path):
+    options = {"hftn": {"channels": 8, "stages": 1, "blocks": 1}, "zero_filling": {}, "cubic": {}}.get(name, {"width": 4})
+    network = NETWORKS[name](scale=2, **options).eval()
+    for parameter in network.parameters():
+        torch.nn.init.normal_(parameter, std=0.05)
+    save_weights(tmp_path / "w.safetensors", network, {})
+    loaded = load_model(str(tmp_path / "w.safetensors"), 2).network
+    assert type(loaded) is type(network)
+    image = torch.rand(1, 3, 32, 32)
+    torch.testing.assert_close(loaded(image), network(image))
+
+
+def test_weights_of_version_0_1_name_their_network_by_its_class(tmp_path):
+    path = stored(tmp_path / "w.safetensors", network="HFTNSR")
+    assert type(load_model(str(path), 2).network) is NETWORKS["hftn"]
 
 
 def test_half_precision_on_disk_is_loaded_as_single(tmp_path):

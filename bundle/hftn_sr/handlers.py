@@ -12,9 +12,9 @@ from ignite.engine import Engine, Events
 from ignite.metrics import Metric
 from monai.data import set_rnd
 from monai.utils import set_determinism
+from torch import nn
 
 from hftn_sr.metrics import scores
-from hftn_sr.networks import HFTNSR
 from hftn_sr.volumes.files import write_bytes
 from hftn_sr.weights import save_weights
 
@@ -110,7 +110,7 @@ class Checkpoint:
     """
 
     def __init__(
-        self, folder: Path | str, network: HFTNSR, optimizer: _Stateful, scheduler: _Stateful, evaluator: Any, record: dict[str, Any]
+        self, folder: Path | str, network: nn.Module, optimizer: _Stateful, scheduler: _Stateful, evaluator: Any, record: dict[str, Any]
     ) -> None:
         self.latest, self.best = Path(folder) / "latest.pt", Path(folder) / "best.safetensors"
         self.network, self.record = network, record

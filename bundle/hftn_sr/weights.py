@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from hftn_sr.errors import Fault, UsageFault
-from hftn_sr.networks import HFTNSR
+from hftn_sr.networks import NETWORKS, channels_last, network_name
 from hftn_sr.volumes.files import write_bytes
 
 __all__ = ["MODELS_FOLDER", "Model", "check_model", "load_model", "load_weights", "save_weights", "shipped_models"]
@@ -29,7 +29,7 @@ DAMAGED = "fetch the file again; weights are .safetensors files that this packag
 
 @dataclass(frozen=True)
 class Model:
-    """A network ready to use.
+    """A trained network ready to use.
 
     Args:
         network: in evaluation mode, on the device asked for.
@@ -40,7 +40,7 @@ class Model:
         record: how it was trained.
     """
 
-    network: HFTNSR
+    network: nn.Module
     name: str
     path: Path
     sha256: str
@@ -88,10 +88,10 @@ def load_model(model: str, scale: int, device: torch.device | str = "cpu") -> Mo
     if expected and sha256 != expected:
         raise Fault(path, f"damaged or replaced (sha256 {sha256}, need {expected})", "restore the file from the release")
     network, record = _network(path, content)
-    if network.scale != scale:
-        raise UsageFault(path, f"these weights are for scale {network.scale}, scale {scale} is needed", f"--scale {network.scale}")
-    network = network.eval().requires_grad_(False).to(device)
-    network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # a fifth faster on a CPU
+    own: int = network.options["scale"]  # type: ignore[assignment,index]
+    if own != scale:
+        raise UsageFault(path, f"these weights are for scale {own}, scale {scale} is needed", f"--scale {own}")
+    network = channels_last(network.eval().requires_grad_(False).to(device))
     return Model(network, f"{path.stem if path.parent != MODELS_FOLDER else model} x{scale}", path, sha256, scale, record)
 
 
@@ -113,10 +113,14 @@ def load_weights(network: Network, path: Path | str) -> Network:
     return network
 
 
-def save_weights(path: Path | str, network: HFTNSR, record: dict[str, Any]) -> None:
-    """Write the network's weights, options and training record as one .safetensors file, in one step."""
+def save_weights(path: Path | str, network: nn.Module, record: dict[str, Any]) -> None:
+    """Write the weights of one of NETWORKS, its name, options and training record as one .safetensors file, in one step.
+
+    Raises:
+        ValueError: a network of another kind, which could not be built again from its file.
+    """
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
-    metadata = {"network": "HFTNSR", "options": json.dumps(network.options), "record": json.dumps(record)}
+    metadata = {"network": network_name(network), "options": json.dumps(network.options), "record": json.dumps(record)}
     write_bytes(Path(path), safetensors.torch.save(state, metadata))
 
 
@@ -149,12 +153,13 @@ def _tensors(path: Path, content: bytes) -> dict[str, torch.Tensor]:
     return state
 
 
-def _network(path: Path, content: bytes) -> tuple[HFTNSR, dict[str, Any]]:
+def _network(path: Path, content: bytes) -> tuple[nn.Module, dict[str, Any]]:
     state = _tensors(path, content)
     length = int.from_bytes(content[:8], "little")
     metadata = json.loads(content[8 : 8 + length]).get("__metadata__", {})
     try:
-        network = HFTNSR(**json.loads(metadata["options"]))
+        name = metadata["network"]
+        network = NETWORKS["hftn" if name == "HFTNSR" else name](**json.loads(metadata["options"]))  # HFTNSR: as 0.1 wrote it
         record: dict[str, Any] = json.loads(metadata.get("record", "{}"))
     except (KeyError, TypeError, ValueError, RuntimeError, ArithmeticError) as error:
         raise Fault(path, f"does not say which network it is for ({error!r})", "use a file that save_weights wrote") from None

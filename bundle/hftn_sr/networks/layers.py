@@ -2,10 +2,27 @@
 
 from __future__ import annotations
 
+from typing import TypeVar
+
+import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-__all__ = ["conv3x3", "output_convolution", "pad_far_edges"]
+__all__ = ["channels_last", "conv3x3", "output_convolution", "pad_far_edges"]
+
+
+Network = TypeVar("Network", bound=nn.Module)
+
+
+def channels_last(network: Network) -> Network:
+    """`network` with the weights of its 2D convolutions channels last in memory, a fifth faster on a CPU.
+
+    `network.to(memory_format=torch.channels_last)` does the same, but refuses a network that has a 3D convolution, too.
+    """
+    for parameter in network.parameters():
+        if parameter.ndim == 4:
+            parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
+    return network
 
 
 def conv3x3(channels_in: int, channels_out: int) -> nn.Conv2d:

@@ -1,0 +1,93 @@
+"""Read a pair and simulate its low-resolution target: MONAI dictionary transforms around `volumes` and `degradation`.
+
+Slices are (1, H, W), volumes (1, H, W, D) with D through-plane.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from monai.transforms import RandomizableTransform, Transform
+
+from hftn_sr.degradation import brightness, crop_to_multiple, degrade, stack_channels
+from hftn_sr.errors import Fault
+from hftn_sr.kspace import Decomposition, truncate
+from hftn_sr.volumes.nifti import read_nifti
+from hftn_sr.volumes.placement import read_transform
+from hftn_sr.volumes.resampling import resample
+
+__all__ = ["DegradePaird", "LoadPaird", "RandDegradePaird"]
+
+Case = Mapping[Hashable, Any]
+
+
+class LoadPaird(Transform):
+    """Read a high-resolution target and its reference, the reference on the target's grid, both with intensities around 0 to 1.
+
+    A case is `target` and `reference` (paths of NIfTI files) and optionally `transform`, an ITK file that maps target points to reference
+    points. It comes back with `label` and `reference` (1, H, W, D), float32, through-plane last, H and W cropped to multiples of scale;
+    the label is divided by the brightness of its own low-resolution image, the reference by that of its own voxels.
+
+    Args:
+        scale: upscaling factor s that the images will be used for.
+    """
+
+    def __init__(self, scale: int) -> None:
+        self.scale = scale
+
+    def __call__(self, data: Case) -> dict[Hashable, Any]:
+        """Raises Fault where a file cannot be used."""
+        target, reference = read_nifti(data["target"]), read_nifti(data["reference"])
+        if data.get("transform"):
+            reference = reference.moved(read_transform(Path(data["transform"])))
+        through_plane = target.grid.through_plane()
+        target = crop_to_multiple(target, self.scale, through_plane)
+        on_grid = resample(reference, target.grid)
+        if not on_grid.any():
+            raise Fault(reference.path, "lies wholly outside the target", "check that both files belong to one patient and visit")
+        label = target.data / brightness(degrade(target, self.scale, through_plane).data)
+        images = {"label": label, "reference": on_grid / brightness(on_grid)}
+        through, *in_plane = target.grid.slice_axes(through_plane)
+        volumes = {key: image.transpose(*in_plane, through)[np.newaxis].copy() for key, image in images.items()}
+        return {**data, **{key: torch.from_numpy(volume) for key, volume in volumes.items()}}
+
+
+class DegradePaird(Transform):
+    """Make the network's `image` (3, H, W) or (3, H, W, D) from whole high-resolution `label` and `reference`.
+
+    Args:
+        scale: loss of in-plane resolution s.
+        decomposition: see `kspace.decompose`.
+        magnitude: the low-resolution target is stored as a magnitude.
+    """
+
+    def __init__(self, scale: int, decomposition: Decomposition = "band", magnitude: bool = False) -> None:
+        self.scale, self.decomposition, self.magnitude = scale, decomposition, magnitude
+
+    def __call__(self, data: Case) -> dict[Hashable, Any]:
+        """Adds `image`, drops `reference`."""
+        label, reference = (torch.as_tensor(data[key])[0] for key in ("label", "reference"))
+        if label.ndim == 3:
+            label, reference = label.movedim(-1, 0), reference.movedim(-1, 0)
+        low_resolution = truncate(label, self.scale)
+        image = stack_channels(low_resolution.abs() if self.magnitude else low_resolution, reference, self.scale, self.decomposition)
+        kept = {key: value for key, value in data.items() if key != "reference"}
+        return {**kept, "image": image.movedim(1, -1) if image.ndim == 4 else image}
+
+
+class RandDegradePaird(RandomizableTransform):
+    """`DegradePaird`, the low-resolution target being a magnitude with probability `magnitude_prob`."""
+
+    def __init__(self, scale: int, decomposition: Decomposition = "band", magnitude_prob: float = 0.5) -> None:
+        super().__init__(prob=magnitude_prob)
+        self.signed = DegradePaird(scale, decomposition, magnitude=False)
+        self.magnitude = DegradePaird(scale, decomposition, magnitude=True)
+
+    def __call__(self, data: Case) -> dict[Hashable, Any]:
+        """As `DegradePaird`."""
+        self.randomize(None)
+        return self.magnitude(data) if self._do_transform else self.signed(data)

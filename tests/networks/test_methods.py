@@ -1,0 +1,44 @@
+"""Methods by name: each builds the network that its row of a table promises."""
+
+import pytest
+import torch
+
+from hftn_sr.networks import METHODS, NETWORKS, build_network, network_name
+
+SMALL = {"hftn": {"channels": 8, "stages": 1, "blocks": 1, "embedding": 4}, "zero_filling": {}, "cubic": {}}
+
+
+@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("scale", [2, 4])
+def test_every_method_builds_its_network_with_its_options_and_those_asked_for(name, scale):
+    method = METHODS[name]
+    asked = SMALL.get(method.network, {"width": 4})
+    network = build_network(name, scale, asked)
+    assert network_name(network) == method.network
+    assert {key: network.options[key] for key in {**method.options, **asked}} == {**method.options, **asked}
+    assert network.options["scale"] == scale
+    image = torch.rand(1, 3, 32, 32)
+    torch.testing.assert_close(network.eval()(image).shape, torch.Size([1, 1, 32, 32]))
+
+
+def test_the_ablations_take_one_part_away_after_the_other():
+    full, parts = METHODS["paper"], [METHODS[f"ablation_{number}"] for number in (3, 2, 1)]
+    assert [{**full.options, **part.options} for part in parts] == [
+        {"scrfm": False}, {"scrfm": False, "transfer": "none"}, {"scrfm": False, "transfer": "none"},
+    ]  # fmt: skip
+    assert [part.decomposition for part in (full, *parts)] == ["band", "band", "band", "none"]
+
+
+def test_misspelt_methods_and_options_are_refused_by_name():
+    with pytest.raises(ValueError, match="expected a method of zero_filling, .*got 'bsae'"):
+        build_network("bsae", 2)
+    with pytest.raises(ValueError, match="HFTNSR for method base.*chanels"):
+        build_network("base", 2, {"chanels": 4})
+
+
+def test_a_network_outside_the_registry_has_no_name():
+    class Other(NETWORKS["edsr"]):
+        pass
+
+    with pytest.raises(ValueError, match="got Other"):
+        network_name(Other(2, width=4))
