@@ -7,7 +7,7 @@ import pytest
 import torch
 from skimage.metrics import normalized_root_mse, peak_signal_noise_ratio, structural_similarity
 
-from hftn_sr.metrics import nmse, psnr, scores, ssim
+from hftn_sr.metrics import nmse, psnr, scores, slice_scores, slice_sums, ssim
 
 
 @pytest.fixture(params=[(7, 11, 3), (16, 9, 1)])
@@ -78,3 +78,49 @@ def test_slices_smaller_than_the_window_are_refused(shape):
 def test_a_truth_without_signal_is_refused():
     with pytest.raises(ValueError, match="expected a truth with positive signal"):
         scores(torch.ones(8, 8, 2), torch.zeros(8, 8, 2))
+
+
+def test_a_prediction_that_is_not_a_number_has_no_score(volumes):
+    prediction, truth = volumes
+    prediction[0, 0, 0] = math.nan
+    assert math.isnan(psnr(prediction, truth))
+    assert math.isnan(nmse(prediction, truth))
+
+
+def test_the_scores_of_the_volume_follow_from_the_sums_of_its_slices(volumes):
+    assert slice_sums(*volumes).scores() == pytest.approx(scores(*volumes), rel=1e-9)
+
+
+def test_any_choice_of_slices_scores_as_the_volume_made_of_them(volumes):
+    prediction, truth = volumes
+    chosen = [truth.shape[-1] - 1, 0, truth.shape[-1] - 1]  # with the brightest slice, whose maximum is the peak
+    counts = np.bincount(chosen, minlength=truth.shape[-1]).astype(float)
+    sums = slice_sums(prediction, truth)
+    expected = scores(prediction[..., chosen], truth[..., chosen])
+    assert truth[..., chosen].max() == truth.max()
+    assert {name: float(sums.score(name, counts)) for name in expected} == pytest.approx(expected, rel=1e-9)
+
+
+def test_slices_score_as_scikit_image_does_with_the_peak_of_the_volume(volumes):
+    ours, truth = (volume.numpy() for volume in volumes)
+    found, peak = slice_scores(*volumes), truth.max()
+    for z in range(truth.shape[-1]):
+        pair = truth[..., z], ours[..., z]
+        assert found["psnr"][z] == pytest.approx(peak_signal_noise_ratio(*pair, data_range=peak), abs=1e-6)
+        assert found["ssim"][z] == pytest.approx(structural_similarity(*pair, win_size=7, data_range=peak), abs=1e-6)
+        assert found["nmse"][z] == pytest.approx(normalized_root_mse(*pair) ** 2, abs=1e-6)
+
+
+def test_a_slice_without_error_has_infinite_psnr_and_one_without_signal_no_nmse():
+    truth = torch.ones(8, 8, 3)
+    truth[..., 1] = 0
+    prediction = truth.clone()
+    prediction[..., 1:] += 0.1
+    found = slice_scores(prediction, truth)
+    assert found["psnr"].tolist() == [math.inf, pytest.approx(20), pytest.approx(20)]
+    assert found["nmse"].tolist() == [0, pytest.approx(math.nan, nan_ok=True), pytest.approx(0.01)]
+
+
+def test_slices_of_a_batch_are_refused():
+    with pytest.raises(ValueError, match=r"expected a volume of three axes, got \(1, 8, 8, 2\)"):
+        slice_sums(torch.ones(1, 8, 8, 2), torch.ones(1, 8, 8, 2))

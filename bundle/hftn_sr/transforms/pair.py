@@ -13,9 +13,10 @@ import numpy as np
 import torch
 from monai.transforms import RandomizableTransform, Transform
 
-from hftn_sr.degradation import brightness, crop_to_multiple, degrade, stack_channels
+from hftn_sr.degradation import brightness, crop_to_multiple, degrade
 from hftn_sr.errors import Fault
-from hftn_sr.kspace import Decomposition, truncate
+from hftn_sr.kspace import Decomposition
+from hftn_sr.protocols import choose_protocol
 from hftn_sr.volumes.nifti import read_nifti
 from hftn_sr.volumes.placement import read_transform
 from hftn_sr.volumes.resampling import resample
@@ -63,29 +64,46 @@ class DegradePaird(Transform):
         scale: loss of in-plane resolution s.
         decomposition: see `kspace.decompose`.
         magnitude: the low-resolution target is stored as a magnitude.
+        protocol: how resolution is lost and in which unit the network sees it, see `protocols`.
+        crop: for the protocol `sanet`, side of its central square in voxels; None for the published 320.
+
+    Raises:
+        ValueError: no such protocol, or a crop that it does not have.
     """
 
-    def __init__(self, scale: int, decomposition: Decomposition = "band", magnitude: bool = False) -> None:
+    def __init__(
+        self,
+        scale: int,
+        decomposition: Decomposition = "band",
+        magnitude: bool = False,
+        protocol: str = "corrected",
+        crop: int | None = None,
+    ) -> None:
         self.scale, self.decomposition, self.magnitude = scale, decomposition, magnitude
+        self.protocol = choose_protocol(protocol, crop)
 
     def __call__(self, data: Case) -> dict[Hashable, Any]:
-        """Adds `image`, drops `reference`."""
-        label, reference = (torch.as_tensor(data[key])[0] for key in ("label", "reference"))
-        if label.ndim == 3:
-            label, reference = label.movedim(-1, 0), reference.movedim(-1, 0)
-        low_resolution = truncate(label, self.scale)
-        image = stack_channels(low_resolution.abs() if self.magnitude else low_resolution, reference, self.scale, self.decomposition)
+        """Adds `image` and what brings it back to intensities, `mean` and `std` (1, 1, 1) or (1, 1, 1, D); drops `reference`."""
+        label, reference = (torch.as_tensor(data[key]) for key in ("label", "reference"))
+        prepared = self.protocol.prepare(label, reference, self.scale, self.decomposition, self.magnitude)
         kept = {key: value for key, value in data.items() if key != "reference"}
-        return {**kept, "image": image.movedim(1, -1) if image.ndim == 4 else image}
+        return {**kept, "image": prepared.image, "label": prepared.label, "mean": prepared.mean, "std": prepared.std}
 
 
 class RandDegradePaird(RandomizableTransform):
-    """`DegradePaird`, the low-resolution target being a magnitude with probability `magnitude_prob`."""
+    """`DegradePaird`, the low-resolution target being a magnitude with probability `magnitude_prob` (always under `sanet`)."""
 
-    def __init__(self, scale: int, decomposition: Decomposition = "band", magnitude_prob: float = 0.5) -> None:
+    def __init__(
+        self,
+        scale: int,
+        decomposition: Decomposition = "band",
+        magnitude_prob: float = 0.5,
+        protocol: str = "corrected",
+        crop: int | None = None,
+    ) -> None:
         super().__init__(prob=magnitude_prob)
-        self.signed = DegradePaird(scale, decomposition, magnitude=False)
-        self.magnitude = DegradePaird(scale, decomposition, magnitude=True)
+        self.signed = DegradePaird(scale, decomposition, magnitude=False, protocol=protocol, crop=crop)
+        self.magnitude = DegradePaird(scale, decomposition, magnitude=True, protocol=protocol, crop=crop)
 
     def __call__(self, data: Case) -> dict[Hashable, Any]:
         """As `DegradePaird`."""
