@@ -14,13 +14,11 @@ import torch
 from hftn_sr.errors import ALL_FAILED, INTERRUPTED, NOTHING, OK, SOME_FAILED, Fault, NothingToDo
 from hftn_sr.inference.case import Case, Outcome, RunOptions
 from hftn_sr.inference.run import run_case
+from hftn_sr.pairs.cases import case_files, case_folders
 from hftn_sr.volumes.files import write_bytes, write_json
 from hftn_sr.weights import Model, load_model
 
 __all__ = ["Reporter", "exit_code", "find_cases", "run_cases", "write_summary"]
-
-IMAGE_SUFFIXES = (".nii.gz", ".nii")
-TRANSFORM_SUFFIXES = (".txt", ".tfm", ".mat", ".h5")
 
 
 class Reporter:
@@ -55,20 +53,12 @@ def find_cases(folder: Path, output: Path) -> tuple[list[Case], list[Outcome]]:
         NothingToDo: no sub-folder holds a pair.
         Fault: the folder is missing.
     """
-    if not folder.is_dir():
-        raise Fault(folder, "no such folder", "give --cases the folder whose sub-folders are the cases")
     cases, failed = [], []
-    for sub in sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")):
+    for sub in case_folders(folder):
         result = output / sub.name / "target_sr.nii.gz"
         try:
-            images = {role: _one(sub, role, IMAGE_SUFFIXES) for role in ("target", "reference")}
-            if not any(images.values()):
-                continue
-            missing = [role for role, path in images.items() if path is None]
-            if missing:
-                raise Fault(sub, f"no {missing[0]} (searched {missing[0]}.nii.gz and {missing[0]}.nii)", f"put the {missing[0]} there")
-            target, reference = (path for path in images.values() if path is not None)
-            cases.append(Case(sub.name, target, reference, result, _one(sub, "reference_transform", TRANSFORM_SUFFIXES)))
+            if files := case_files(sub):
+                cases.append(Case(sub.name, files.target, files.reference, result, files.transform))
         except Fault as fault:
             failed.append(Outcome(sub.name, "failed", result, str(fault)))
     if not cases and not failed:
@@ -139,13 +129,6 @@ def write_summary(folder: Path, outcomes: Sequence[Outcome], interrupted: bool =
     writer.writeheader()
     writer.writerows(rows)
     write_bytes(folder / "summary.csv", table.getvalue().encode())
-
-
-def _one(folder: Path, stem: str, suffixes: Sequence[str]) -> Path | None:
-    found = [folder / f"{stem}{suffix}" for suffix in suffixes if (folder / f"{stem}{suffix}").is_file()]
-    if len(found) > 1:
-        raise Fault(folder, f"ambiguous: {' and '.join(path.name for path in found)}", "keep one of them")
-    return found[0] if found else None
 
 
 def _one_line(case: Case, error: BaseException) -> str:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, NoReturn, Optional
 import typer
 
 from hftn_sr import __version__
-from hftn_sr.errors import INTERNAL, INTERRUPTED, Fault, UsageFault
+from hftn_sr.errors import INTERNAL, INTERRUPTED, SOME_FAILED, Fault, UsageFault
 
 if TYPE_CHECKING:
     from hftn_sr.batch import Reporter
@@ -30,7 +30,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
 )
-data = typer.Typer(name="data", help="Fetch open data.", no_args_is_help=True, rich_markup_mode=None)
+data = typer.Typer(name="data", help="Fetch open data, or list your own pairs for training.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(data)
 
 Debug = Annotated[bool, typer.Option("--debug", help="Show a traceback instead of one line.")]
@@ -65,6 +65,7 @@ def super_resolve(
     scale: Annotated[Optional[int], typer.Option(help="2 or 4; else the one nearest to the voxel sizes' ratio.")] = None,  # noqa: UP045 - typer
     model: Annotated[str, typer.Option(help="base, small, or a .safetensors file.")] = "base",
     device: Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="Where the network runs.")] = "auto",
+    runtime: Annotated[Literal["auto", "eager", "bf16"], typer.Option(help="Float32 (eager), bfloat16, or bf16 where safe.")] = "auto",
     overwrite: Annotated[Literal["never", "stale", "always"], typer.Option(help="Redo an output that exists.")] = "never",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check all inputs and say what would be done.")] = False,
     threads: Annotated[Optional[int], typer.Option(help="CPU threads; else all.", min=1)] = None,  # noqa: UP045 - typer
@@ -84,6 +85,7 @@ def super_resolve(
         from hftn_sr.api import choose_device, use_threads
         from hftn_sr.inference.case import RunOptions
         from hftn_sr.inference.pair import PairOptions
+        from hftn_sr.runtime import choose_runtime
         from hftn_sr.weights import check_model
 
         if output is None:
@@ -95,7 +97,9 @@ def super_resolve(
         use_threads(threads)
         read = _read_options(frame, nan_to_num, magnitude, assume_affine)
         pair = PairOptions(scale=scale, through_plane=through_plane, register=register, read=read)
-        options = RunOptions(model, choose_device(device), overwrite, dry_run, data_consistency, preview, pair)
+        where = choose_device(device)
+        how = choose_runtime(runtime, where, model)
+        options = RunOptions(model, where, overwrite, dry_run, data_consistency, preview, pair, how)
         _run(found, failed, options, output if cases else None, debug)
 
 
@@ -174,6 +178,63 @@ def open_ms(
         write_datalist(output, output / "datalist.json")
         counts = f"{len(report.kept)} files kept, {len(report.copied)} copied, {len(report.downloaded)} downloaded"
         typer.echo(f"{output}: {counts}; datalist.json")
+
+
+@data.command("split", epilog="Example:  hftn-sr data split --cases patients/ --fractions 70 10 20 --seed 0")
+def split(
+    cases: Annotated[Path, typer.Option(help="Folder of cases: */target.nii.gz with */reference.nii.gz, full resolution.")],
+    output: Annotated[OptionalPath, typer.Option(help="Folder for datalist.json; else the folder of cases.")] = None,
+    fractions: Annotated[tuple[float, float, float], typer.Option(help="Training, validation, testing.")] = (70, 10, 20),
+    seed: Annotated[int, typer.Option(help="Another one gives another division.")] = 0,
+    patient: Annotated[str, typer.Option(help="Regular expression: its first group, or all of it, is the patient.")] = r"^[^_]+",
+    overwrite: Annotated[Literal["never", "always"], typer.Option(help="Replace a datalist that exists.")] = "never",
+    debug: Debug = False,
+) -> None:
+    """Divide your own pairs by patient into training, validation and testing: all visits of a patient go to one section."""
+    with _one_line_errors(debug):
+        from hftn_sr.pairs.datalist import check_new, write_cases
+        from hftn_sr.pairs.split import split_cases
+
+        folder = output or cases
+        check_new(folder, overwrite == "always")
+        divided = split_cases(cases, folder, fractions, seed, patient)
+        write_cases(folder, divided.cases, divided.rule)
+        for fault in divided.faults:
+            typer.echo(f"ERROR {fault}", err=True)
+        for section, names in divided.patients.items():
+            typer.echo(f"{section}: patients {len(names)}, cases {len(divided.cases[section])}: {' '.join(names)}")
+        typer.echo(f"{folder / 'datalist.json'}")
+        if divided.faults:
+            raise typer.Exit(SOME_FAILED)
+
+
+@data.command("fastmri", epilog="Example:  hftn-sr data fastmri --images fastmri/ --output data/")
+def fastmri(
+    images: Annotated[Path, typer.Option(help="Folder with singlecoil_train/*.h5 and singlecoil_val/*.h5, from its owners.")],
+    output: Annotated[Path, typer.Option(help="Folder for datalist.json and the two lists of pairs.")],
+    mirror: Annotated[OptionalPath, typer.Option(help="Local copy of the lists, read first [env: HFTN_SR_DATA_MIRROR].")] = None,
+    target: Annotated[Literal["PDFS", "PD"], typer.Option(help="Contrast to super-resolve; the other is the reference.")] = "PDFS",
+    seed: Annotated[int, typer.Option(help="Draws a tenth of the training pairs for validation.")] = 0,
+    overwrite: Annotated[Literal["never", "always"], typer.Option(help="Replace a datalist that exists.")] = "never",
+    debug: Debug = False,
+) -> None:
+    """List the published PD and PDFS pairs of your copy of the fastMRI single-coil knee set; the lists are fetched (11 kB)."""
+    with _one_line_errors(debug):
+        from hftn_sr.pairs.datalist import check_new, write_cases
+        from hftn_sr.pairs.fastmri import fastmri_cases, fetch_lists, read_lists
+
+        check_new(output, overwrite == "always")
+        for note in fetch_lists(output, mirror).notes:
+            typer.echo(note, err=True)
+        listed = fastmri_cases(read_lists(output), images, output, target, seed)
+        for warning in listed.warnings:
+            _warn(warning)
+        if listed.missing:
+            first = ", ".join(str(path) for path in listed.missing[:3])
+            _warn(f"{len(listed.missing)} files missing, their pairs left out: {first}{', ...' if len(listed.missing) > 3 else ''}")
+        write_cases(output, listed.cases, listed.rule)
+        counts = ", ".join(f"{section} {len(entries)}" for section, entries in listed.cases.items())
+        typer.echo(f"{output / 'datalist.json'}: {counts} pairs")
 
 
 def main() -> NoReturn:

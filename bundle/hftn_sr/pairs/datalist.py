@@ -3,29 +3,35 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
-from hftn_sr.errors import Fault
+from hftn_sr.errors import Fault, NothingToDo
+from hftn_sr.volumes.files import write_json
 
-__all__ = ["Section", "load_datalist", "workflow_datalist"]
+__all__ = ["DATALIST", "SECTIONS", "Section", "check_new", "load_datalist", "relative", "workflow_datalist", "write_cases"]
 
 Section = Literal["training", "validation", "testing"]
 
 DATALIST = "datalist.json"
+SECTIONS: tuple[Section, ...] = get_args(Section)
 PATHS = ("target", "reference", "transform")
+GRIDS = ("header", "index")
 
 
 def load_datalist(folder: Path | str, section: Section) -> list[dict[str, Any]]:
     """Cases of one section of `folder`/datalist.json, with absolute paths.
 
     The file is {"training": [...], "validation": [...], "testing": [...]}; a case has `case`, `target` and `reference`, and optionally
-    `transform` (ITK file that maps target points to reference points) and `weight` (how often it is drawn in training, 1 if absent).
-    Paths are relative to `folder`.
+    `transform` (ITK file that maps target points to reference points), `weight` (how often it is drawn in training, 1 if absent) and
+    `grid` ("header": the reference is placed by the two headers, the default; "index": slice i of one image belongs to slice i of the
+    other, whatever the headers say). Paths are relative to `folder`; NIfTI or fastMRI .h5 files.
 
     Raises:
-        Fault: no such file, not a datalist, an empty section, or a case with a missing file.
+        Fault: no such file, not a datalist, an empty section, a case with a missing file, or with a grid that is not known.
     """
     folder = Path(folder).absolute()
     path = folder / DATALIST
@@ -41,6 +47,30 @@ def load_datalist(folder: Path | str, section: Section) -> list[dict[str, Any]]:
     return [_resolved(path, folder, case) for case in cases]
 
 
+def check_new(folder: Path, overwrite: bool) -> None:
+    """Raise NothingToDo where the dataset `folder` has a datalist that may not be replaced."""
+    if not overwrite and os.path.lexists(folder / DATALIST):
+        raise NothingToDo(folder / DATALIST, "exists already", "--overwrite always, or another --output")
+
+
+def write_cases(folder: Path, cases: Mapping[Section, list[dict[str, Any]]], rule: dict[str, Any]) -> None:
+    """Write `folder`/datalist.json in one step; `rule` says in it how the sections came about.
+
+    Raises:
+        Fault: the file cannot be written.
+    """
+    write_json(folder / DATALIST, {**dict(cases.items()), "split": rule})
+
+
+def relative(path: Path, folder: Path) -> str:
+    """`path` as seen from `folder`, with forward slashes; absolute where no relative path leads there (another drive)."""
+    try:
+        # Both without links on the way, which ".." would not go back through.
+        return Path(os.path.relpath(path.parent.resolve() / path.name, folder.resolve())).as_posix()
+    except ValueError:
+        return path.absolute().as_posix()
+
+
 def workflow_datalist(folder: Path | str, section: Section) -> list[dict[str, Any]]:
     """`load_datalist` for a workflow configuration: a fault ends the process with one line instead of MONAI's traceback."""
     try:
@@ -53,10 +83,13 @@ def workflow_datalist(folder: Path | str, section: Section) -> list[dict[str, An
 def _resolved(path: Path, folder: Path, case: dict[str, Any]) -> dict[str, Any]:
     if not isinstance(case, dict) or not {"case", "target", "reference"} <= case.keys():
         raise Fault(path, f"a case without case, target and reference: {case}", "complete or remove it")
-    resolved = {"weight": 1.0, **case, **{key: str(folder / case[key]) if case.get(key) else "" for key in PATHS}}
+    resolved = {"weight": 1.0, "grid": "header", **case, **{key: str(folder / case[key]) if case.get(key) else "" for key in PATHS}}
     for key in PATHS:
         if resolved[key] and not Path(resolved[key]).is_file():
             raise Fault(
                 resolved[key], f"no such file, but case {case['case']} of {path} needs it", "fetch it again or correct the datalist"
             )
+    if resolved["grid"] not in GRIDS or (resolved["grid"] == "index" and resolved["transform"]):
+        found = f"case {case['case']} has grid {resolved['grid']!r}" + (" and a transform" if resolved["transform"] else "")
+        raise Fault(path, found, '"header", or "index" without a transform')
     return resolved

@@ -17,8 +17,8 @@ from hftn_sr.degradation import brightness, crop_to_multiple, degrade
 from hftn_sr.errors import Fault
 from hftn_sr.kspace import Decomposition
 from hftn_sr.protocols import choose_protocol
-from hftn_sr.volumes.nifti import read_nifti
-from hftn_sr.volumes.placement import read_transform
+from hftn_sr.volumes.placement import paired_by_index, read_transform
+from hftn_sr.volumes.reading import read_volume
 from hftn_sr.volumes.resampling import resample
 
 __all__ = ["DegradePaird", "LoadPaird", "RandDegradePaird"]
@@ -29,9 +29,10 @@ Case = Mapping[Hashable, Any]
 class LoadPaird(Transform):
     """Read a high-resolution target and its reference, the reference on the target's grid, both with intensities around 0 to 1.
 
-    A case is `target` and `reference` (paths of NIfTI files) and optionally `transform`, an ITK file that maps target points to reference
-    points. It comes back with `label` and `reference` (1, H, W, D), float32, through-plane last, H and W cropped to multiples of scale;
-    the label is divided by the brightness of its own low-resolution image, the reference by that of its own voxels.
+    A case is `target` and `reference` (NIfTI or fastMRI files) and optionally `transform`, an ITK file that maps target points to reference
+    points, or `grid`, which is "index" where slice i goes with slice i whatever the headers say. It comes back with `label` and `reference`
+    (1, H, W, D), float32, through-plane last, H and W cropped to multiples of scale; the label is divided by the brightness of its own
+    low-resolution image, the reference by that of its own voxels.
 
     Args:
         scale: upscaling factor s that the images will be used for.
@@ -42,7 +43,9 @@ class LoadPaird(Transform):
 
     def __call__(self, data: Case) -> dict[Hashable, Any]:
         """Raises Fault where a file cannot be used."""
-        target, reference = read_nifti(data["target"]), read_nifti(data["reference"])
+        target, reference = read_volume(data["target"]), read_volume(data["reference"])
+        if data.get("grid") == "index":
+            target, reference = paired_by_index(target, reference)
         if data.get("transform"):
             reference = reference.moved(read_transform(Path(data["transform"])))
         through_plane = target.grid.through_plane()

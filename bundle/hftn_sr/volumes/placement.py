@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from os import PathLike
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -17,7 +18,7 @@ from torch.nn.functional import grid_sample
 from hftn_sr.errors import Fault
 from hftn_sr.volumes.volume import Volume
 
-__all__ = ["read_transform", "similarity"]
+__all__ = ["paired_by_index", "read_transform", "similarity"]
 
 LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])  # ITK's x and y axes point the other way; the change is its own inverse
 HDF5 = b"\x89HDF"  # how such a file begins
@@ -55,6 +56,30 @@ def read_transform(path: str | PathLike[str]) -> NDArray[np.float64]:
     if not np.isfinite(matrix).all() or abs(np.linalg.det(matrix)) < SINGULAR:
         raise Fault(path, "the matrix of this transform is singular or not finite", UNREADABLE)
     return LPS_TO_RAS @ matrix @ LPS_TO_RAS
+
+
+def paired_by_index(target: Volume, reference: Volume) -> tuple[Volume, Volume]:
+    """Both volumes with the slices that they have in common, slice i on slice i, for files whose headers do not say where they lie.
+
+    Surplus slices at the end of the longer volume are left out and noted. The reference gets the target's affine, so that it lies on the
+    target's grid, voxel by voxel.
+
+    Raises:
+        Fault: the in-plane sizes differ.
+    """
+    through_plane = target.grid.through_plane()
+    shapes = [np.delete(volume.data.shape, through_plane).tolist() for volume in (target, reference)]
+    if shapes[0] != shapes[1]:
+        finding = f"in-plane sizes {shapes[1]}, the target {target.path} has {shapes[0]}: they cannot be paired by index"
+        raise Fault(reference.path, finding, 'pair images of one matrix, or place them by their headers ("grid": "header" in the datalist)')
+    counts = [volume.data.shape[through_plane] for volume in (target, reference)]
+    common = tuple(slice(min(counts) if axis == through_plane else None) for axis in range(3))
+    notes = (f"{counts[0]} and {counts[1]} slices paired up to the shorter, {min(counts)}",) if counts[0] != counts[1] else ()
+    first, second = (
+        replace(volume, data=np.ascontiguousarray(volume.data[common]), affine=target.affine, notes=volume.notes + notes)
+        for volume in (target, reference)
+    )
+    return first, second
 
 
 def similarity(target: Volume, reference: Volume) -> float:

@@ -1,0 +1,66 @@
+"""The images of one case, by the names that they have in its folder."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from hftn_sr.errors import Fault
+
+__all__ = ["CaseFiles", "case_files", "case_folders"]
+
+IMAGE_SUFFIXES = (".nii.gz", ".nii")
+TRANSFORM_SUFFIXES = (".txt", ".tfm", ".mat", ".h5")
+
+
+@dataclass(frozen=True)
+class CaseFiles:
+    """The files of one case.
+
+    Args:
+        target: NIfTI file.
+        reference: NIfTI file of another contrast.
+        transform: ITK file that maps target points to reference points, if there is one.
+    """
+
+    target: Path
+    reference: Path
+    transform: Path | None
+
+
+def case_folders(folder: Path) -> list[Path]:
+    """Sub-folders of `folder` that may be cases, by name; hidden ones are none.
+
+    Raises:
+        Fault: the folder is missing.
+    """
+    if not folder.is_dir():
+        raise Fault(folder, "no such folder", "give --cases the folder whose sub-folders are the cases")
+    return sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+
+
+def case_files(folder: Path) -> CaseFiles | None:
+    """`target` and `reference` (.nii.gz or .nii) of a case, and its `reference_transform` (.txt, .tfm, .mat or .h5).
+
+    Returns:
+        None where the folder has neither image.
+
+    Raises:
+        Fault: one image without the other, or two files for one role.
+    """
+    images = {role: _one(folder, role, IMAGE_SUFFIXES) for role in ("target", "reference")}
+    if not any(images.values()):
+        return None
+    for role, path in images.items():
+        if path is None:
+            raise Fault(folder, f"no {role} (searched {role}.nii.gz and {role}.nii)", f"put the {role} there")
+    target, reference = (path for path in images.values() if path is not None)
+    return CaseFiles(target, reference, _one(folder, "reference_transform", TRANSFORM_SUFFIXES))
+
+
+def _one(folder: Path, stem: str, suffixes: Sequence[str]) -> Path | None:
+    found = [folder / f"{stem}{suffix}" for suffix in suffixes if (folder / f"{stem}{suffix}").is_file()]
+    if len(found) > 1:
+        raise Fault(folder, f"ambiguous: {' and '.join(path.name for path in found)}", "keep one of them")
+    return found[0] if found else None
