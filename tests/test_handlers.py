@@ -1,14 +1,20 @@
+import io
+import logging
 import random
 from types import SimpleNamespace
 
+import matplotlib.image
 import numpy as np
 import pytest
 import torch
 from ignite.engine import Engine
 from monai.data import Dataset
 from monai.transforms import RandFlipd
+from rich.console import Console
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from torch.nn.parallel import DistributedDataParallel
 
-from hftn_sr.handlers import Checkpoint, ReseedEveryEpoch, StopAtNonFiniteLoss, VolumeScore
+from hftn_sr.handlers import Checkpoint, Curves, Progress, ReseedEveryEpoch, StopAtNonFiniteLoss, VolumeScore, preview
 from hftn_sr.metrics import psnr
 from hftn_sr.networks import HFTNSR
 from hftn_sr.weights import load_model
@@ -41,6 +47,18 @@ def test_an_epoch_draws_the_same_whatever_came_before():
     engine.state.epoch = 4
     ReseedEveryEpoch(seed=1, dataset=dataset)(engine)
     assert torch.rand(3).tolist() != draws[0][1]
+
+
+def test_processes_draw_unlike_data_and_the_first_what_a_single_one_draws(monkeypatch):
+    engine = SimpleNamespace(state=SimpleNamespace(epoch=3))
+    draws = []
+    for rank in (None, 0, 1, 2):
+        if rank is not None:
+            monkeypatch.setattr("ignite.distributed.get_rank", lambda rank=rank: rank)
+        ReseedEveryEpoch(seed=1, dataset=[])(engine)
+        draws.append(torch.rand(1).item())
+    assert draws[0] == draws[1]
+    assert len(set(draws[1:])) == 3
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_cases():
@@ -93,3 +111,92 @@ def test_a_checkpoint_that_cannot_be_written_leaves_the_one_before(tmp_path, mon
         run_of(tmp_path, HFTNSR(**TINY), [0.1, 0.2])
     assert (tmp_path / "latest.pt").read_bytes() == before
     assert sorted(path.name for path in tmp_path.iterdir()) == ["best.safetensors", "latest.pt"]
+
+
+def test_a_checkpoint_of_a_network_wrapped_for_several_processes_fits_the_bare_network(tmp_path, monkeypatch):
+    monkeypatch.setattr(DistributedDataParallel, "__init__", lambda self, module: torch.nn.Module.__init__(self))
+    network = HFTNSR(**TINY)
+    wrapped = DistributedDataParallel(network)
+    wrapped.module = network
+    handler = Checkpoint(tmp_path, wrapped, torch.optim.Adam(network.parameters()), SimpleNamespace(), SimpleNamespace(), {})
+    assert handler.parts["network"] is handler.network is network
+
+
+def progress_of(console, caplog, monkeypatch):
+    """What a run of two epochs of three steps shows, one second a step."""
+    clock = iter(range(100))
+    monkeypatch.setattr("hftn_sr.handlers.display.time.monotonic", lambda: float(next(clock) * 60))
+    optimizer = torch.optim.SGD([torch.zeros(1)], lr=0.25)
+    engine = Engine(lambda engine, _: {"loss": torch.tensor(float(engine.state.iteration), requires_grad=True)})
+    Progress(optimizer, console).attach(engine)
+    with caplog.at_level(logging.INFO):
+        engine.run([0, 0, 0], max_epochs=2)
+    return [record.message for record in caplog.records if "mean loss" in record.message]
+
+
+def test_each_epoch_has_a_line_with_the_mean_loss_and_the_time_left(caplog, monkeypatch):
+    stream = io.StringIO()
+    lines = progress_of(Console(file=stream, force_terminal=False), caplog, monkeypatch)
+    assert lines == [
+        "epoch 1/2: mean loss 2.00000, learning rate 2.50e-01, left 0:01:00",
+        "epoch 2/2: mean loss 5.00000, learning rate 2.50e-01, left 0:00:00",
+    ]
+    assert stream.getvalue() == ""  # no bar where nobody watches
+
+
+def test_on_a_terminal_a_bar_shows_epoch_loss_and_steps_and_goes_away(caplog, monkeypatch):
+    stream = io.StringIO()
+    progress_of(Console(file=stream, force_terminal=True, width=120), caplog, monkeypatch)
+    shown = stream.getvalue()
+    assert "epoch 2/2, loss 5.0000" in shown and "5/6" in shown and "left:" in shown
+    assert shown.endswith("\x1b[2K")  # the line is erased
+    assert shown.rindex("\x1b[?25h") > shown.rindex("\x1b[?25l")  # the cursor is back
+
+
+def drawn_run(folder, steps, loss, resumed_from=0):
+    """A run of epochs of two steps, from a step on, all with one loss; its evaluator never validates."""
+    evaluator = Engine(lambda *_: None)
+    engine = Engine(lambda *_: {"loss": torch.tensor(loss)})
+    engine.state.max_epochs, engine.state.epoch_length = steps // 2, 2
+    engine.state.epoch, engine.state.iteration = resumed_from // 2, resumed_from
+    Curves(folder, torch.optim.SGD([torch.zeros(1)], lr=0.25), evaluator).attach(engine)
+    engine.run([0, 0], max_epochs=steps // 2)
+
+
+def test_a_resumed_run_keeps_the_curves_up_to_where_it_goes_on_and_replaces_what_lies_beyond(tmp_path):
+    drawn_run(tmp_path, steps=6, loss=1.0)
+    drawn_run(tmp_path, steps=8, loss=2.0, resumed_from=4)
+    assert len(list(tmp_path.iterdir())) == 2
+    shown = EventAccumulator(str(tmp_path)).Reload().Scalars("train/loss")
+    assert [(point.step, point.value) for point in shown] == [(step, 1.0 if step <= 4 else 2.0) for step in range(1, 9)]
+
+
+def test_only_the_main_process_shows_and_writes(tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr("ignite.distributed.get_rank", lambda: 1)
+    drawn_run(tmp_path, steps=2, loss=1.0)
+    assert progress_of(Console(file=io.StringIO()), caplog, monkeypatch) == []
+    run_of(tmp_path, HFTNSR(**TINY), [0.1])
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_preview_s_scales_do_not_depend_on_the_prediction():
+    generator = torch.Generator().manual_seed(0)
+    image, label = torch.rand(3, 40, 50, 3, generator=generator), torch.rand(1, 40, 50, 3, generator=generator)
+
+    def drawn(pred):
+        return matplotlib.image.imread(io.BytesIO(preview(image, label, pred, "case")))
+
+    good, bad, far = drawn(label), drawn(label + 0.3), drawn(label * 100)
+    assert good.shape == bad.shape == far.shape
+    differs = [np.flatnonzero((good != other).any((0, 2))) for other in (bad, far)]
+    width = good.shape[1]
+    # Of the five panels side by side, the third and the fifth hold the prediction.
+    assert all(set(columns * 5 // (width - width // 20)) <= {1, 2, 3, 4} for columns in differs)
+    unchanged = (good == far).all((0, 2))
+    assert unchanged[: 2 * width // 5 - width // 20].all()
+    assert not unchanged.all()
+
+
+def test_a_preview_of_an_empty_case_is_still_a_picture():
+    empty = torch.zeros(1, 16, 16, 1)
+    assert preview(empty.expand(3, -1, -1, -1), empty, empty, "case").startswith(b"\x89PNG")

@@ -4,20 +4,28 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from monai.transforms import Compose, RandFlipd, RandRotate90d
 
 import hftn_sr
 from hftn_sr.errors import Fault
 from hftn_sr.kspace import truncate, zero_fill
 from hftn_sr.pairs.datalist import load_datalist
 from hftn_sr.transforms import (
+    Cropd,
     DegradePaird,
+    DropReferenced,
+    GammaContrastd,
     LoadPaird,
+    MisalignReferenced,
     RandCropSamplesd,
     RandDegradePaird,
     RandDropReferenced,
-    RandShiftReferenced,
+    RandGammaContrastd,
+    RandMisalignReferenced,
     RandSliced,
-    ShiftReferenced,
+    RestoreIntensityd,
+    Sliced,
+    separate_slices,
 )
 from hftn_sr.volumes.nifti import read_nifti, save_nifti
 
@@ -97,28 +105,120 @@ def test_random_degradation_is_one_of_its_deterministic_twins(slices):
 
 
 def test_a_shift_by_whole_voxels_moves_only_the_reference(slices):
-    moved = ShiftReferenced((2, -3))(slices)
+    moved = MisalignReferenced((2, -3))(slices)
     torch.testing.assert_close(moved["reference"], slices["reference"].roll((2, -3), (-2, -1)), atol=1e-5, rtol=0)
     assert moved["label"] is slices["label"]
 
 
-def test_random_shifts_stay_within_their_bound_and_repeat_with_their_seed(slices, monkeypatch):
-    offsets = []
-    monkeypatch.setattr("hftn_sr.transforms.augmentation.shift", lambda image, offset: offsets.append(offset) or image)
+@pytest.mark.parametrize("shape", [(64, 81), (65, 80)])
+@pytest.mark.parametrize("angle", [-3.0, 0.5, 3.0])
+def test_a_turn_moves_a_spot_around_the_centre_and_keeps_its_mass(shape, angle):
+    rows, columns = (torch.arange(size, dtype=torch.float32) - (size - 1) / 2 for size in shape)
+    spot = torch.exp(-((rows[:, None] - 15) ** 2 + (columns - 2) ** 2) / 18)
+    turned = MisalignReferenced((0, 0), angle)({"reference": spot[None]})["reference"][0]
+    cos, sin = np.cos(np.radians(angle)), np.sin(np.radians(angle))
+    place = [float((turned * axis).sum() / turned.sum()) for axis in (rows[:, None], columns)]
+    assert place == pytest.approx([15 * cos - 2 * sin, 2 * cos + 15 * sin], abs=1e-3)
+    assert float(turned.square().sum()) == pytest.approx(float(spot.square().sum()), rel=1e-4)  # nothing is smoothed
+    back = MisalignReferenced((0, 0), -angle)({"reference": turned[None]})["reference"][0]
+    torch.testing.assert_close(back, spot, atol=1e-3, rtol=0)
+
+
+def test_no_turn_and_no_shift_leave_the_reference(slices):
+    torch.testing.assert_close(MisalignReferenced((0, 0), 0)(slices)["reference"], slices["reference"], atol=1e-6, rtol=0)
+
+
+def spied(monkeypatch, twin):
+    """Records the arguments with which the deterministic twin is made."""
+    drawn = []
+    monkeypatch.setattr(f"hftn_sr.transforms.augmentation.{twin.__name__}", lambda *options: drawn.append(options) or twin(*options))
+    return drawn
+
+
+RANDOM = {
+    "misalign": (lambda prob: RandMisalignReferenced(prob, voxels=0.7, degrees=0.4), MisalignReferenced),
+    "gamma": (lambda prob: RandGammaContrastd(["label", "reference"], prob, gamma=(0.7, 1.4)), GammaContrastd),
+    "drop": (RandDropReferenced, DropReferenced),
+}
+
+
+@pytest.mark.parametrize(("random", "twin"), RANDOM.values(), ids=RANDOM)
+def test_a_random_transform_is_its_twin_with_what_was_drawn_and_repeats_with_its_seed(random, twin, slices, monkeypatch):
+    drawn = spied(monkeypatch, twin)
+    runs = []
     for _ in range(2):
-        transform = RandShiftReferenced(prob=0.5, voxels=0.7).set_random_state(seed=3)
+        transform = random(0.5).set_random_state(seed=3)
+        runs.append([])
         for _ in range(20):
-            transform(slices)
-    half = len(offsets) // 2
-    assert offsets[:half] == offsets[half:]
+            before = len(drawn)
+            result = transform(slices)
+            runs[-1].append(result)
+            expected = twin(*drawn[-1])(slices) if len(drawn) > before else slices
+            assert all(torch.equal(result[key], expected[key]) for key in slices)
+    half = len(drawn) // 2
     assert 3 < half < 17
-    assert 0.3 < np.abs(offsets).max() <= 0.7
+    assert drawn[:half] == drawn[half:]
+    assert all(torch.equal(one[key], two[key]) for one, two in zip(*runs, strict=True) for key in slices)
 
 
-def test_dropped_references_are_empty(slices):
-    transform = RandDropReferenced(prob=0.5).set_random_state(seed=0)
-    energies = [float(transform(slices)["reference"].sum()) for _ in range(12)]
-    assert set(energies) == {0.0, float(slices["reference"].sum())}
+@pytest.mark.parametrize(("random", "twin"), RANDOM.values(), ids=RANDOM)
+def test_a_random_transform_acts_never_with_probability_0_and_always_with_1(random, twin, slices, monkeypatch):
+    drawn = spied(monkeypatch, twin)
+    for transform in (random(0.0), random(1.0)):
+        transform.set_random_state(seed=0)
+        for _ in range(30):
+            transform(slices)
+        assert len(drawn) == (0 if transform.prob == 0 else 30)
+
+
+def test_drawn_offsets_angles_and_exponents_fill_their_bounds(slices, monkeypatch):
+    moves, curves = spied(monkeypatch, MisalignReferenced), spied(monkeypatch, GammaContrastd)
+    for transform in (RandMisalignReferenced(1.0, voxels=0.7, degrees=0.4), RandGammaContrastd("reference", 1.0, gamma=(0.5, 2.0))):
+        transform.set_random_state(seed=0)
+        for _ in range(60):
+            transform(slices)
+    offsets, angles = np.array([offset for offset, _ in moves]), np.array([angle for _, angle in moves])
+    assert offsets.min() == pytest.approx(-0.7, abs=0.05) and offsets.max() == pytest.approx(0.7, abs=0.05)
+    assert np.abs(offsets).max() <= 0.7 and np.abs(angles).max() <= 0.4
+    assert angles.min() < -0.35 and angles.max() > 0.35
+    exponents = np.array([gamma for _, gamma in curves])
+    assert exponents.min() >= 0.5 and exponents.max() <= 2
+    assert 20 < (exponents < 1).sum() < 40  # as often lighter as darker
+
+
+def test_another_contrast_keeps_the_background_the_brightness_and_the_order(slices):
+    image = torch.tensor([-0.1, 0.0, 0.25, 1.0, 1.2])
+    curved = GammaContrastd("x", gamma=0.5)({"x": image, "y": 3})
+    torch.testing.assert_close(curved["x"], torch.tensor([-(0.1**0.5), 0.0, 0.5, 1.0, 1.2**0.5]))
+    assert curved["y"] == 3
+
+
+def test_an_empty_reference_stays_empty_through_the_whole_augmentation():
+    empty = {"label": torch.ones(1, 16, 20), "reference": torch.zeros(1, 16, 20)}
+    for transform in (GammaContrastd(["reference"], 0.7), MisalignReferenced((0.3, -0.2), 0.4), DropReferenced()):
+        empty = transform(empty)
+        assert torch.equal(empty["reference"], torch.zeros(1, 16, 20))
+    image = DegradePaird(2)(empty)["image"]
+    assert torch.isfinite(image).all() and not image[1:].any()
+
+
+def test_flips_and_a_quarter_turn_draw_all_eight_symmetries_of_both_images_alike():
+    chain = Compose(
+        [
+            RandFlipd(["label", "reference"], prob=0.5, spatial_axis=0),
+            RandFlipd(["label", "reference"], prob=0.5, spatial_axis=1),
+            RandRotate90d(["label", "reference"], prob=0.5, max_k=1),
+        ]
+    ).set_random_state(seed=0)
+    image = torch.arange(12.0).reshape(1, 3, 4)
+    symmetries = [turned for k in range(4) for turned in (image.rot90(k, (-2, -1)), image.flip(-1).rot90(k, (-2, -1)))]
+    counts = [0] * 8
+    for _ in range(240):
+        drawn = chain({"label": image, "reference": image + 1})
+        (index,) = [i for i, symmetry in enumerate(symmetries) if torch.equal(torch.as_tensor(drawn["label"]), symmetry)]
+        counts[index] += 1
+        torch.testing.assert_close(drawn["reference"], drawn["label"] + 1)
+    assert min(counts) > 15 and max(counts) < 50
 
 
 def test_slices_are_drawn_together_and_where_signal_is():
@@ -129,6 +229,25 @@ def test_slices_are_drawn_together_and_where_signal_is():
     assert drawn["label"].shape == (1, 8, 8)
     assert drawn["reference"].unique().tolist() == [3]
     assert drawn["case"] == "a"
+    twin = Sliced(["label", "reference"], 3)({"label": label, "reference": index})
+    assert all(torch.equal(drawn[key], twin[key]) for key in twin)
+
+
+def test_slices_of_a_volume_without_signal_are_drawn_alike():
+    empty = {"label": torch.zeros(1, 8, 8, 3), "index": torch.arange(3.0).expand(1, 8, 8, 3)}
+    transform = RandSliced(["label", "index"]).set_random_state(seed=0)
+    assert {float(transform(empty)["index"][0, 0, 0]) for _ in range(30)} == {0, 1, 2}
+
+
+def test_separate_slices_are_all_slices_of_all_cases_in_order_without_a_copy():
+    volumes = [
+        {"case": name, **{key: torch.rand(1, 4, 6, depth) for key in ("label", "reference")}} for name, depth in (("a", 3), ("b", 2))
+    ]
+    separate = separate_slices(volumes)
+    assert [case["case"] for case in separate] == ["a"] * 3 + ["b"] * 2
+    for key in ("label", "reference"):
+        torch.testing.assert_close(torch.cat([case[key] for case in separate[:3]], -1), volumes[0][key])
+        assert separate[4][key].untyped_storage().data_ptr() == volumes[1][key].untyped_storage().data_ptr()
 
 
 def test_crops_start_at_multiples_of_the_step_and_favour_signal():
@@ -142,6 +261,10 @@ def test_crops_start_at_multiples_of_the_step_and_favour_signal():
     assert starts.min(0)[0] >= 24 and starts.min(0)[1] >= 16  # crops without signal are not drawn
     assert len(np.unique(starts, axis=0)) > 5
     assert all(crop["image"].shape == (2, 16, 16) and crop["label"].shape == (1, 16, 16) for crop in crops)
+    case = {"label": label, "image": torch.stack([rows, columns])}
+    torch.testing.assert_close(crops[0], Cropd(["label", "image"], tuple(starts[0].astype(int)), 16)(case))
+    again = RandCropSamplesd(["label", "image"], size=16, step=8, num_samples=50).set_random_state(seed=0)
+    torch.testing.assert_close(again(case), crops)
 
 
 def test_a_crop_that_cannot_be_is_refused():
@@ -166,3 +289,37 @@ def test_a_datalist_names_what_is_wrong_with_it(tmp_path):
     (tmp_path / "datalist.json").write_text(json.dumps({"training": [{"target": "x.nii"}]}))
     with pytest.raises(Fault, match="a case without case, target and reference"):
         load_datalist(tmp_path, "training")
+
+
+@pytest.mark.parametrize("protocol", ["corrected", "sanet"])
+def test_crops_follow_the_signal_under_either_protocol(protocol):
+    label = torch.zeros(1, 64, 64)
+    label[:, 40:56, 40:56] = 1 + torch.rand(1, 16, 16, generator=torch.Generator().manual_seed(0))
+    degrade = DegradePaird(2, protocol=protocol, crop=64 if protocol == "sanet" else None)
+    data = degrade({"label": label, "reference": label})
+    crops = RandCropSamplesd(["label", "image"], size=16, step=8, num_samples=40).set_random_state(seed=0)(data)
+    brightest = [float((crop["label"] * crop["std"] + crop["mean"]).max()) for crop in crops]
+    assert min(brightest) > 0.9  # all of them show the bright square, which a tenth of all crops does
+    assert all(crop["image"].shape == (3, 16, 16) for crop in crops)
+
+
+def test_a_batch_comes_back_in_intensities_but_for_the_reference():
+    random = torch.Generator().manual_seed(0)
+    pair = {key: torch.rand(1, 32, 32, 3, generator=random) for key in ("label", "reference")}
+    degraded = DegradePaird(2, protocol="sanet", crop=32)(pair)
+    batch = {key: torch.stack([degraded[key]] * 2) for key in ("image", "label", "mean", "std")}
+    restored = RestoreIntensityd(["label", "image"])(batch)
+    torch.testing.assert_close(restored["label"], torch.stack([pair["label"]] * 2), atol=1e-5, rtol=0)
+    assert restored["image"][:, 0].mean() == pytest.approx(2 * float(pair["label"].mean()), rel=0.02)
+    assert torch.equal(restored["image"][:, 1:], batch["image"][:, 1:])
+
+
+def test_the_protocol_of_a_degraded_pair_brings_intensities_back(slices):
+    degraded = DegradePaird(2, protocol="sanet", crop=32)(slices)
+    assert degraded["image"].shape == (3, 32, 32)
+    restored = degraded["label"] * degraded["std"] + degraded["mean"]
+    torch.testing.assert_close(restored, slices["label"][..., 8:40], atol=1e-5, rtol=0)
+    with pytest.raises(ValueError, match="expected a protocol of corrected, sanet, got 'sanett'"):
+        DegradePaird(2, protocol="sanett")
+    with pytest.raises(ValueError, match="no crop for the protocol 'corrected'"):
+        DegradePaird(2, crop=32)

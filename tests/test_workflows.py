@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -73,22 +74,6 @@ def test_training_runs_from_the_bundle_from_the_root_and_from_an_unzipped_copy(w
     assert (results / "best.safetensors").is_file()
 
 
-def test_a_resumed_training_ends_where_an_unbroken_one_does(four_slices, tmp_path):
-    for name, epochs in (("unbroken", ["2"]), ("broken", ["1", "2"])):
-        for last in epochs:
-            options = ["--output_dir", tmp_path / name, *TINY, "--epochs", last, "--amp", "False"]
-            # One schedule for both: a cosine over as many steps as the run has would differ.
-            options += ["--lr_scheduler#T_max", "100"]
-            done = monai_bundle(
-                "run", "training", "--config_file", CONFIGS / "train.yaml", "--dataset_dir", four_slices, *options, folder=tmp_path
-            )
-            assert done.returncode == 0, done.stderr[-2000:]
-    unbroken, broken = (torch.load(tmp_path / name / "latest.pt", weights_only=True) for name in ("unbroken", "broken"))
-    assert broken["iteration"] == unbroken["iteration"]
-    for name, tensor in unbroken["network"].items():
-        torch.testing.assert_close(broken["network"][name], tensor, msg=name)
-
-
 def test_training_without_a_dataset_says_in_one_line_what_is_missing_and_how_to_get_it(tmp_path):
     done = monai_bundle("run", "training", "--config_file", "configs/train.yaml", "--dataset_dir", tmp_path / "none", folder=BUNDLE)
     assert done.returncode == 9
@@ -112,6 +97,19 @@ def test_the_inference_workflow_and_the_command_line_give_the_same_voxels(four_s
     assert record["model"]["sha256"] == json.loads((tmp_path / "command.json").read_text())["model"]["sha256"]
 
 
+def test_training_and_evaluation_follow_the_protocol_asked_for(four_slices, tmp_path):
+    protocol = ["--protocol", "sanet", "--protocol_crop", "96", "--method", "early_fusion", "--options", "{'width': 8, 'groups': 1}"]
+    config = ["--config_file", CONFIGS / "train.yaml", "--dataset_dir", four_slices, "--output_dir", tmp_path / "run"]
+    done = monai_bundle("run", "training", *config, *TINY, *protocol, folder=tmp_path)
+    assert done.returncode == 0, done.stderr[-2000:]
+    configs = f"['{CONFIGS / 'train.yaml'}','{CONFIGS / 'evaluate.yaml'}']"
+    weights = ["--weights", tmp_path / "run" / "best.safetensors"]
+    done = monai_bundle("run", "evaluating", "--config_file", configs, "--dataset_dir", four_slices, *weights, *protocol, folder=tmp_path)
+    assert done.returncode == 0, done.stderr[-2000:]
+    psnr = float(re.search(r"psnr: (-?[0-9.]+)", done.stdout + done.stderr)[1])
+    assert -5 < psnr < 15  # the low-resolution target is twice too bright, and so is what the network starts from
+
+
 def test_the_evaluation_overlay_scores_the_test_cases(four_slices, tmp_path):
     configs = f"['{CONFIGS / 'train.yaml'}','{CONFIGS / 'evaluate.yaml'}']"
     done = monai_bundle("run", "evaluating", "--config_file", configs, "--dataset_dir", four_slices, folder=tmp_path)
@@ -120,11 +118,12 @@ def test_the_evaluation_overlay_scores_the_test_cases(four_slices, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize(("name", "kind"), [("train", "train"), ("inference", "infer")])
-def test_the_workflows_have_every_property_that_monai_knows(name, kind, four_slices, tmp_path):
-    dataset = four_slices if kind == "train" else four_slices / "cases"
+@pytest.mark.parametrize("names", [("train",), ("train", "paper_schedule"), ("inference",)], ids=" + ".join)
+def test_the_workflows_have_every_property_that_monai_knows(names, four_slices, tmp_path):
+    kind, dataset = ("train", four_slices) if names[0] == "train" else ("infer", four_slices / "cases")
     folders = {"dataset_dir": str(dataset), "output_dir": str(tmp_path)}
-    workflow = ConfigWorkflow(CONFIGS / f"{name}.yaml", meta_file=CONFIGS / "metadata.json", workflow_type=kind, **folders)
+    files = [CONFIGS / f"{name}.yaml" for name in names]
+    workflow = ConfigWorkflow(files, meta_file=CONFIGS / "metadata.json", workflow_type=kind, **folders)
     workflow.initialize()
     assert workflow.check_properties() == []
 

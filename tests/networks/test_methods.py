@@ -5,7 +5,12 @@ import torch
 
 from hftn_sr.networks import METHODS, NETWORKS, build_network, network_name
 
-SMALL = {"hftn": {"channels": 8, "stages": 1, "blocks": 1, "embedding": 4}, "zero_filling": {}, "cubic": {}}
+SMALL = {
+    "hftn": {"channels": 8, "stages": 1, "blocks": 1, "embedding": 4},
+    "gated_fusion": {"channels": 8},
+    "zero_filling": {},
+    "cubic": {},
+}
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -30,10 +35,10 @@ def test_the_ablations_take_one_part_away_after_the_other():
 
 
 def test_misspelt_methods_and_options_are_refused_by_name():
-    with pytest.raises(ValueError, match="expected a method of zero_filling, .*got 'bsae'"):
+    with pytest.raises(ValueError, match=r"expected a method of zero_filling, .*got 'bsae'"):
         build_network("bsae", 2)
-    with pytest.raises(ValueError, match="HFTNSR for method base.*chanels"):
-        build_network("base", 2, {"chanels": 4})
+    with pytest.raises(ValueError, match=r"HFTNSR for method paper.*chanels"):
+        build_network("paper", 2, {"chanels": 4})
 
 
 def test_a_network_outside_the_registry_has_no_name():

@@ -10,12 +10,14 @@ from torch import nn
 
 from hftn_sr.kspace import Decomposition
 from hftn_sr.networks.baselines import EDSR, MCSR, MSDT, NEU, CubicInterpolation, EarlyFusion, MINet, SANet, ZeroFilling
+from hftn_sr.networks.gated_fusion import GatedFusion
 from hftn_sr.networks.hftn import HFTNSR
 
 __all__ = ["METHODS", "NETWORKS", "Method", "build_network", "network_name"]
 
 NETWORKS: dict[str, type[nn.Module]] = {
     "hftn": HFTNSR,
+    "gated_fusion": GatedFusion,
     "edsr": EDSR,
     "mcsr": MCSR,
     "neu": NEU,

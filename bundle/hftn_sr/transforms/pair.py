@@ -11,17 +11,17 @@ from typing import Any
 
 import numpy as np
 import torch
-from monai.transforms import RandomizableTransform, Transform
+from monai.transforms import MapTransform, RandomizableTransform, Transform
 
 from hftn_sr.degradation import brightness, crop_to_multiple, degrade
 from hftn_sr.errors import Fault
 from hftn_sr.kspace import Decomposition
-from hftn_sr.protocols import choose_protocol
+from hftn_sr.protocols import choose_protocol, restore
 from hftn_sr.volumes.placement import paired_by_index, read_transform
 from hftn_sr.volumes.reading import read_volume
 from hftn_sr.volumes.resampling import resample
 
-__all__ = ["DegradePaird", "LoadPaird", "RandDegradePaird"]
+__all__ = ["DegradePaird", "LoadPaird", "RandDegradePaird", "RestoreIntensityd"]
 
 Case = Mapping[Hashable, Any]
 
@@ -112,3 +112,20 @@ class RandDegradePaird(RandomizableTransform):
         """As `DegradePaird`."""
         self.randomize(None)
         return self.magnitude(data) if self._do_transform else self.signed(data)
+
+
+class RestoreIntensityd(MapTransform):
+    """Bring the target's channel, the first one, of a batch back to intensities by its `mean` and `std`, see `protocols`.
+
+    Args:
+        keys: of batches (B, C, H, W, D); the reference's channels of `image` stay as they are.
+    """
+
+    def __call__(self, data: Case) -> dict[Hashable, Any]:
+        """Only those keys change."""
+        mean, std = (torch.as_tensor(data[key]) for key in ("mean", "std"))
+        restored = {}
+        for key in self.keys:
+            target, others = torch.as_tensor(data[key]).tensor_split([1], dim=1)
+            restored[key] = torch.cat([restore(target, mean.to(target.device), std.to(target.device)), others], dim=1)
+        return {**data, **restored}

@@ -1,24 +1,23 @@
-"""Ignite handlers and metrics of the training and evaluation workflows."""
+"""What a run depends on: its random states, its checkpoints, and a loss that is a number."""
 
 from __future__ import annotations
 
 import io
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
 
+import ignite.distributed as idist
 import torch
 from ignite.engine import Engine, Events
-from ignite.metrics import Metric
 from monai.data import set_rnd
 from monai.utils import set_determinism
 from torch import nn
+from torch.nn.parallel import DistributedDataParallel
 
-from hftn_sr.metrics import scores
 from hftn_sr.volumes.files import write_bytes
 from hftn_sr.weights import save_weights
 
-__all__ = ["Checkpoint", "ReseedEveryEpoch", "StopAtNonFiniteLoss", "VolumeScore"]
+__all__ = ["Checkpoint", "ReseedEveryEpoch", "StopAtNonFiniteLoss"]
 
 
 class _Stateful(Protocol):
@@ -27,38 +26,10 @@ class _Stateful(Protocol):
     def load_state_dict(self, state: Any) -> Any: ...
 
 
-class VolumeScore(Metric):
-    """Mean over volumes of one score of protocol `corrected`, or of its gain over the zero-filled target.
-
-    Each iteration gives (pred, label, image) with a batch of volumes (B, C, H, W, D).
-
-    Args:
-        name: `psnr` (dB), `ssim` or `nmse`.
-        gain: subtract the score of the zero-filled target, the first channel of `image`.
-        output_transform: from the engine's output to that triple.
-    """
-
-    def __init__(self, name: str, gain: bool = False, output_transform: Callable[[Any], Any] = lambda output: output) -> None:
-        self.name, self.gain = name, gain
-        super().__init__(output_transform)
-
-    def reset(self) -> None:
-        """Forget all volumes."""
-        self.values: list[float] = []
-
-    def update(self, output: tuple[Any, Any, Any]) -> None:
-        """Add the volumes of one batch."""
-        for pred, label, image in zip(*output, strict=True):
-            value = scores(pred[0], label[0])[self.name]
-            self.values.append(value - scores(image[0], label[0])[self.name] if self.gain else value)
-
-    def compute(self) -> float:
-        """Mean over the volumes."""
-        return sum(self.values) / len(self.values)
-
-
 class ReseedEveryEpoch:
     """Begin each epoch with random states that follow from the seed and the epoch alone, so that a resumed run repeats an unbroken one.
+
+    Of several processes each draws its own: the seed also follows from the rank, that of rank 0 being the one of a single process.
 
     Args:
         seed: of the whole run.
@@ -74,7 +45,7 @@ class ReseedEveryEpoch:
 
     def __call__(self, engine: Engine) -> None:
         """Seed torch, NumPy, Python and the transforms."""
-        seed = (self.seed * 1_000_003 + engine.state.epoch) % 2**32
+        seed = (self.seed * 1_000_003 + idist.get_rank() * 500_009 + engine.state.epoch) % 2**32
         set_determinism(seed)
         set_rnd(self.dataset, seed)
 
@@ -100,9 +71,11 @@ class Checkpoint:
     `latest.pt` holds everything that the next epoch depends on; `best.safetensors` is ready for `hftn-sr super-resolve --model`. Both are
     replaced in one step: whenever the process dies, a complete file is there.
 
+    Of several processes all resume and the main one saves.
+
     Args:
         folder: where the two files lie; made if missing.
-        network: what is trained.
+        network: what is trained, perhaps wrapped for several processes; the files know nothing of the wrapping.
         optimizer: its state goes into `latest.pt`.
         scheduler: likewise.
         evaluator: validation engine with a key metric; larger is better.
@@ -113,15 +86,16 @@ class Checkpoint:
         self, folder: Path | str, network: nn.Module, optimizer: _Stateful, scheduler: _Stateful, evaluator: Any, record: dict[str, Any]
     ) -> None:
         self.latest, self.best = Path(folder) / "latest.pt", Path(folder) / "best.safetensors"
-        self.network, self.record = network, record
-        self.parts: dict[str, _Stateful] = {"network": network, "optimizer": optimizer, "scheduler": scheduler}
+        self.network, self.record = network.module if isinstance(network, DistributedDataParallel) else network, record
+        self.parts: dict[str, _Stateful] = {"network": self.network, "optimizer": optimizer, "scheduler": scheduler}
         self.evaluator = evaluator
         self.best_score = float("-inf")
 
     def attach(self, engine: Engine) -> None:
         """Resume when the run starts, save when an epoch ends. Attach after the handler that validates."""
         engine.add_event_handler(Events.STARTED, self.resume)
-        engine.add_event_handler(Events.EPOCH_COMPLETED, self)
+        if idist.get_rank() == 0:
+            engine.add_event_handler(Events.EPOCH_COMPLETED, self)
 
     def resume(self, engine: Engine) -> None:
         """Restore `latest.pt` where it exists."""
