@@ -1,4 +1,4 @@
-"""What a wrong reference costs: gain over zero-filling on a validation pair whose reference is moved, exchanged or missing.
+"""What a wrong reference costs: gain over zero-filling on the test pair whose reference is moved, exchanged or missing.
 
 python scripts/disturb_reference.py --dataset data --output results/disturbed_reference.md
 """
@@ -21,7 +21,7 @@ from hftn_sr.transforms import LoadPaird
 from hftn_sr.volumes.files import write_bytes
 from hftn_sr.weights import load_model
 
-CASE, OTHER = "patient03/study2", "patient01/study1"  # validation; a training patient whose grid has the same in-plane size
+CASE, OTHER = "patient04/study1", "patient01/study1"  # test; a training patient whose grid has the same in-plane size
 SLICES = slice(12, 36, 3)
 
 

@@ -9,9 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from torch import nn
-from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn import functional
-from torch.utils.flop_counter import FlopCounterMode
 
 import hftn_sr
 from hftn_sr.kspace import shift, zero_fill
@@ -19,6 +17,7 @@ from hftn_sr.networks import NETWORKS
 from hftn_sr.networks.baselines.blocks import CSAM, LAM, ResBlock, Up
 from hftn_sr.networks.baselines.msdt import DeformableAttention
 from hftn_sr.networks.baselines.sanet import SeparableAttention
+from hftn_sr.networks.cost import network_cost
 
 SMALL = {
     "edsr": {"width": 8, "blocks": 2},
@@ -57,7 +56,7 @@ def shaken(name, scale=2, **options):
 
 
 def test_every_baseline_and_hftn_have_a_name():
-    assert set(NETWORKS) == {"hftn", *SMALL, *WITHOUT_WEIGHTS}
+    assert set(NETWORKS) == {"hftn", "gated_fusion", *SMALL, *WITHOUT_WEIGHTS}
 
 
 # Size and cost, for 320 x 320 voxels: parameters in millions, multiplications in thousand millions.
@@ -65,10 +64,8 @@ def test_every_baseline_and_hftn_have_a_name():
 
 @functools.cache
 def measured(name, scale):
-    with FakeTensorMode(), FlopCounterMode(display=False) as counter, torch.no_grad():
-        network = NETWORKS[name](scale)
-        network(torch.empty(1, 3, 320, 320))
-    return sum(parameter.numel() for parameter in network.parameters()) / 1e6, counter.get_total_flops() / 2 / 1e9
+    cost = network_cost(functools.partial(NETWORKS[name], scale))
+    return cost.parameters / 1e6, cost.gmac
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,345 @@
+"""A comparison from beginning to end, or from where it was broken off."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import threading
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import filelock
+import torch
+from monai.bundle import ConfigParser
+
+import hftn_sr
+from hftn_sr.comparison.figures import curves, reconstructions
+from hftn_sr.comparison.results import Comparison, Failure, Result
+from hftn_sr.comparison.rows import Row, needs_training
+from hftn_sr.comparison.schedule import TIMED_STEPS, Schedule, schedule, timed_schedule
+from hftn_sr.comparison.scoring import score_row
+from hftn_sr.comparison.settings import check_unchanged, data_digest, read_record
+from hftn_sr.comparison.sizes import GMAC, Sizes, fitted_options, width_name
+from hftn_sr.comparison.table import case_rows, markdown, table_csv
+from hftn_sr.comparison.training import TRAIN_YAML, Stopped, seconds_per_iteration, train_row
+from hftn_sr.errors import Fault, UsageFault
+from hftn_sr.networks import METHODS, build_network
+from hftn_sr.networks.cost import Cost, method_cost
+from hftn_sr.pairs.datalist import DATALIST, Section, load_datalist
+from hftn_sr.pairs.open_ms import open_ms_pairs, write_datalist
+from hftn_sr.protocols import ProtocolName, choose_protocol
+from hftn_sr.statistics import write_cases
+from hftn_sr.volumes.files import write_bytes, write_json
+
+__all__ = ["Choices", "Progress", "compare"]
+
+
+@dataclass(frozen=True)
+class Choices:
+    """What is compared, and how.
+
+    Args:
+        data: folder with datalist.json, or a copy of the open data without one.
+        output: folder for tables, pictures and runs; a later command goes on with what it finds there.
+        methods: keys of METHODS.
+        scales: 2, 4 or both.
+        seeds: of weights and patches.
+        sizes: `matched`, every network as wide as a bound on its multiplications lets it be, or `paper`, the published widths.
+        gmac: that bound for every scale; None for `sizes.GMAC`.
+        iterations: that every network is trained for; or else
+        minutes: that the training of every network may take, from a measurement at its beginning.
+        eval_slices: scored slices of each volume, from its middle; None for all.
+        protocol: key of PROTOCOLS.
+        protocol_crop: for `sanet`, side of its central square in voxels; None for the published 320.
+        section: of the datalist that is scored.
+        baseline: method that differences refer to; None for early fusion or, without it, zero-filling.
+        jobs: rows at a time.
+        crop_size: side of the training patches in voxels.
+        learning_rate: at the start; None for that of train.yaml.
+        overwrite: begin rows anew that were made with other settings.
+    """
+
+    data: Path
+    output: Path
+    methods: Sequence[str]
+    scales: Sequence[int] = (2, 4)
+    seeds: Sequence[int] = (0,)
+    sizes: Sizes = "matched"
+    gmac: float | None = None
+    iterations: int | None = None
+    minutes: float | None = None
+    eval_slices: int | None = None
+    protocol: ProtocolName = "corrected"
+    protocol_crop: int | None = None
+    section: Section = "testing"
+    baseline: str | None = None
+    jobs: int = 1
+    crop_size: int = 64
+    learning_rate: float | None = None
+    overwrite: bool = False
+
+    @property
+    def knobs(self) -> dict[str, Any]:
+        """What all rows set in train.yaml. One thread: a second one would change sums, and thus figures, in their last digits."""
+        data = {"crop_size": self.crop_size, "protocol": self.protocol, "protocol_crop": self.protocol_crop}
+        return {**data, "threads": 1, **({"learning_rate": self.learning_rate} if self.learning_rate else {})}
+
+    @property
+    def reference_method(self) -> str:
+        """That differences refer to."""
+        return self.baseline or ("early_fusion" if "early_fusion" in self.methods else "zero_filling")
+
+
+class Progress:
+    """What a comparison tells while it goes on; this one keeps silent. Called from several threads."""
+
+    def sizes(self, method: str, scale: int) -> None:
+        """The width of this network is being fitted."""
+
+    def begin(self, rows: Sequence[Row]) -> None:
+        """These rows will be made."""
+
+    def stage(self, row: Row, stage: str, total: int) -> None:
+        """A row is being measured, trained or scored, in so many steps."""
+
+    def advance(self, row: Row, done: int) -> None:
+        """So many steps of it are done."""
+
+    def end(self, row: Row, finding: str | None) -> None:
+        """A row is finished, or failed and why."""
+
+
+def compare(choices: Choices, progress: Progress | None = None) -> Comparison:
+    """Train and score all rows, then write `table.csv`, `cases.csv`, `table.md`, `figure.png`, one figure for each scale and `curves.png`.
+
+    A row that fails does not stop the others. Whatever was finished before is read instead of made again.
+
+    Raises:
+        UsageFault: choices that cannot be meant, or rows in the output that were made with other settings.
+        Fault: data or output cannot be used, or no row could be finished.
+    """
+    progress = progress or Progress()
+    _check(choices)
+    choices.output.mkdir(parents=True, exist_ok=True)
+    try:
+        with filelock.FileLock(choices.output / ".lock", timeout=0):
+            return _compare(choices, progress)
+    except filelock.Timeout:
+        raise Fault(choices.output, "another comparison is being made in it", "wait for it, or name another --output") from None
+
+
+def _compare(choices: Choices, progress: Progress) -> Comparison:
+    dataset = _dataset(choices)
+    data = data_digest(dataset, ("training", "validation"))
+    workflow = hashlib.sha256(json.dumps(ConfigParser.load_config_file(TRAIN_YAML), sort_keys=True).encode()).hexdigest()[:16]
+    rows = _rows(choices, progress)
+    for row in rows:
+        if row.trained:
+            check_unchanged(choices.output / "runs" / row.name, _settings(choices, row, data, workflow), choices.overwrite)
+    cases: list[Any] = load_datalist(dataset, choices.section)
+    scored = {"section": choices.section, "slices": choices.eval_slices, "data": data_digest(dataset, (choices.section,))}
+    stop = threading.Event()
+
+    def finish(row: Row) -> Result | Failure:
+        torch.set_num_threads(1)
+        try:
+            result = _finish(choices, dataset, row, cases, scored, stop, progress)
+        except Stopped:
+            return Failure(row, "stopped")
+        except Exception as error:
+            finding = str(error) if isinstance(error, Fault) else f"internal fault, {type(error).__name__}: {error}"
+            progress.end(row, finding)
+            return Failure(row, finding)
+        progress.end(row, None)
+        return result
+
+    progress.begin(rows)
+    with ThreadPoolExecutor(choices.jobs) as pool:
+        futures = [pool.submit(finish, row) for row in rows]
+        try:
+            found = [future.result() for future in futures]
+        except BaseException:
+            stop.set()
+            pool.shutdown(cancel_futures=True)
+            raise
+    comparison = Comparison(
+        results=[each for each in found if isinstance(each, Result)],
+        failures=[each for each in found if isinstance(each, Failure)],
+        protocol=choose_protocol(choices.protocol, choices.protocol_crop),
+        baseline=choices.reference_method,
+        scales=list(choices.scales),
+        seeds=list(choices.seeds),
+        section=choices.section,
+        eval_slices=choices.eval_slices,
+        budget=_budget_words(choices),
+        sizes=_size_words(choices),
+    )
+    _write(choices, comparison)
+    return comparison
+
+
+def _finish(
+    choices: Choices,
+    dataset: Path,
+    row: Row,
+    cases: Sequence[Mapping[Hashable, Any]],
+    scored: Mapping[str, Any],
+    stop: threading.Event,
+    progress: Progress,
+) -> Result:
+    if stop.is_set():
+        raise Stopped
+    folder = choices.output / "runs" / row.name
+    told: Callable[[int], None] = lambda done: progress.advance(row, done)  # noqa: E731 - a name for a type checker
+    trained = None
+    if row.seed is not None:
+        plan = _plan(choices, dataset, row, folder, stop, progress)
+        progress.stage(row, "training", plan.iterations)
+        trained = train_row(folder, dataset, row, plan, choices.knobs, stop, told)
+    progress.stage(row, "scoring", len(cases))
+    wanted = {
+        **scored,
+        "protocol": choices.protocol,
+        "protocol_crop": choices.protocol_crop,
+        "version": hftn_sr.__version__,
+        "decomposition": METHODS[row.method].decomposition,
+        "options": _all_options(row),
+        "weights": trained.sha256 if trained else None,
+    }
+    weights, protocol = trained.weights if trained else None, choose_protocol(choices.protocol, choices.protocol_crop)
+    found = score_row(folder, row, weights, cases, choices.eval_slices, protocol, wanted, told)
+    return Result(row, folder, found, trained.iterations, trained.minutes) if trained else Result(row, folder, found)
+
+
+def _plan(choices: Choices, dataset: Path, row: Row, folder: Path, stop: threading.Event, progress: Progress) -> Schedule:
+    """The row's epochs; with `minutes`, from a measurement that a resumed row does not repeat."""
+    if choices.iterations is not None:
+        return schedule(choices.iterations)
+    if choices.minutes is None:
+        raise ValueError("expected iterations or minutes, got neither")
+    measured = folder / "timing.json"
+    record = read_record(measured)
+    if not record:
+        progress.stage(row, "measuring", TIMED_STEPS)
+        seconds = seconds_per_iteration(
+            folder / "timing", dataset, row, TIMED_STEPS, choices.knobs, stop, lambda done: progress.advance(row, done)
+        )
+        record = {"seconds_per_iteration": seconds}
+        write_json(measured, record)
+    return timed_schedule(choices.minutes, record["seconds_per_iteration"])
+
+
+def _rows(choices: Choices, progress: Progress) -> list[Row]:
+    """Scale by scale; interpolation once, networks once for each seed."""
+    return [
+        row
+        for scale in choices.scales
+        for method in choices.methods
+        for sized in [_sized(choices, method, scale, progress)]
+        for row in (
+            [Row(method, scale, seed, *sized) for seed in choices.seeds] if needs_training(method) else [Row(method, scale, None, *sized)]
+        )
+    ]
+
+
+def _sized(choices: Choices, method: str, scale: int, progress: Progress) -> tuple[Mapping[str, Any], int | None, Cost]:
+    """Options, width and cost, remembered in the output: fitting a width takes seconds."""
+    bound = choices.gmac or GMAC[scale]
+    key = [hftn_sr.__version__, method, scale, choices.sizes, bound if choices.sizes == "matched" else None]
+    store = choices.output / "sizes.json"
+    known = read_record(store)
+    if (name := json.dumps(key)) not in known:
+        progress.sizes(method, scale)
+        options = fitted_options(method, scale, bound) if choices.sizes == "matched" else {}
+        cost = method_cost(method, scale, options)
+        known[name] = {"options": options, "parameters": cost.parameters, "multiplications": cost.multiplications}
+        write_json(store, known)
+    found = known[name]
+    width = width_name(method)
+    every: Mapping[str, Any] = build_network(method, scale, found["options"]).options  # type: ignore[assignment]
+    return found["options"], every[width] if width else None, Cost(found["parameters"], found["multiplications"])
+
+
+def _settings(choices: Choices, row: Row, data: str, workflow: str) -> dict[str, Any]:
+    """What the weights of a row depend on."""
+    budget = {"iterations": choices.iterations} if choices.iterations is not None else {"minutes": choices.minutes}
+    return {
+        "method": row.method, "scale": row.scale, "seed": row.seed, "options": _all_options(row), **budget, **choices.knobs,
+        "decomposition": METHODS[row.method].decomposition, "data": data, "workflow": workflow, "version": hftn_sr.__version__,
+    }  # fmt: skip
+
+
+def _all_options(row: Row) -> dict[str, Any]:
+    """Defaults of the network included."""
+    options: Mapping[str, Any] = build_network(row.method, row.scale, row.options).options  # type: ignore[assignment]
+    return dict(options)
+
+
+def _dataset(choices: Choices) -> Path:
+    """A folder with a datalist: the data themselves, or one in the output that names the files of a copy of the open data."""
+    if (choices.data / DATALIST).is_file() or not choices.data.is_dir():
+        return choices.data.absolute()
+    try:
+        open_ms_pairs(choices.data)
+    except Fault:
+        return choices.data.absolute()  # reading it says what is missing
+    root, own = choices.data.absolute(), choices.output.absolute() / "data"
+    write_datalist(root, own / DATALIST)
+    content = json.loads((own / DATALIST).read_text(encoding="utf-8"))
+    for section in ("training", "validation", "testing"):
+        for case in content[section]:
+            case |= {key: str(root / case[key]) for key in ("target", "reference", "transform") if case.get(key)}
+    write_json(own / DATALIST, content)
+    return own
+
+
+def _check(choices: Choices) -> None:
+    if (choices.iterations is None) == (choices.minutes is None):
+        raise UsageFault("--iterations", "one budget is needed, iterations or minutes", "--iterations 1000")
+    if choices.iterations is not None:
+        schedule(choices.iterations)
+    if choices.minutes is not None:
+        timed_schedule(choices.minutes, 1)
+    for scale in choices.scales:
+        if scale not in (2, 4):
+            raise UsageFault("--scales", f"{scale} (need 2 or 4)", "--scales 2 4")
+    if choices.baseline is not None and choices.baseline not in choices.methods:
+        raise UsageFault("--baseline", f"{choices.baseline} is not among the methods", "name it in --methods, too")
+    if choices.eval_slices is not None and choices.eval_slices < 1:
+        raise UsageFault("--eval-slices", f"{choices.eval_slices} (need at least 1)", "--eval-slices 4")
+    if choices.jobs < 1 or (choices.gmac is not None and choices.gmac <= 0):
+        raise UsageFault("--jobs, --gmac", "need at least 1 and more than 0", "--jobs 1")
+    if choices.crop_size % 8 or choices.crop_size < 16:
+        raise UsageFault("--crop-size", f"{choices.crop_size} (need a multiple of 8, at least 16)", "--crop-size 64")
+    try:
+        choose_protocol(choices.protocol, choices.protocol_crop)
+    except ValueError as error:
+        raise UsageFault("--protocol-crop", str(error), "--protocol sanet") from None
+
+
+def _write(choices: Choices, comparison: Comparison) -> None:
+    if not comparison.results:
+        raise Fault(choices.output, f"no row could be finished ({comparison.failures[0].finding})", "see its training.log")
+    write_bytes(choices.output / "table.csv", table_csv(comparison))
+    write_cases(choices.output / "cases.csv", case_rows(comparison))
+    write_bytes(choices.output / "table.md", markdown(comparison).encode())
+    scales = [scale for scale in comparison.scales if comparison.find("zero_filling", scale, None)]
+    if scales:
+        write_bytes(choices.output / "figure.png", reconstructions(comparison, scales))
+        for scale in scales:
+            write_bytes(choices.output / f"figure_x{scale}.png", reconstructions(comparison, [scale]))
+    write_bytes(choices.output / "curves.png", curves(comparison))
+
+
+def _budget_words(choices: Choices) -> str:
+    return f"{choices.iterations} iterations" if choices.iterations is not None else f"{choices.minutes:g} minutes of training"
+
+
+def _size_words(choices: Choices) -> str:
+    if choices.sizes == "paper":
+        return "published sizes"
+    bounds = " and ".join(f"{choices.gmac or GMAC[scale]:g} GMAC at x{scale}" for scale in choices.scales)
+    return f"each network as wide as {bounds} let it be"

@@ -1,0 +1,75 @@
+"""Every method of the paper on your own data: trained under one budget on identical patches, scored on the same slices, in one table.
+
+hftn-sr data open-ms --output data
+python scripts/compare.py --data data --methods all --scales 2 4 --iterations 1000 --output comparison
+
+Killed, it goes on where it was when the same command is given again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import get_args
+
+from rich.console import Console
+
+from hftn_sr.comparison.rows import chosen_methods
+from hftn_sr.comparison.run import Choices, compare
+from hftn_sr.comparison.sizes import GMAC
+from hftn_sr.comparison.terminal import TerminalProgress, summary
+from hftn_sr.errors import INTERRUPTED, OK, SOME_FAILED, Fault
+from hftn_sr.networks import METHODS
+from hftn_sr.pairs.datalist import Section
+from hftn_sr.protocols import PROTOCOLS
+
+
+def main() -> int:
+    """Parse, compare, show."""
+    options = _parser().parse_args()
+    console = Console(stderr=True, width=None if sys.stderr.isatty() else 200)
+    try:
+        values = {**vars(options), "methods": chosen_methods(options.methods)}
+        with TerminalProgress(console) as progress:
+            comparison = compare(Choices(**values), progress)
+    except Fault as fault:
+        sys.stderr.write(f"ERROR {fault}\n")
+        return fault.exit_code
+    except KeyboardInterrupt:
+        sys.stderr.write("interrupted; the same command goes on from here\n")
+        return INTERRUPTED
+    output = Console(width=None if sys.stdout.isatty() else 200)
+    output.print(summary(comparison))
+    output.print(f"wrote {options.output}/table.md, table.csv, cases.csv, figure.png, curves.png", highlight=False, soft_wrap=True)
+    return SOME_FAILED if comparison.failures else OK
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
+    add = parser.add_argument
+    add("--data", type=Path, required=True, help="folder with datalist.json, or a copy of the open MS data")
+    add("--output", type=Path, required=True, help="folder for tables, pictures and runs")
+    add("--methods", default="all", help=f"all, or names with commas between: {', '.join(METHODS)}")
+    add("--scales", type=int, nargs="+", default=[2, 4], help="2, 4 or both")
+    add("--seeds", type=int, nargs="+", default=[0], help="of weights and patches; a row for each")
+    budget = parser.add_mutually_exclusive_group(required=True)
+    budget.add_argument("--iterations", type=int, help="of every network")
+    budget.add_argument("--minutes", type=float, help="of training of every network; measured once, then a fixed number of iterations")
+    bounds = ", ".join(f"{gmac:g} at x{scale}" for scale, gmac in GMAC.items())
+    add("--sizes", choices=("matched", "paper"), default="matched", help="equal multiplications for all, or the published sizes")
+    add("--gmac", type=float, help=f"bound of matched sizes for a slice of 320 x 320 ({bounds})")
+    add("--eval-slices", type=int, help="score so many slices from the middle of each volume (all)")
+    add("--protocol", choices=tuple(PROTOCOLS), default="corrected", help="how pairs are made and scored; one for a table")
+    add("--protocol-crop", type=int, help="for sanet, side of its central square in voxels (320)")
+    add("--section", choices=get_args(Section), default="testing", help="cases that are scored")
+    add("--baseline", choices=tuple(METHODS), help="method that differences refer to (early_fusion)")
+    add("--jobs", type=int, default=1, help="rows at a time, each on one thread")
+    add("--crop-size", type=int, default=64, help="side of the training patches in voxels")
+    add("--learning-rate", type=float, help="at the start (that of train.yaml)")
+    add("--overwrite", action="store_true", help="begin rows anew that were made with other settings")
+    return parser
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
