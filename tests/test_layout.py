@@ -9,11 +9,12 @@ PACKAGE = Path(hftn_sr.__file__).parent
 ROOMS = [
     ["errors", "kspace", "metrics"],
     ["networks", "volumes"],
-    ["weights", "degradation", "evaluation", "report"],
-    ["transforms", "pairs", "inferers"],
+    ["weights", "degradation", "evaluation", "report", "protocols", "statistics", "optimizers"],
+    ["transforms", "pairs", "inferers", "runtime", "export"],
     ["handlers", "inference"],
     ["batch"],
     ["api", "workflow"],
+    ["comparison"],
     ["cli"],
 ]
 LEVEL = {room: level for level, rooms in enumerate(ROOMS) for room in rooms}

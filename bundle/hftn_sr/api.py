@@ -18,6 +18,7 @@ from hftn_sr.evaluation import evaluate_volumes
 from hftn_sr.inference.case import Case, Outcome, Overwrite, RunOptions
 from hftn_sr.inference.pair import PairOptions
 from hftn_sr.inference.run import run_case
+from hftn_sr.runtime import Runtime, choose_runtime
 from hftn_sr.volumes.files import check_writable
 from hftn_sr.volumes.nifti import ReadOptions, read_nifti, save_nifti
 from hftn_sr.weights import load_model
@@ -35,6 +36,7 @@ def super_resolve(
     scale: Literal[2, 4] | None = None,
     model: str = "base",
     device: Literal["auto", "cpu", "cuda"] = "auto",
+    runtime: Runtime = "auto",
     overwrite: Overwrite = "never",
     through_plane: int | None = None,
     reference_transform: StrPath | None = None,
@@ -53,6 +55,7 @@ def super_resolve(
         scale: 2 or 4; None takes the one nearest to the ratio of in-plane voxel sizes.
         model: `base`, `small` or a .safetensors file.
         device: `auto` takes CUDA where there is one.
+        runtime: `eager` computes in float32, `bf16` convolves in bfloat16; `auto` is bf16 where that is faster and as good.
         overwrite: what happens where output exists, see `RunOptions`.
         through_plane: the target's through-plane array axis; None takes the one whose voxel size differs.
         reference_transform: ITK transform file that maps a target point to a reference point (LPS, mm).
@@ -72,7 +75,9 @@ def super_resolve(
     transform = Path(reference_transform) if reference_transform else None
     case = Case(Path(target).name, Path(target), Path(reference), Path(output), transform)
     pair = PairOptions(scale=scale, through_plane=through_plane, register=register, read=read or ReadOptions())
-    options = RunOptions(model, choose_device(device), overwrite, data_consistency=data_consistency, preview=preview, pair=pair)
+    where = choose_device(device)
+    how = choose_runtime(runtime, where, model)
+    options = RunOptions(model, where, overwrite, data_consistency=data_consistency, preview=preview, pair=pair, runtime=how)
     report = reporter or Reporter()
     outcome = run_case(case, options, lambda wanted: load_model(model, wanted, options.device), report.slices, report.advance)
     if outcome.status == "skipped":

@@ -15,6 +15,7 @@ from hftn_sr.errors import Fault
 from hftn_sr.inference.case import Case, RunOptions
 from hftn_sr.inference.pair import PairOptions, prepare_pair
 from hftn_sr.inference.result import save_result
+from hftn_sr.runtime import ChosenRuntime
 from hftn_sr.weights import load_model
 
 __all__ = ["PreparePaird", "SaveResultd", "one_case", "workflow_cases"]
@@ -45,12 +46,14 @@ class SaveResultd(Transform):
         weights: file of the network's weights, for the record.
         device: where the network ran, for the record.
         data_consistency: put the measured band of k-space back.
+        runtime: how the network was computed, for the record.
         options: as for `PreparePaird`.
     """
 
-    def __init__(self, weights: str, device: Any, data_consistency: bool = False, **options: Any) -> None:
+    def __init__(self, weights: str, device: Any, data_consistency: bool = False, runtime: ChosenRuntime = "eager", **options: Any) -> None:
         self.weights = weights
-        self.options = RunOptions(weights, str(device), data_consistency=data_consistency, pair=PairOptions(**options))
+        pair = PairOptions(**options)
+        self.options = RunOptions(weights, str(device), data_consistency=data_consistency, pair=pair, runtime=runtime)
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Adds the `record` of the case."""

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, NoReturn, Optional
 import typer
 
 from hftn_sr import __version__
+from hftn_sr.cli.export import export
 from hftn_sr.errors import INTERNAL, INTERRUPTED, SOME_FAILED, Fault, UsageFault
 
 if TYPE_CHECKING:
@@ -235,6 +236,9 @@ def fastmri(
         write_cases(output, listed.cases, listed.rule)
         counts = ", ".join(f"{section} {len(entries)}" for section, entries in listed.cases.items())
         typer.echo(f"{output / 'datalist.json'}: {counts} pairs")
+
+
+app.command(epilog="Example:  hftn-sr export --model base --scale 2 --format onnx --output base_x2.onnx")(export)
 
 
 def main() -> NoReturn:

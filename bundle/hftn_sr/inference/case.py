@@ -8,6 +8,7 @@ from typing import Any, Literal, get_args
 
 from hftn_sr.errors import check_choice
 from hftn_sr.inference.pair import PairOptions
+from hftn_sr.runtime import ChosenRuntime
 
 __all__ = ["Case", "Outcome", "Overwrite", "RunOptions", "side_files"]
 
@@ -58,6 +59,7 @@ class RunOptions:
         data_consistency: put the measured band of k-space back into the result.
         preview: write a picture beside the result.
         pair: how files become a pair.
+        runtime: how the network is computed, see `runtime.choose_runtime`.
     """
 
     model: str = "base"
@@ -67,6 +69,7 @@ class RunOptions:
     data_consistency: bool = False
     preview: bool = True
     pair: PairOptions = field(default_factory=PairOptions)
+    runtime: ChosenRuntime = "eager"
 
     def __post_init__(self) -> None:
         """Raises UsageFault."""

@@ -74,7 +74,7 @@ def fingerprint(case: Case, options: RunOptions, target: str, reference: str, mo
         "target": target,
         "reference": reference,
         "model": model.sha256,
-        "options": {**chosen, "data_consistency": options.data_consistency},
+        "options": {**chosen, "data_consistency": options.data_consistency, "runtime": options.runtime},
     }
 
 
@@ -89,6 +89,7 @@ def pair_record(case: Case, options: RunOptions, pair: PreparedPair, model: Mode
         "reference": {"file": case.reference.name, "sha256": pair.reference_sha256},
         "model": {"name": model.name, "file": model.path.name, "sha256": model.sha256, "training": model.record},
         "device": options.device,
+        "runtime": options.runtime,
         "threads": torch.get_num_threads(),
         **pair.record,
         "warnings": list(pair.warnings),

@@ -14,6 +14,7 @@ from hftn_sr.errors import Fault
 from hftn_sr.inference.case import SUFFIXES, Case, Outcome, RunOptions, side_files
 from hftn_sr.inference.pair import PreparedPair, apply_network, prepare_pair
 from hftn_sr.inference.result import fingerprint, own_record, pair_record, save_result
+from hftn_sr.runtime import prepare_network
 from hftn_sr.volumes.files import check_writable, remove_parts, sha256_of
 from hftn_sr.weights import Model
 
@@ -82,7 +83,7 @@ def _run(
     prepared = time.monotonic()
     if slices:
         slices(pair.image.shape[-1])
-    pred = apply_network(used.network, pair, options.device, each)
+    pred = apply_network(prepare_network(used.network, options.runtime), pair, options.device, each)
     seconds = {"read_and_place": prepared - started, "network": time.monotonic() - prepared}
     record = save_result(case, options, pair, pred, used, seconds)
     return Outcome(case.name, "done", case.output, "", pair.warnings, record, time.monotonic() - started)

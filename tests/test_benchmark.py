@@ -1,0 +1,116 @@
+"""The benchmark: its arithmetic, its table and its faults. Times themselves are not tested."""
+
+import importlib
+import json
+import time
+from pathlib import Path
+
+import pytest
+import torch
+import typer
+from typer.testing import CliRunner
+
+SCRIPTS = Path(__file__).parents[1] / "scripts"
+
+
+@pytest.fixture(scope="module")
+def benchmark():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(SCRIPTS)  # not only for the import here: a child process needs it, too
+        yield importlib.import_module("benchmark")
+
+
+@pytest.fixture
+def run(benchmark):
+    app = typer.Typer()
+    app.command()(benchmark.main)
+    return lambda *arguments: CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+@pytest.fixture
+def without_children(benchmark, monkeypatch):
+    monkeypatch.setattr(benchmark, "peak_memory", lambda job, side, device: 123.0)
+
+
+def test_every_call_has_its_turn_in_every_round(benchmark):
+    turns = []
+    calls = {name: (lambda name=name: turns.append(name)) for name in "abc"}
+    times = benchmark.take_turns(calls, 2, lambda call: call() or 1.0)
+    assert turns == list("abc" * 3)  # the first round warms up
+    assert times == {name: [1.0, 1.0] for name in "abc"}
+
+
+def test_the_ratio_is_taken_within_each_round_so_that_a_slower_machine_cancels(benchmark):
+    assert benchmark.ratio([2.0, 20.0, 3.0], [1.0, 10.0, 1.0]) == (2.0, 2.0, 3.0)
+
+
+@pytest.mark.parametrize("power", [1.0, 1.5, 2.0])
+def test_the_exponent_is_that_of_time_over_pixels(benchmark, power):
+    sides = (128, 256, 1024)
+    assert benchmark.exponent(sides, [3e-7 * (side**2) ** power for side in sides]) == pytest.approx(power)
+
+
+def test_hftn_has_a_bound_to_keep_and_the_peers_have_none(benchmark):
+    assert [benchmark.ratio_bound("paper", scale, "eager") for scale in (2, 4)] == [5.2, 3.9]
+    assert benchmark.ratio_bound("ablation_3", 2, "eager") == pytest.approx(5.2, rel=0.2)  # from multiplications
+    assert benchmark.ratio_bound("sanet", 2, "eager") is None
+    assert benchmark.ratio_bound("paper", 2, "bf16") is None
+
+
+def test_time_is_that_of_the_process_not_of_the_clock(benchmark):
+    assert benchmark._timer("cpu")(lambda: time.sleep(0.2)) < 0.1
+
+
+def test_memory_is_of_a_process_of_its_own(benchmark):
+    held = torch.ones(300 << 18)  # 300 MiB here must not count there
+    assert 0 < benchmark.peak_memory(("edsr", 4, "eager"), 32, "cpu") < 200
+    assert held.numel()
+
+
+def test_the_file_has_a_row_for_each_network_and_scale_and_the_yardstick(run, without_children, tmp_path):
+    done = run("--networks", "early_fusion,edsr:bf16", "--scales", 4, "--rounds", 1, "--side", 32, "--output", tmp_path / "bench.json")
+    assert done.exit_code == 0, done.output
+    written = json.loads((tmp_path / "bench.json").read_text())
+    rows = {(row["name"], row["runtime"]): row for row in written["rows"]}
+    assert set(rows) == {("edsr", "eager"), ("early_fusion", "eager"), ("edsr", "bf16")}
+    assert rows["edsr", "eager"]["ratio_edsr"] == 1.0
+    for row in rows.values():
+        assert {"name", "scale", "params", "gmac", "cpu_ms", "ratio_edsr", "rss_mb", "limit_share"} <= set(row)
+        assert row["scale"] == 4 and row["cpu_ms"] > 0 and row["limit_share"] > 0 and row["rss_mb"] == 123.0
+    share = rows["edsr", "eager"]["gmac"] / (rows["edsr", "eager"]["cpu_ms"] / 1e3) / written["limits_gmac_per_s"]["eager"]
+    assert rows["edsr", "eager"]["limit_share"] == pytest.approx(share)
+    assert {"avx512_bf16", "amx", "torch"} <= set(written["machine"])
+
+
+def test_growth_gives_an_exponent(run, benchmark, monkeypatch, tmp_path):
+    monkeypatch.setattr(benchmark.measured_growth, "__defaults__", ("cpu", (32, 48)))
+    done = run("--networks", "edsr", "--scales", 4, "--rounds", 1, "--growth", "--output", tmp_path / "growth.json")
+    assert done.exit_code == 0, done.output
+    (found,) = json.loads((tmp_path / "growth.json").read_text())["growth"]
+    assert set(found["seconds"]) == {"32", "48"} and isinstance(found["exponent"], float)
+
+
+def test_the_plot_is_drawn_from_a_table_with_scores(run, without_children, tmp_path):
+    (tmp_path / "table.csv").write_text("method,scale,psnr\nedsr,4,33.0\nedsr,4,35.0\n")
+    quick = ["--networks", "edsr", "--scales", 4, "--rounds", 1, "--side", 32, "--plot", tmp_path / "plot.png"]
+    done = run(*quick, "--table", tmp_path / "table.csv")
+    assert done.exit_code == 0, done.output
+    assert (tmp_path / "plot.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_without_a_table_there_is_no_plot_and_it_says_so(run, without_children, tmp_path):
+    done = run("--networks", "edsr", "--scales", 4, "--rounds", 1, "--side", 32, "--plot", tmp_path / "plot.png")
+    assert "no plot: --table is missing" in done.output
+    assert not (tmp_path / "plot.png").exists()
+
+
+def test_scores_are_means_over_cases(benchmark, tmp_path):
+    (tmp_path / "table.csv").write_text("method,scale,psnr\nbase,x2,40\nbase,x2,42\nbase,4,30\n")
+    assert benchmark.read_psnr(tmp_path / "table.csv") == {("base", 2): 41.0, ("base", 4): 30.0}
+
+
+@pytest.mark.parametrize("wrong", [["--networks", "edsr,sannet"], ["--device", "gpu"]])
+def test_what_is_not_known_is_refused_before_anything_is_measured(run, wrong):
+    done = run(*wrong)
+    assert done.exit_code == 2
+    assert "is not known" in done.output

@@ -1,0 +1,105 @@
+"""How a network is computed: what `auto` takes, and that bfloat16 costs next to nothing in quality."""
+
+import inspect
+import json
+
+import numpy as np
+import pytest
+import torch
+
+import hftn_sr
+from conftest import tiny_network
+from hftn_sr import runtime
+from hftn_sr.degradation import crop_to_multiple, in_plane_last
+from hftn_sr.errors import UsageFault
+from hftn_sr.inference.pair import PairOptions, prepare_pair
+from hftn_sr.metrics import psnr
+from hftn_sr.networks import NETWORKS
+from hftn_sr.runtime import InBfloat16, choose_runtime, prepare_network
+from hftn_sr.volumes.nifti import read_nifti
+from hftn_sr.weights import MODELS_FOLDER, load_model
+from test_workflows import PACKAGE
+
+
+@pytest.fixture
+def processor(monkeypatch):
+    """Pretend that the CPU has bfloat16 or has not."""
+    return lambda has: monkeypatch.setattr(runtime, "has_bfloat16", lambda: has)
+
+
+def test_auto_takes_bfloat16_only_for_shipped_weights_on_a_processor_that_has_it(processor):
+    processor(True)
+    assert choose_runtime("auto", "cpu", "base") == "bf16"
+    assert choose_runtime("auto", "cpu", str(MODELS_FOLDER / "base_x2.safetensors")) == "bf16"
+    assert choose_runtime("auto", "cpu", "mine.safetensors") == "eager"
+    assert choose_runtime("auto", "cpu", "runs/best.safetensors") == "eager"
+    assert choose_runtime("auto", "cuda", "base") == "eager"
+    processor(False)
+    assert choose_runtime("auto", "cpu", "base") == "eager"
+
+
+@pytest.mark.parametrize("named", ["eager", "bf16"])
+def test_a_runtime_that_is_named_is_taken_whatever_the_processor(named, processor):
+    processor(named == "eager")
+    assert choose_runtime(named, "cpu", "mine.safetensors") == named
+
+
+def test_a_misspelt_runtime_is_refused():
+    with pytest.raises(UsageFault, match="'fp16' is not known"):
+        choose_runtime("fp16", "cpu", "base")
+
+
+def test_in_bfloat16_the_zero_filled_image_is_not_rounded():
+    image = torch.rand(1, 3, 16, 16)
+    result = InBfloat16(tiny_network(2, zero=True))(image)
+    assert result.dtype == torch.float32
+    torch.testing.assert_close(result, image[:, :1], rtol=0, atol=0)
+
+
+def test_eager_is_the_network_itself():
+    network = tiny_network(2)
+    assert prepare_network(network, "eager") is network
+
+
+SMALLER = {"channels": 16, "width": 8, "stages": 1, "groups": 1, "blocks": 1}
+
+
+@pytest.mark.parametrize("name", sorted(NETWORKS))
+@torch.inference_mode()
+def test_every_network_runs_in_bfloat16(name):
+    known = set(inspect.signature(NETWORKS[name]).parameters) - ({"stages"} if name == "sanet" else set())
+    network = NETWORKS[name](2, **{option: value for option, value in SMALLER.items() if option in known}).eval()
+    image = torch.rand(1, 3, 64, 64)
+    torch.testing.assert_close(prepare_network(network, "bf16")(image), network(image), rtol=0, atol=0.02)
+
+
+@pytest.mark.parametrize("scale", [2, 4])
+@torch.inference_mode()
+def test_the_shipped_weights_lose_less_than_a_hundredth_of_a_decibel_in_bfloat16(scale, tmp_path):
+    sample = PACKAGE / "sample"
+    truth = read_nifti(sample / "synthetic_target.nii.gz")
+    hftn_sr.degrade(sample / "synthetic_target.nii.gz", tmp_path / "low.nii.gz", scale=scale)
+    pair = prepare_pair(tmp_path / "low.nii.gz", sample / "synthetic_reference.nii.gz", PairOptions(scale=scale))
+    middle = slice(pair.image.shape[-1] // 2 - 1, pair.image.shape[-1] // 2 + 1)
+    axes = pair.grid.slice_axes(pair.through_plane)
+    label = in_plane_last(torch.from_numpy(crop_to_multiple(truth, scale, pair.through_plane).data), axes)[middle] / pair.unit
+    image = pair.image[..., middle].movedim(-1, 0).contiguous()
+    network = load_model("base", scale).network
+    eager, rounded = (prepare_network(network, chosen)(image)[:, 0] for chosen in ("eager", "bf16"))
+    assert not torch.equal(eager, rounded)
+    assert float(psnr(rounded, label)) == pytest.approx(float(psnr(eager, label)), abs=0.01)
+
+
+def test_the_record_says_how_the_network_was_computed_and_another_runtime_makes_a_result_stale(weights, put_case, tmp_path, command):
+    target, reference = put_case(tmp_path)
+    output = tmp_path / "out.nii.gz"
+    arguments = ["super-resolve", "--target", target, "--reference", reference, "--output", output, "--model", weights[2], "--scale", 2]
+    arguments += ["--no-preview", "--overwrite", "stale"]
+    assert command(*arguments, "--runtime", "bf16").exit_code == 0
+    assert json.loads((tmp_path / "out.json").read_text())["runtime"] == "bf16"
+    in_bfloat16 = read_nifti(output).data
+    assert command(*arguments, "--runtime", "bf16").exit_code == 3
+    assert command(*arguments, "--runtime", "auto").exit_code == 0  # the user's own weights: float32
+    assert json.loads((tmp_path / "out.json").read_text())["runtime"] == "eager"
+    in_float32 = read_nifti(output).data
+    assert 0 < np.abs(in_bfloat16 - in_float32).max() < 0.01 * in_float32.max()
