@@ -40,7 +40,7 @@ def main(
         outcome = hftn_sr.super_resolve(low_path, reference_path, result_path, **options)  # type: ignore[arg-type]
     truth, low, result, reference = (read_nifti(path) for path in (truth_path, low_path, result_path, reference_path))
     through_plane = truth.grid.through_plane()
-    rows = {"zero-filling": zero_filled(low, scale, through_plane), f"HFTN-SR ({outcome.record['model']['name']})": result}
+    rows = {"zero-filling": zero_filled(low, scale, through_plane), f"super-resolved ({outcome.record['model']['name']})": result}
     scores = {name: evaluate_volumes(volume, truth) for name, volume in rows.items()}
     table = Table(title=f"Built-in SYNTHETIC pair, x{scale}, protocol corrected", title_justify="left")
     for heading in ("", "PSNR, dB", "SSIM", "NMSE"):

@@ -97,6 +97,8 @@ def _means(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     means = []
     for scale in sorted({row["scale"] for row in rows}):
         some = [row for row in rows if row["scale"] == scale]
+        if len(some) < 2:
+            continue
         averaged = {key: {score: float(np.mean([row[key][score] for row in some])) for score in SHOWN} for key in ("zero_filled", "result")}
         means.append({"case": f"mean of {len(some)}", "scale": scale, "gain": float(np.mean([row["gain"] for row in some])), **averaged})
     return means

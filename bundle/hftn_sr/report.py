@@ -64,10 +64,10 @@ def comparison(truth: Volume, zero_filled: Volume, result: Volume, reference: Vo
     strong = float(np.percentile(np.abs(low - true), 99))
     panels = [
         Panel("target, zero-filled", low, limits),
-        Panel("HFTN-SR", ours, limits),
+        Panel("super-resolved", ours, limits),
         Panel("truth", true, limits),
         Panel("error of zero-filling", low - true, (-strong, strong), signed=True),
-        Panel("error of HFTN-SR", ours - true, (-strong, strong), signed=True),
+        Panel("error of super-resolution", ours - true, (-strong, strong), signed=True),
         Panel("reference", other, limits_other),
     ]
     return picture(panels, f"{heading}, slice {index}; both error maps on one scale", columns=3)

@@ -3,6 +3,7 @@
 import csv
 import dataclasses
 import json
+import os
 import random
 import shutil
 import subprocess
@@ -53,7 +54,9 @@ def table(output, without=("minutes",)):
 def finished(synthetic, tmp_path_factory):
     """Folder of a comparison that nothing interrupted."""
     output = tmp_path_factory.mktemp("comparison")
-    compare(small(synthetic, output))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(output.parent)  # paths as a user types them: relative
+        compare(small(Path(os.path.relpath(synthetic)), Path(output.name)))
     return output
 
 

@@ -121,7 +121,7 @@ DOCUMENTED = re.findall(
 
 
 def test_the_document_has_a_row_for_each_network_with_weights():
-    assert [row[0] for row in DOCUMENTED] == [*SMALL, "hftn"]
+    assert [row[0] for row in DOCUMENTED] == [*SMALL, "hftn", "gated_fusion"]
 
 
 @pytest.mark.parametrize("row", DOCUMENTED, ids=lambda row: row[0])

@@ -26,7 +26,8 @@ TITLES = {
     "ablation_2": "ablation 2",
     "ablation_3": "ablation 3",
     "paper": "HFTN-SR (paper)",
-    "base": "HFTN-SR (base)",
+    "hftn": "HFTN-SR (features kept)",
+    "base": "gated fusion (base)",
 }
 NOTHING = Cost(0, 0)
 OUR_READING = ("mcsr", "neu", "msdt")  # at most an abstract of these was found, see docs/baselines.md

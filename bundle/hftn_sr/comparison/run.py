@@ -7,7 +7,7 @@ import json
 import threading
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -122,6 +122,7 @@ def compare(choices: Choices, progress: Progress | None = None) -> Comparison:
         Fault: data or output cannot be used, or no row could be finished.
     """
     progress = progress or Progress()
+    choices = replace(choices, data=choices.data.absolute(), output=choices.output.absolute())  # trainings run in folders of their own
     _check(choices)
     choices.output.mkdir(parents=True, exist_ok=True)
     try:

@@ -121,7 +121,7 @@ def _preview(pair: PreparedPair, volume: Volume, model: Model) -> bytes:
     panels = [
         Panel("target, zero-filled", views[0], (0, bright)),
         Panel("reference on its grid", views[1], (0, max(bright_reference, 1e-6))),
-        Panel(f"HFTN-SR ({model.name})", views[2], (0, bright)),
+        Panel(f"super-resolved ({model.name})", views[2], (0, bright)),
         Panel("what the network added", added, (-strong, strong), signed=True),
     ]
     return picture(panels, f"slice {index} of {volume.data.shape[pair.through_plane]}, scale {pair.scale}")

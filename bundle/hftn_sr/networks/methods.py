@@ -60,7 +60,8 @@ METHODS: dict[str, Method] = {
     "ablation_2": Method("hftn", {"transfer": "none", "scrfm": False}),
     "ablation_3": Method("hftn", {"scrfm": False}),
     "paper": Method("hftn"),
-    "base": Method("hftn", {"channels": 48, "blocks": 1, "transfer": "gather_and_keep"}),
+    "hftn": Method("hftn", {"channels": 48, "blocks": 1, "transfer": "gather_and_keep"}),  # lighter, reference's features also in place
+    "base": Method("gated_fusion"),
 }
 
 
