@@ -13,9 +13,9 @@ from typer.testing import CliRunner
 
 from hftn_sr.cli.commands import app
 from hftn_sr.degradation import degrade
-from hftn_sr.networks import HFTNSR
 from hftn_sr.weights import save_weights
 from phantoms import phantom, write_volume
+from tiny import tiny_network
 
 torch.set_num_threads(1)
 
@@ -32,16 +32,6 @@ def mirror():
     if not named or not Path(named).is_dir():
         pytest.skip("HFTN_SR_DATA_MIRROR names no folder with a copy of the open data")
     return Path(named) / "open_ms_data" if (Path(named) / "open_ms_data").is_dir() else Path(named)
-
-
-def tiny_network(scale, zero=False):
-    """Untrained; with a random last convolution, so that it is not zero-filling, unless asked."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(scale)
-        network = HFTNSR(scale, channels=16, stages=1, blocks=1, embedding=8)
-        if not zero:
-            torch.nn.init.normal_(network.output.weight, std=0.02)
-    return network.eval()
 
 
 @pytest.fixture(scope="session")

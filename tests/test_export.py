@@ -13,13 +13,13 @@ import pytest
 import torch
 from monai.data import load_net_with_metadata
 
-from conftest import tiny_network
 from hftn_sr.degradation import stack_channels
 from hftn_sr.export import LARGEST_PATCHES, export_model, exported_bytes, largest_voxels
 from hftn_sr.networks import NETWORKS
 from hftn_sr.weights import load_model
 from phantoms import phantom
 from test_workflows import CONFIGS, monai_bundle
+from tiny import tiny_network
 
 SIZES = [(96, 80), (61, 75), (128, 144)]  # none is the one that was traced; one that the scale does not divide
 FORMATS = {"torchscript": "ts", "onnx": "onnx"}

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from conftest import tiny_network
 from hftn_sr.optimizers import Muon, orthogonalized
+from tiny import tiny_network
 
 
 def noise(*shape, seed=0):

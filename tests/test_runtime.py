@@ -8,7 +8,6 @@ import pytest
 import torch
 
 import hftn_sr
-from conftest import tiny_network
 from hftn_sr import runtime
 from hftn_sr.degradation import crop_to_multiple, in_plane_last
 from hftn_sr.errors import UsageFault
@@ -19,6 +18,7 @@ from hftn_sr.runtime import InBfloat16, choose_runtime, prepare_network
 from hftn_sr.volumes.nifti import read_nifti
 from hftn_sr.weights import MODELS_FOLDER, load_model
 from test_workflows import PACKAGE
+from tiny import tiny_network
 
 
 @pytest.fixture

@@ -11,11 +11,11 @@ import pytest
 import safetensors.torch
 import torch
 
-from conftest import tiny_network
 from hftn_sr import weights as weights_module
 from hftn_sr.errors import Fault, UsageFault
 from hftn_sr.networks import NETWORKS
 from hftn_sr.weights import check_model, load_model, load_weights, save_weights, shipped_models
+from tiny import tiny_network
 
 
 @pytest.fixture
