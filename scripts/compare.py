@@ -41,7 +41,9 @@ def main() -> int:
         return INTERRUPTED
     output = Console(width=None if sys.stdout.isatty() else 200)
     output.print(summary(comparison))
-    output.print(f"wrote {options.output}/table.md, table.csv, cases.csv, figure.png, curves.png", highlight=False, soft_wrap=True)
+    output.print(
+        f"wrote {options.output}/table.md, table.csv, cases.csv, figure.png, curves.png", markup=False, highlight=False, soft_wrap=True
+    )
     return SOME_FAILED if comparison.failures else OK
 
 

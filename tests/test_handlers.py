@@ -14,7 +14,9 @@ from rich.console import Console
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch.nn.parallel import DistributedDataParallel
 
+from hftn_sr.errors import Fault
 from hftn_sr.handlers import Checkpoint, Curves, Progress, ReseedEveryEpoch, StopAtNonFiniteLoss, VolumeScore, preview
+from hftn_sr.handlers.state import read_checkpoint
 from hftn_sr.metrics import psnr
 from hftn_sr.networks import HFTNSR
 from hftn_sr.weights import load_model
@@ -200,3 +202,13 @@ def test_the_preview_s_scales_do_not_depend_on_the_prediction():
 def test_a_preview_of_an_empty_case_is_still_a_picture():
     empty = torch.zeros(1, 16, 16, 1)
     assert preview(empty.expand(3, -1, -1, -1), empty, empty, "case").startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04 torn", "other"])
+def test_a_damaged_checkpoint_is_named_with_its_cure(tmp_path, content):
+    if content == "other":
+        torch.save({"weights": 1}, tmp_path / "latest.pt")
+    else:
+        (tmp_path / "latest.pt").write_bytes(content)
+    with pytest.raises(Fault, match=r"latest\.pt: .*checkpoint .*remove it"):
+        read_checkpoint(tmp_path / "latest.pt")

@@ -3,6 +3,7 @@
 import csv
 import dataclasses
 import json
+import math
 import os
 import random
 import shutil
@@ -21,6 +22,7 @@ from hftn_sr.comparison import run
 from hftn_sr.comparison.recording import TRAINING, VALIDATION, read_table
 from hftn_sr.comparison.rows import Row, chosen_methods
 from hftn_sr.comparison.run import Choices, compare
+from hftn_sr.comparison.settings import data_digest
 from hftn_sr.errors import Fault, UsageFault
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "compare.py"
@@ -53,7 +55,7 @@ def table(output, without=("minutes",)):
 @pytest.fixture(scope="session")
 def finished(synthetic, tmp_path_factory):
     """Folder of a comparison that nothing interrupted."""
-    output = tmp_path_factory.mktemp("comparison")
+    output = tmp_path_factory.mktemp("comparison @#1 $x [ü]")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(output.parent)  # paths as a user types them: relative
         compare(small(Path(os.path.relpath(synthetic)), Path(output.name)))
@@ -151,6 +153,27 @@ def test_changed_data_are_refused(finished, synthetic, tmp_path):
         compare(small(tmp_path / "data", finished))
 
 
+def test_a_folder_that_holds_something_else_is_left_alone(synthetic, tmp_path):
+    stranger = tmp_path / "runs" / "edsr_x2_s0" / "thesis.txt"
+    stranger.parent.mkdir(parents=True)
+    stranger.write_text("years")
+    with pytest.raises(UsageFault, match=r"holds files but no settings\.json"):
+        compare(small(synthetic, tmp_path))
+    assert stranger.read_text() == "years"
+
+
+def test_scores_of_cases_that_were_trained_on_say_so(finished):
+    assert "WARNING: trained on 1 of the scored cases (synthetic)" in (finished / "table.md").read_text(encoding="utf-8")
+
+
+def test_slices_paired_by_index_are_other_data(synthetic, tmp_path):
+    shutil.copytree(synthetic, tmp_path / "data")
+    datalist = tmp_path / "data" / "datalist.json"
+    before = data_digest(tmp_path / "data", ["training"])
+    datalist.write_text(datalist.read_text().replace('"case": "synthetic"', '"grid": "index", "case": "synthetic"'))
+    assert data_digest(tmp_path / "data", ["training"]) != before
+
+
 def test_scoring_other_slices_needs_no_new_training(finished, synthetic, tmp_path):
     shutil.copytree(finished, tmp_path / "copy")
     for name in ("edsr", "early_fusion"):
@@ -201,6 +224,9 @@ def test_pairs_of_fastmri_files_are_compared_under_both_protocols_apart(knees, t
         ({"scales": (3,)}, "--scales: 3"),
         ({"baseline": "neu"}, "neu is not among the methods"),
         ({"eval_slices": 0}, "--eval-slices"),
+        ({"gmac": math.nan}, "--gmac: nan"),
+        ({"learning_rate": 0.0}, r"--learning-rate: 0\.0"),
+        ({"iterations": None, "minutes": 1e300}, r"--minutes: 1e\+300"),
         ({"protocol_crop": 64}, "expected no crop for the protocol 'corrected'"),
         ({"iterations": 100_003}, "cannot be cut into epochs"),
     ],

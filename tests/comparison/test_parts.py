@@ -45,7 +45,7 @@ def comparison(tmp_path):
     ]
     failures = [Failure(Row("ablation_2", 4, 0), "killed")]
     return Comparison(
-        results, failures, PROTOCOLS["corrected"], "early_fusion", [2, 4], [0], "testing", 3, "10 iterations", "published sizes"
+        results, failures, PROTOCOLS["corrected"], "early_fusion", [2, 4], [0], "testing", 3, [], "10 iterations", "published sizes"
     )
 
 
@@ -155,6 +155,7 @@ def test_a_picture_of_equal_images_is_drawn_too(comparison, tmp_path):
         [0],
         "testing",
         None,
+        [],
         "",
         "",
     )

@@ -59,6 +59,7 @@ class Comparison:
         seeds: in order.
         section: of the datalist that was scored.
         eval_slices: of each volume, from its middle; None for all.
+        seen: scored cases whose target was trained on.
         budget: in words.
         sizes: in words.
     """
@@ -71,6 +72,7 @@ class Comparison:
     seeds: Sequence[int]
     section: str
     eval_slices: int | None
+    seen: Sequence[str]
     budget: str
     sizes: str
 
@@ -87,10 +89,16 @@ class Comparison:
     def captions(self) -> list[str]:
         """What must stand over every table of these figures: protocol first, then what intervals and differences are."""
         some = next(iter(self.results)).means()["psnr"]
-        slices = "all slices" if self.eval_slices is None else f"the {self.eval_slices} middle slices of each volume"
+        slices = (
+            "all slices"
+            if self.eval_slices is None
+            else f"the {self.eval_slices} middle slices of each volume, which are the volume for peaks and means"
+        )
         cases = len(next(iter(self.results)).scored.cases)
+        warning = [f"WARNING: trained on {len(self.seen)} of the scored cases ({', '.join(self.seen[:3])})"] if self.seen else []
         return [
             self.protocol.description,
+            *warning,
             f"{cases} {self.section} cases, {slices}; intervals: 95 %, bootstrap over {some.count} {some.over}",
             f"difference: PSNR less that of {title(self.baseline)}, paired, with its interval",
             f"{self.sizes}; {self.budget}, weights of the last iteration",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import threading
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -85,7 +86,7 @@ class Choices:
     def knobs(self) -> dict[str, Any]:
         """What all rows set in train.yaml. One thread: a second one would change sums, and thus figures, in their last digits."""
         data = {"crop_size": self.crop_size, "protocol": self.protocol, "protocol_crop": self.protocol_crop}
-        return {**data, "threads": 1, **({"learning_rate": self.learning_rate} if self.learning_rate else {})}
+        return {**data, "threads": 1, **({} if self.learning_rate is None else {"learning_rate": self.learning_rate})}
 
     @property
     def reference_method(self) -> str:
@@ -122,7 +123,13 @@ def compare(choices: Choices, progress: Progress | None = None) -> Comparison:
         Fault: data or output cannot be used, or no row could be finished.
     """
     progress = progress or Progress()
-    choices = replace(choices, data=choices.data.absolute(), output=choices.output.absolute())  # trainings run in folders of their own
+    choices = replace(
+        choices,
+        data=choices.data.absolute(),  # trainings run in folders of their own
+        output=choices.output.absolute(),
+        scales=list(dict.fromkeys(choices.scales)),
+        seeds=list(dict.fromkeys(choices.seeds)),
+    )
     _check(choices)
     choices.output.mkdir(parents=True, exist_ok=True)
     try:
@@ -135,12 +142,13 @@ def compare(choices: Choices, progress: Progress | None = None) -> Comparison:
 def _compare(choices: Choices, progress: Progress) -> Comparison:
     dataset = _dataset(choices)
     data = data_digest(dataset, ("training", "validation"))
+    cases: list[Any] = load_datalist(dataset, choices.section)
+    trained_on = {case["target"] for case in load_datalist(dataset, "training")}
     workflow = hashlib.sha256(json.dumps(ConfigParser.load_config_file(TRAIN_YAML), sort_keys=True).encode()).hexdigest()[:16]
     rows = _rows(choices, progress)
     for row in rows:
         if row.trained:
             check_unchanged(choices.output / "runs" / row.name, _settings(choices, row, data, workflow), choices.overwrite)
-    cases: list[Any] = load_datalist(dataset, choices.section)
     scored = {"section": choices.section, "slices": choices.eval_slices, "data": data_digest(dataset, (choices.section,))}
     stop = threading.Event()
 
@@ -175,6 +183,7 @@ def _compare(choices: Choices, progress: Progress) -> Comparison:
         seeds=list(choices.seeds),
         section=choices.section,
         eval_slices=choices.eval_slices,
+        seen=[case["case"] for case in cases if case["target"] in trained_on],
         budget=_budget_words(choices),
         sizes=_size_words(choices),
     )
@@ -311,8 +320,12 @@ def _check(choices: Choices) -> None:
         raise UsageFault("--baseline", f"{choices.baseline} is not among the methods", "name it in --methods, too")
     if choices.eval_slices is not None and choices.eval_slices < 1:
         raise UsageFault("--eval-slices", f"{choices.eval_slices} (need at least 1)", "--eval-slices 4")
-    if choices.jobs < 1 or (choices.gmac is not None and choices.gmac <= 0):
-        raise UsageFault("--jobs, --gmac", "need at least 1 and more than 0", "--jobs 1")
+    if choices.learning_rate is not None and not 0 < choices.learning_rate < math.inf:
+        raise UsageFault("--learning-rate", f"{choices.learning_rate} (need a finite number above 0)", "--learning-rate 0.01")
+    if choices.jobs < 1:
+        raise UsageFault("--jobs", f"{choices.jobs} (need at least 1)", "--jobs 1")
+    if choices.gmac is not None and not 0 < choices.gmac < math.inf:
+        raise UsageFault("--gmac", f"{choices.gmac} (need a finite number above 0)", f"--gmac {GMAC[4]}")
     if choices.crop_size % 8 or choices.crop_size < 16:
         raise UsageFault("--crop-size", f"{choices.crop_size} (need a multiple of 8, at least 16)", "--crop-size 64")
     try:

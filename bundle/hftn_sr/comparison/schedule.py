@@ -12,6 +12,7 @@ __all__ = ["TIMED_STEPS", "Schedule", "schedule", "timed_schedule"]
 STEPS = 250  # iterations of an epoch, about
 FEWEST, MOST = 25, 1000  # iterations of an epoch of a long training: checkpoints neither all the time nor hardly ever
 LONG = 1000  # iterations
+LONGEST = 100_000  # minutes, ten weeks
 TIMED_STEPS = 25  # iterations of an epoch where minutes were asked for: the same for all networks, so that they see the same patches
 
 
@@ -61,8 +62,8 @@ def timed_schedule(minutes: float, seconds: float) -> Schedule:
     Raises:
         UsageFault: no time.
     """
-    if not minutes > 0:
-        raise UsageFault("--minutes", f"{minutes} (need more than 0)", "--minutes 10")
+    if not 0 < minutes <= LONGEST:
+        raise UsageFault("--minutes", f"{minutes} (need more than 0 and at most {LONGEST})", "--minutes 10")
     epochs = max(int(60 * minutes / seconds) // TIMED_STEPS, 1)
     return _with_validations(epochs if epochs < 8 else epochs // 8 * 8, TIMED_STEPS)
 

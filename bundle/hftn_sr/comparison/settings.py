@@ -33,7 +33,7 @@ def data_digest(folder: Path, sections: Iterable[Section]) -> str:
             files = {
                 key: seen.setdefault(case[key], _ends(Path(case[key]))) for key in ("target", "reference", "transform") if case.get(key)
             }
-            found.update(json.dumps([section, case["case"], case["weight"], files], sort_keys=True).encode())
+            found.update(json.dumps([section, case["case"], case["weight"], case["grid"], files], sort_keys=True).encode())
     return found.hexdigest()[:16]
 
 
@@ -46,11 +46,13 @@ def check_unchanged(folder: Path, wanted: Mapping[str, Any], overwrite: bool) ->
         overwrite: remove a run with other settings instead of refusing.
 
     Raises:
-        UsageFault: the folder holds a run with other settings; the message names what differs.
+        UsageFault: the folder holds a run with other settings; the message names what differs. Or it holds something else.
     """
     found = read_record(folder / SETTINGS)
     if found == wanted:
         return
+    if not found and not overwrite and folder.exists() and any(not path.name.startswith(".") for path in folder.iterdir()):
+        raise UsageFault(folder, f"holds files but no {SETTINGS}", "move them away, name another --output, or --overwrite to remove them")
     if found and not overwrite:
         finding = f"made with other settings ({'; '.join(differences(found, wanted))})"
         raise UsageFault(folder, finding, "repeat those settings, name another --output, or --overwrite to begin this row anew")
@@ -82,7 +84,7 @@ def read_record(path: Path) -> dict[str, Any]:
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise Fault(path, f"damaged ({error})", "remove its folder and run again") from None
+        raise Fault(path, f"damaged ({error})", "remove that file and run again") from None
     return dict(record)
 
 

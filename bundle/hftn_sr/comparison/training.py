@@ -15,13 +15,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from hftn_sr.comparison.recording import TRAINING, read_table
 from hftn_sr.comparison.rows import Row
 from hftn_sr.comparison.schedule import Schedule
 from hftn_sr.comparison.settings import read_record
 from hftn_sr.errors import Fault
+from hftn_sr.handlers.state import read_checkpoint
 from hftn_sr.networks import build_network
 from hftn_sr.volumes.files import sha256_of, write_json
 from hftn_sr.weights import save_weights
@@ -36,6 +35,7 @@ VALIDATION_SLICES = 2  # of each validation volume, for the curves alone
 PAUSE = 0.3  # seconds between two looks at a child
 SETTLED = 3  # iterations after which a training runs at its pace
 HERE = "hftn_sr.comparison.recording"
+OUTPUT_VARIABLE, DATASET_VARIABLE = "HFTN_SR_COMPARISON_OUTPUT", "HFTN_SR_COMPARISON_DATASET"
 STARTED = "input summary of monai.bundle"  # in the first line that the workflow logs
 EXCEPTION = re.compile(r"[\w.]+(Error|Exception|Fault)\b")
 
@@ -65,22 +65,22 @@ class Trained:
     patches: str
 
 
-def workflow_overlay(folder: Path, dataset: Path, row: Row, plan: Schedule, knobs: Mapping[str, Any]) -> dict[str, Any]:
+def workflow_overlay(row: Row, plan: Schedule, knobs: Mapping[str, Any]) -> dict[str, Any]:
     """What a row sets in `train.yaml`, as a configuration to be laid over it.
 
+    The folders come by environment variables: in a path that stands in a configuration, MONAI would take `@` and `#` for its own.
+
     Args:
-        folder: of the run.
-        dataset: folder with datalist.json.
         row: method, scale, seed and options.
         plan: epochs.
         knobs: what all rows of the comparison have in common, by name in `train.yaml`.
     """
     return {
-        "+imports": [f"$import {HERE}"],
+        "+imports": ["$import os", f"$import {HERE}"],
         "parent": 0,
         "initialize": [f"${HERE}.end_with(@parent)"],
-        "output_dir": str(folder),
-        "dataset_dir": str(dataset),
+        "output_dir": f"$os.environ['{OUTPUT_VARIABLE}']",
+        "dataset_dir": f"$os.environ['{DATASET_VARIABLE}']",
         "method": row.method,
         "options": dict(row.options),
         "scale": row.scale,
@@ -105,8 +105,8 @@ def train_row(
 
     Args:
         folder: of the run; holds settings that were found equal to these.
-        dataset: see `workflow_overlay`.
-        row: likewise.
+        dataset: folder with datalist.json.
+        row: see `workflow_overlay`.
         plan: likewise.
         knobs: likewise.
         stop: ends the training when set.
@@ -119,12 +119,12 @@ def train_row(
     if trained := _finished(folder):
         return trained
     if _iteration(folder) < plan.iterations:
-        _run(folder, workflow_overlay(folder, dataset, row, plan, knobs), stop, told)
+        _run(folder, dataset, workflow_overlay(row, plan, knobs), stop, told)
     if (found := _iteration(folder)) != plan.iterations:
         raise Fault(folder, f"training ended after {found} of {plan.iterations} iterations", f"look into {folder / LOG}")
     rows = read_table(folder / TRAINING)
     network = build_network(row.method, row.scale, row.options)
-    network.load_state_dict(torch.load(folder / CHECKPOINT, map_location="cpu", weights_only=True)["network"])
+    network.load_state_dict(read_checkpoint(folder / CHECKPOINT)["network"])
     record = {"workflow": "train.yaml", "method": row.method, "seed": row.seed, "steps": plan.iterations, **knobs}
     save_weights(folder / WEIGHTS, network, record)
     minutes = sum(float(each["seconds"]) for each in rows) / 60
@@ -143,7 +143,7 @@ def seconds_per_iteration(
         Fault: see `train_row`.
         Stopped: likewise.
     """
-    _run(folder, workflow_overlay(folder, dataset, row, Schedule(1, steps, 2), knobs), stop, told)
+    _run(folder, dataset, workflow_overlay(row, Schedule(1, steps, 2), knobs), stop, told)
     return statistics.median([float(each["seconds"]) for each in read_table(folder / TRAINING)][SETTLED:])
 
 
@@ -158,14 +158,20 @@ def _finished(folder: Path) -> Trained | None:
 def _iteration(folder: Path) -> int:
     """That the checkpoint holds."""
     path = folder / CHECKPOINT
-    return int(torch.load(path, map_location="cpu", weights_only=True)["iteration"]) if path.is_file() else 0
+    return int(read_checkpoint(path)["iteration"]) if path.is_file() else 0
 
 
-def _run(folder: Path, overlay: Mapping[str, Any], stop: threading.Event, told: Told) -> None:
+def _run(folder: Path, dataset: Path, overlay: Mapping[str, Any], stop: threading.Event, told: Told) -> None:
     write_json(folder / OVERLAY, dict(overlay))
     configs = json.dumps([str(TRAIN_YAML), str(folder / OVERLAY)])
     command = [sys.executable, "-m", "monai.bundle", "run", "training", "--config_file", configs, "--parent", str(os.getpid())]
-    environment = {**os.environ, "OMP_NUM_THREADS": str(overlay["threads"]), "PYTHONUNBUFFERED": "1"}
+    environment = {
+        **os.environ,
+        "OMP_NUM_THREADS": str(overlay["threads"]),
+        "PYTHONUNBUFFERED": "1",
+        OUTPUT_VARIABLE: str(folder),
+        DATASET_VARIABLE: str(dataset),
+    }
     with (folder / LOG).open("ab") as log:
         child = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, cwd=folder, env=environment)
         try:

@@ -14,10 +14,11 @@ from monai.utils import set_determinism
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
+from hftn_sr.errors import Fault
 from hftn_sr.volumes.files import write_bytes
 from hftn_sr.weights import save_weights
 
-__all__ = ["Checkpoint", "ReseedEveryEpoch", "StopAtNonFiniteLoss"]
+__all__ = ["Checkpoint", "ReseedEveryEpoch", "StopAtNonFiniteLoss", "read_checkpoint"]
 
 
 class _Stateful(Protocol):
@@ -101,7 +102,7 @@ class Checkpoint:
         """Restore `latest.pt` where it exists."""
         if not self.latest.is_file():
             return
-        state = torch.load(self.latest, map_location="cpu", weights_only=True)
+        state = read_checkpoint(self.latest)
         for name, part in self.parts.items():
             part.load_state_dict(state[name])
         engine.state.epoch, engine.state.iteration = state["epoch"], state["iteration"]
@@ -123,3 +124,19 @@ class Checkpoint:
 
     def _validated_now(self, engine: Engine) -> bool:
         return bool(self.evaluator.state.epoch == engine.state.epoch)
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """What `Checkpoint` stored in a `latest.pt`.
+
+    Raises:
+        Fault: the file is damaged.
+    """
+    try:
+        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)  # never runs code from the file
+        missing = {"network", "epoch", "iteration"} - state.keys()
+    except Exception as error:
+        raise Fault(path, f"damaged checkpoint ({type(error).__name__})", "remove it to begin this training anew") from error
+    if missing:
+        raise Fault(path, f"no checkpoint of a training (lacks {', '.join(sorted(missing))})", "remove it to begin this training anew")
+    return state

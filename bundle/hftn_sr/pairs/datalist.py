@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -31,7 +32,7 @@ def load_datalist(folder: Path | str, section: Section) -> list[dict[str, Any]]:
     other, whatever the headers say). Paths are relative to `folder`; NIfTI or fastMRI .h5 files.
 
     Raises:
-        Fault: no such file, not a datalist, an empty section, a case with a missing file, or with a grid that is not known.
+        Fault: no such file, not a datalist, an empty section, two cases of one name, or a case with a missing file or an unknown grid.
     """
     folder = Path(folder).absolute()
     path = folder / DATALIST
@@ -44,7 +45,11 @@ def load_datalist(folder: Path | str, section: Section) -> list[dict[str, Any]]:
         raise Fault(path, f"not a datalist ({error!r})", 'write {"training": [...], "validation": [...], "testing": [...]}') from None
     if not cases:
         raise Fault(path, f"no {section} case in it", f'list at least one under "{section}"')
-    return [_resolved(path, folder, case) for case in cases]
+    resolved = [_resolved(path, folder, case) for case in cases]
+    names = Counter(case["case"] for case in resolved)
+    if twice := [str(name) for name, count in names.items() if count > 1]:
+        raise Fault(path, f"several {section} cases of one name ({', '.join(twice[:3])})", "give each case a name of its own")
+    return resolved
 
 
 def check_new(folder: Path, overwrite: bool) -> None:
