@@ -28,7 +28,7 @@ SLICES = slice(12, 36, 3)
 def main(
     dataset: Annotated[Path, typer.Option(help="Folder that `hftn-sr data open-ms` filled.")],
     output: Annotated[Path, typer.Option(help="Markdown table to write.")],
-    model: Annotated[str, typer.Option(help="base, small, or a .safetensors file.")] = "base",
+    model: Annotated[str, typer.Option(help="base, hftn, or a .safetensors file.")] = "base",
 ) -> None:
     """Print and write one row per disturbance, one column per scale."""
     raw = dataset / "longitudinal" / "raw"

@@ -64,7 +64,7 @@ def super_resolve(
     cases: Annotated[OptionalPath, typer.Option(help="Folder of cases instead: */target.nii.gz with */reference.nii.gz.")] = None,
     output: Annotated[OptionalPath, typer.Option(help="NIfTI file to write; with --cases, a folder.")] = None,
     scale: Annotated[Optional[int], typer.Option(help="2 or 4; else the one nearest to the voxel sizes' ratio.")] = None,  # noqa: UP045 - typer
-    model: Annotated[str, typer.Option(help="base, small, or a .safetensors file.")] = "base",
+    model: Annotated[str, typer.Option(help="base, hftn, or a .safetensors file.")] = "base",
     device: Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="Where the network runs.")] = "auto",
     runtime: Annotated[Literal["auto", "eager", "bf16"], typer.Option(help="Float32 (eager), bfloat16, or bf16 where safe.")] = "auto",
     overwrite: Annotated[Literal["never", "stale", "always"], typer.Option(help="Redo an output that exists.")] = "never",

@@ -13,7 +13,7 @@ __all__ = ["export"]
 def export(
     scale: Annotated[int, typer.Option(help="2 or 4.")],
     output: Annotated[Path, typer.Option(help="File to write: .ts for TorchScript, .onnx for ONNX.")],
-    model: Annotated[str, typer.Option(help="base, small, or a .safetensors file.")] = "base",
+    model: Annotated[str, typer.Option(help="base, hftn, or a .safetensors file.")] = "base",
     form: Annotated[
         Literal["torchscript", "onnx"], typer.Option("--format", help="onnx needs pip install 'hftn-sr[export]'.")
     ] = "torchscript",
