@@ -20,7 +20,7 @@ class Muon(Optimizer):
     The weight of a convolution is a matrix of C_out x (C_in k k). Its momentum :math:`M = U \Sigma V^T` moves the weight by about
     :math:`-\eta \sqrt{\max(1, C_{out} / (C_{in} k k))} \, U V^T`: every direction that the gradients agree on by the same amount, however
     small its singular value. Biases, vectors and matrices with a side below 8 (the output, the hidden units of channel attention) get Adam.
-    With this workflow's crops and steps it reaches Adam's validation score in well under half the steps; see docs/design-log.md.
+    In a trial of 1500 steps it reached Adam's last training loss after half of them (docs/design-log.md).
 
     Source: Jordan et al. 2024, "Muon: An optimizer for hidden layers in neural networks", kellerjordan.github.io/posts/muon.
     `torch.optim.Muon`, from torch 2.9 on, takes only two-dimensional weights.
