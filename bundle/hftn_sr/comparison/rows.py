@@ -27,7 +27,9 @@ TITLES = {
     "ablation_3": "ablation 3",
     "paper": "HFTN-SR (paper)",
     "hftn": "HFTN-SR (features kept)",
+    "ungated": "gated fusion without gates",
     "base": "gated fusion (base)",
+    "small": "gated fusion (small)",
 }
 NOTHING = Cost(0, 0)
 OUR_READING = ("mcsr", "neu", "msdt")  # at most an abstract of these was found, see docs/baselines.md
@@ -54,10 +56,12 @@ def needs_training(method: str) -> bool:
 def chosen_methods(names: str) -> list[str]:
     """Keys of METHODS in their order there: `all`, or names with commas between; zero-filling, which gains refer to, is always among them.
 
+    `all` leaves out `small`, which is the network of `base` in another size and at equal cost the same.
+
     Raises:
         UsageFault: a name that METHODS lacks.
     """
-    wanted = list(METHODS) if names == "all" else [name.strip() for name in names.split(",") if name.strip()]
+    wanted = [name for name in METHODS if name != "small"] if names == "all" else [name.strip() for name in names.split(",") if name.strip()]
     for name in wanted:
         check_choice("--methods", name, ("all", *METHODS))
     if not wanted:

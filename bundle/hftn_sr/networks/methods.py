@@ -61,7 +61,9 @@ METHODS: dict[str, Method] = {
     "ablation_3": Method("hftn", {"scrfm": False}),
     "paper": Method("hftn"),
     "hftn": Method("hftn", {"channels": 48, "blocks": 1, "transfer": "gather_and_keep"}),  # lighter, reference's features also in place
-    "base": Method("gated_fusion"),
+    "ungated": Method("gated_fusion", {"gates": 0}),  # what the gates of the next two bring
+    "base": Method("gated_fusion", {"channels": 64, "fine_channels": 32}),
+    "small": Method("gated_fusion"),
 }
 
 
