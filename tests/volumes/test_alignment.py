@@ -1,0 +1,109 @@
+"""Whether two contrasts show the same anatomy in the same place."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch.nn import functional
+
+from hftn_sr.kspace import shift, truncate
+from hftn_sr.volumes.alignment import edge_alignment
+
+SCALE, REACH = 2, 6
+
+
+def anatomy(seed, depth=6, side=128, ellipses=40):
+    """(tissue map, depth slices): random ellipses that change a little from slice to slice; values 0, 1, 2, ... are tissues."""
+    draw = torch.Generator().manual_seed(seed)
+    rows, columns = torch.meshgrid(torch.arange(side), torch.arange(side), indexing="ij")
+    centre, axes, turn, drift = (
+        torch.rand(ellipses, 2, generator=draw) * 0.8 + 0.1,
+        torch.rand(ellipses, 2, generator=draw) * 0.12 + 0.03,
+        torch.rand(ellipses, generator=draw) * math.pi,
+        (torch.rand(ellipses, 2, generator=draw) - 0.5) * 0.25,
+    )
+    slices = []
+    for index in range(depth):
+        tissue = torch.zeros(side, side)
+        for number in range(ellipses):
+            where = centre[number] + drift[number] * index / depth
+            y, x = rows / side - where[0], columns / side - where[1]
+            u = y * turn[number].cos() + x * turn[number].sin()
+            v = x * turn[number].cos() - y * turn[number].sin()
+            tissue[(u / axes[number, 0]) ** 2 + (v / axes[number, 1]) ** 2 < 1] = number % 5 + 1.0
+        slices.append(tissue)
+    return functional.avg_pool2d(torch.stack(slices)[:, None], 3, 1, 1)[:, 0]
+
+
+def contrasts(seed=0):
+    """Target at low resolution and reference at high resolution; where one is bright the other is dark."""
+    tissue = anatomy(seed)
+    return truncate(tissue, SCALE), (6 - tissue) ** 2 / 6
+
+
+def compared(target, reference):
+    return edge_alignment(target, truncate(reference, SCALE), REACH)
+
+
+def test_a_pair_in_place_is_known_as_such_whatever_its_contrast():
+    target, reference = contrasts()
+    found = compared(target, reference)
+    assert found.in_place and found.fits and found.slice_offset == 0
+    assert found.prominence > 0.5
+    assert found.displacement < 0.05
+
+
+@pytest.mark.parametrize("voxels", [(0.5, 0.0), (1.0, 0.0), (3.0, -2.0)])
+def test_how_far_a_moved_reference_is_apart_is_found_to_a_tenth_of_a_voxel(voxels):
+    target, reference = contrasts()
+    found = compared(target, shift(reference, voxels))
+    assert found.fits and not found.in_place
+    assert found.displacement == pytest.approx(math.hypot(*voxels) / SCALE, abs=0.1)
+
+
+def test_a_rotated_reference_is_not_in_place_though_its_middle_is():
+    target, reference = contrasts()
+    angle = math.radians(2)
+    turn = torch.tensor([[math.cos(angle), -math.sin(angle), 0], [math.sin(angle), math.cos(angle), 0]])[None]
+    grid = functional.affine_grid(turn.expand(len(reference), 2, 3), (len(reference), 1, *reference.shape[1:]), align_corners=False)
+    rotated = functional.grid_sample(reference[:, None], grid, mode="bicubic", align_corners=False)[:, 0]
+    found = compared(target, rotated)
+    assert found.fits and not found.in_place
+
+
+@pytest.mark.parametrize("offset", [1, -1])
+def test_a_slice_above_or_below_is_found(offset):
+    target, reference = contrasts()
+    found = compared(target, reference.roll(offset, 0))
+    assert found.slice_offset == offset
+    assert not found.in_place
+
+
+def test_another_anatomy_and_noise_do_not_fit():
+    target, _ = contrasts(0)
+    for other in (contrasts(1)[1], torch.rand(6, 128, 128)):
+        found = compared(target, other)
+        assert not found.fits and not found.in_place
+
+
+def test_units_and_offsets_do_not_count():
+    target, reference = contrasts()
+    assert compared(1e4 * target, 1e-3 * reference + 7).prominence == pytest.approx(compared(target, reference).prominence, rel=1e-3)
+
+
+def test_empty_and_tiny_images_say_nothing():
+    target, reference = contrasts()
+    assert compared(target, torch.zeros_like(reference)) is None
+    assert edge_alignment(target[:, :31, :31], target[:, :31, :31], REACH) is None
+
+
+def test_one_slice_is_enough():
+    target, reference = contrasts()
+    assert compared(target[:1], reference[:1]).in_place
+
+
+def test_shapes_must_agree():
+    with pytest.raises(ValueError, match=r"\(6, 64, 64\) and \(6, 64, 63\)"):
+        edge_alignment(torch.rand(6, 64, 64), torch.rand(6, 64, 63), REACH)
