@@ -1,15 +1,16 @@
 r"""Whether two contrasts show the same anatomy in the same place, from the directions of their edges.
 
-Contrasts differ in which tissue is bright, hardly in where tissues meet. With the gradient :math:`g = g_x + i g_y` of a slice, its edge field is
+Contrasts differ in which tissue is bright, hardly in where tissues meet. With the gradient :math:`g = g_x + i g_y` of a slice, its edge
+field is
 
 .. math:: z = \frac{g^2}{|g|^2 + \overline{|g|^2}}
 
 whose angle is twice that of the edge, so that an edge counts the same from dark to bright and from bright to dark. The correlation of two
-such fields, :math:`Re \sum_x z_a(x + d) \overline{z_b(x)}`, is known for all displacements d from one pair of Fourier transforms. Where the
-pair fits, it has a sharp peak at d = 0; where it is moved, the peak moves along; where it is another patient or another slice, there is no peak.
+such fields, :math:`Re \sum_x z_a(x + d) \overline{z_b(x)}`, is known for all displacements d from one pair of Fourier transforms. Where
+the pair fits, it has a sharp peak at d = 0; where it is moved, the peak moves along; with another patient or slice, there is no peak.
 
-Source: orientation correlation (Fitch et al. 2002, doi 10.5244/C.16.11) with doubled angles, which make it indifferent to reversed contrast as
-the normalised gradient fields of Haber and Modersitzki 2006 (doi 10.1007/11866763_89) are.
+Source: orientation correlation (Fitch et al. 2002, doi 10.5244/C.16.11), with doubled angles, which make it indifferent to reversed
+contrast as the normalised gradient fields of Haber and Modersitzki 2006 (doi 10.1007/11866763_89) are.
 """
 
 from __future__ import annotations
