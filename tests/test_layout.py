@@ -12,7 +12,7 @@ ROOMS = [
     ["weights", "degradation", "evaluation", "report", "protocols", "statistics", "optimizers"],
     ["transforms", "pairs", "inferers", "runtime", "export"],
     ["handlers", "inference"],
-    ["batch"],
+    ["batch", "qc"],
     ["api", "workflow"],
     ["comparison"],
     ["cli"],

@@ -1,0 +1,88 @@
+"""The command `hftn-sr report`, and the drawing of the QC page with a bar."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Optional
+
+import typer
+
+if TYPE_CHECKING:
+    from hftn_sr.qc import QcCase
+
+__all__ = ["draw_report", "report"]
+
+OptionalPath = Optional[Path]  # noqa: UP045 - typer reads annotations on Python 3.10
+IMAGE_SUFFIXES = (".nii.gz", ".nii")
+
+
+def report(
+    results: Annotated[Path, typer.Option(help="Folder that super-resolve --cases wrote, or one result.")],
+    cases: Annotated[OptionalPath, typer.Option(help="Folder of cases that they were made from; truth.nii.gz in a case is scored.")] = None,
+    target: Annotated[OptionalPath, typer.Option(help="For one result: its low-resolution NIfTI file.")] = None,
+    reference: Annotated[OptionalPath, typer.Option(help="For one result: its reference.")] = None,
+    reference_transform: Annotated[OptionalPath, typer.Option(help="For one result: its ITK transform, if it had one.")] = None,
+    truth: Annotated[OptionalPath, typer.Option(help="For one result: a measured high-resolution image to score it by.")] = None,
+    debug: Annotated[bool, typer.Option("--debug", help="Show a traceback instead of one line.")] = False,
+) -> None:
+    """Write report.html, the QC page of finished results: warnings, slices, figures and a viewer."""
+    from hftn_sr.cli.commands import _one_line_errors
+
+    with _one_line_errors(debug):
+        from hftn_sr.errors import Fault, UsageFault
+        from hftn_sr.qc import QcCase
+
+        if not results.exists():
+            raise Fault(results, "no such file or folder", "name what super-resolve wrote")
+        single = {"--target": target, "--reference": reference, "--reference-transform": reference_transform, "--truth": truth}
+        if results.is_dir():
+            for name, value in single.items():
+                if value:
+                    raise UsageFault(name, "does not go with a folder of results", "name one result, or give --cases")
+            if cases is None:
+                raise UsageFault("--cases", "is missing", "--cases FOLDER, whose sub-folders the results were made from")
+            typer.echo(draw_report(results, _of_folder(cases, results)))
+            return
+        if cases is not None:
+            raise UsageFault("--cases", "does not go with one result", "--target FILE --reference FILE")
+        for name in ("--target", "--reference"):
+            if single[name] is None:
+                raise UsageFault(name, "is missing", f"{name} FILE, from which the result was made")
+        for path in filter(None, single.values()):
+            if not path.is_file():
+                raise Fault(path, "no such file", "check the name")
+        case = QcCase(results.name, results, target, reference, reference_transform, truth)
+        typer.echo(draw_report(results.parent, [case]))
+
+
+def draw_report(folder: Path, cases: Sequence[QcCase]) -> Path:
+    """`write_report` with a bar on a terminal."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    from hftn_sr.qc import write_report
+
+    console = Console(stderr=True)
+    columns = (TextColumn("report"), BarColumn(), MofNCompleteColumn(), TextColumn("cases, left:"), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task("report", total=len(cases))
+        return write_report(folder, cases, lambda _: bar.advance(task))
+
+
+def _of_folder(folder: Path, results: Path) -> list[QcCase]:
+    from hftn_sr.batch import find_cases
+    from hftn_sr.qc import QcCase
+
+    found, failed = find_cases(folder, results)
+    cases = [QcCase(each.case, each.output, status=each.status, message=each.message) for each in failed]
+    for case in found:
+        truths = [path for suffix in IMAGE_SUFFIXES if (path := case.target.with_name(f"truth{suffix}")).is_file()]
+        made = case.output.is_file()
+        cases.append(
+            QcCase(
+                case.name, case.output, case.target, case.reference, case.transform, truths[0] if truths else None,
+                "done" if made else "no result", "" if made else f"{case.output}: not there. Fix: run super-resolve.",
+            )
+        )  # fmt: skip
+    return cases
