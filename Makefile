@@ -2,13 +2,17 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help venv demo test lint twins clean
+.PHONY: help venv demo test lint twins package package-check label-env label-test clean
 
 help:
 	@echo "make demo    super-resolve the built-in synthetic pair; results in demo/"
 	@echo "make test    the test suite"
 	@echo "make lint    ruff and mypy"
 	@echo "make twins   write the JSON twin of each workflow after its YAML changed"
+	@echo "make package  bundle/ as one zip file in dist/, the same bytes every time"
+	@echo "make package-check  that file in an empty folder and a fresh environment, everything its model card says"
+	@echo "make label-env   .venv-label, an environment with MONAI Label 0.8.5"
+	@echo "make label-test  its server on loopback: inferences, training and errors of bundle/label_app"
 	@echo "make clean   remove the environment and results"
 
 venv: .venv/.installed
@@ -33,5 +37,23 @@ lint: venv
 twins: venv
 	$(BIN)/python scripts/write_json_twins.py
 
+package: venv
+	$(BIN)/python scripts/package_bundle.py
+
+package-check: venv
+	$(BIN)/python scripts/check_package.py
+
+label-env: .venv-label/.installed
+
+.venv-label/.installed: bundle/label_app/requirements.txt bundle/label_app/requirements-no-deps.txt constraints.txt
+	$(PYTHON) -m venv .venv-label
+	echo '*' > .venv-label/.gitignore
+	.venv-label/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt -r bundle/label_app/requirements.txt pytest
+	.venv-label/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -r bundle/label_app/requirements-no-deps.txt
+	@touch $@
+
+label-test: label-env
+	.venv-label/bin/python -m pytest --noconftest -p no:cacheprovider tests/label/test_server.py
+
 clean:
-	rm -rf .venv demo
+	rm -rf .venv .venv-label demo dist
