@@ -26,6 +26,37 @@ def test_an_orthogonalized_matrix_keeps_its_directions_and_levels_their_strength
     assert levelled.diagonal().min() > 0.5 and levelled.diagonal().max() < 1.3
 
 
+@pytest.mark.parametrize("shape", [(5, 8, 8), (5, 16, 72), (5, 72, 16)])
+def test_matrices_are_orthogonalized_together_as_each_alone(shape):
+    matrices = noise(*shape) * torch.logspace(-3, 3, 5)[:, None, None]
+    torch.testing.assert_close(orthogonalized(matrices), torch.stack([orthogonalized(matrix) for matrix in matrices]), rtol=1e-3, atol=1e-5)
+
+
+def test_iterating_the_small_square_matrices_is_iterating_the_matrix():
+    wide = noise(16, 72).double()
+    wide = (torch.linalg.svd(wide, full_matrices=False)[2].mT * torch.logspace(0, -4, 16)).mT  # directions from strong to very weak
+    by_definition = wide / wide.norm()
+    for _ in range(5):
+        gram = by_definition @ by_definition.mT
+        by_definition = 3.4445 * by_definition + (-4.7750 * gram + 2.0315 * gram @ gram) @ by_definition
+    torch.testing.assert_close(orthogonalized(wide).double(), by_definition, rtol=0, atol=2e-3)
+
+
+def test_convolutions_of_one_shape_learn_from_their_own_gradients_and_one_without_stays():
+    together = nn.ModuleList(nn.Conv2d(8, 8, 3, bias=False) for _ in range(3))
+    alone = copy.deepcopy(together)
+    for index in (0, 2):
+        for network in (together, alone):
+            network[index].weight.grad = noise(8, 8, 3, 3, seed=index)
+    still = together[1].weight.detach().clone()
+    Muon(together).step()
+    for network in alone:
+        Muon(network).step()
+    assert torch.equal(together[1].weight, still)
+    for own, other in zip(together.parameters(), alone.parameters(), strict=True):
+        torch.testing.assert_close(own, other)
+
+
 def test_no_gradient_no_direction():
     assert not orthogonalized(torch.zeros(9, 12)).any()
 

@@ -19,6 +19,7 @@ from typing import Literal
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 __all__ = ["Decomposition", "band_residual", "decompose", "replace_band", "shift", "split_bands", "truncate", "zero_fill"]
 
@@ -44,8 +45,14 @@ def truncate(image: Tensor, factor: int) -> Tensor:
     height, width = image.shape[-2:]
     if factor < 2 or height % factor or width % factor:
         raise ValueError(f"expected in-plane sizes divisible by a factor of at least 2, got {height} x {width} and factor {factor}")
-    spectrum = _keep_centre(_keep_centre(torch.fft.fft2(image), factor, -2), factor, -1)
-    return torch.fft.ifft2(spectrum).real / factor**2
+    rows = _keep_centre(torch.fft.rfft2(image), factor)
+    size = width // factor
+    spectrum = rows[..., : size // 2 + 1]  # of the columns, whose negative half is known from the positive one
+    if size % 2 == 0:
+        nyquist = rows[..., size // 2 :][..., :1]
+        spectrum = torch.cat([spectrum[..., :-1], nyquist + nyquist.flip(-2).roll(1, -2).conj()], -1)
+    low: Tensor = torch.fft.irfft2(spectrum, s=(height // factor, size))
+    return low / factor**2
 
 
 def zero_fill(image: Tensor, factor: int) -> Tensor:
@@ -55,8 +62,13 @@ def zero_fill(image: Tensor, factor: int) -> Tensor:
     """
     if factor < 2:
         raise ValueError(f"expected a factor of at least 2, got {factor}")
-    spectrum = _fill_outside(_fill_outside(torch.fft.fft2(image), factor, -2), factor, -1)
-    return torch.fft.ifft2(spectrum).real * factor**2
+    height, width = (size * factor for size in image.shape[-2:])
+    rows = _fill_outside(torch.fft.rfft2(image), factor)
+    if image.shape[-1] % 2 == 0:
+        rows = torch.cat([rows[..., :-1], rows[..., -1:] / 2], -1)
+    spectrum = functional.pad(rows, (0, width // 2 + 1 - rows.shape[-1]))
+    filled: Tensor = torch.fft.irfft2(spectrum, s=(height, width))
+    return filled * factor**2
 
 
 def split_bands(image: Tensor, factor: int) -> tuple[Tensor, Tensor]:
@@ -108,32 +120,34 @@ def shift(image: Tensor, offset: tuple[float, float]) -> Tensor:
     height, width = image.shape[-2:]
     rows = torch.fft.fftfreq(height, dtype=image.dtype, device=image.device)
     columns = torch.fft.rfftfreq(width, dtype=image.dtype, device=image.device)
-    phase = rows[:, None] * offset[0] + columns * offset[1]
-    moved: Tensor = torch.fft.irfft2(torch.fft.rfft2(image) * torch.exp(-2j * math.pi * phase), s=(height, width))
+    turns = [torch.exp(-2j * math.pi * distance * along) for distance, along in zip(offset, (rows, columns), strict=True)]
+    moved: Tensor = torch.fft.irfft2(torch.fft.rfft2(image) * turns[0][:, None] * turns[1], s=(height, width))
     return moved
 
 
-def _keep_centre(spectrum: Tensor, factor: int, dim: int) -> Tensor:
-    full = spectrum.shape[dim]
+def _keep_centre(spectrum: Tensor, factor: int) -> Tensor:
+    """The central 1/factor of the rows of (..., H, W) that both signs of frequency have."""
+    full = spectrum.shape[-2]
     size = full // factor
     half = (size - 1) // 2
-    parts = [spectrum.narrow(dim, 0, half + 1)]
+    parts = [spectrum.narrow(-2, 0, half + 1)]
     if size % 2 == 0:
-        parts.append(spectrum.narrow(dim, size // 2, 1) + spectrum.narrow(dim, full - size // 2, 1))
-    parts.append(spectrum.narrow(dim, full - half, half))
-    return torch.cat(parts, dim)
+        parts.append(spectrum.narrow(-2, size // 2, 1) + spectrum.narrow(-2, full - size // 2, 1))
+    parts.append(spectrum.narrow(-2, full - half, half))
+    return torch.cat(parts, -2)
 
 
-def _fill_outside(spectrum: Tensor, factor: int, dim: int) -> Tensor:
-    size = spectrum.shape[dim]
+def _fill_outside(spectrum: Tensor, factor: int) -> Tensor:
+    """The rows of (..., h, W) as the centre of factor times as many, the others zero."""
+    size = spectrum.shape[-2]
     half = (size - 1) // 2
     shape = list(spectrum.shape)
-    positive, negative = spectrum.narrow(dim, 0, half + 1), spectrum.narrow(dim, size - half, half)
+    positive, negative = spectrum.narrow(-2, 0, half + 1), spectrum.narrow(-2, size - half, half)
     if size % 2 == 0:
-        nyquist = spectrum.narrow(dim, size // 2, 1) / 2
-        positive, negative = torch.cat([positive, nyquist], dim), torch.cat([nyquist, negative], dim)
-    shape[dim] = size * factor - positive.shape[dim] - negative.shape[dim]
-    return torch.cat([positive, spectrum.new_zeros(shape), negative], dim)
+        nyquist = spectrum.narrow(-2, size // 2, 1) / 2
+        positive, negative = torch.cat([positive, nyquist], -2), torch.cat([nyquist, negative], -2)
+    shape[-2] = size * factor - positive.shape[-2] - negative.shape[-2]
+    return torch.cat([positive, spectrum.new_zeros(shape), negative], -2)
 
 
 def _filter(image: Tensor, response: Callable[[Tensor], Tensor]) -> Tensor:

@@ -20,6 +20,7 @@ class Muon(Optimizer):
     The weight of a convolution is a matrix of C_out x (C_in k k). Its momentum :math:`M = U \Sigma V^T` moves the weight by about
     :math:`-\eta \sqrt{\max(1, C_{out} / (C_{in} k k))} \, U V^T`: every direction that the gradients agree on by the same amount, however
     small its singular value. Biases, vectors and matrices with a side below 8 (the output, the hidden units of channel attention) get Adam.
+    Matrices of one shape are orthogonalized together, which spares a small network most of the time of a step.
     In a trial of 1500 steps it reached Adam's last training loss after half of them (docs/design-log.md).
 
     Source: Jordan et al. 2024, "Muon: An optimizer for hidden layers in neural networks", kellerjordan.github.io/posts/muon.
@@ -66,55 +67,92 @@ class Muon(Optimizer):
             with torch.enable_grad():
                 loss = closure()
         for group in self.param_groups:
-            update = self._update_matrix if group["orthogonalize"] else self._update_by_adam
-            for parameter in group["params"]:
-                if parameter.grad is not None:
-                    update(parameter, parameter.grad, group)
+            parameters = [parameter for parameter in group["params"] if parameter.grad is not None]
+            if parameters:
+                (self._update_matrices if group["orthogonalize"] else self._update_by_adam)(parameters, group)
         return loss
 
-    def _update_matrix(self, parameter: Tensor, gradient: Tensor, group: dict[str, Any]) -> None:
-        state = self.state[parameter]
-        if not state:
-            state["momentum"] = torch.zeros_like(parameter)
-        momentum = state["momentum"].lerp_(gradient, 1 - group["momentum"])
-        direction = gradient.lerp(momentum, group["momentum"]).flatten(1)
-        stretch = max(1.0, direction.shape[0] / direction.shape[1]) ** 0.5
-        parameter.add_(orthogonalized(direction).view(parameter.shape), alpha=-group["lr"] * stretch)
+    def _update_matrices(self, parameters: list[Tensor], group: dict[str, Any]) -> None:
+        gradients, states = _gradients(parameters), [self.state[parameter] for parameter in parameters]
+        for state, parameter in zip(states, parameters, strict=True):
+            if not state:
+                state["momentum"] = torch.zeros_like(parameter)
+        momenta = [state["momentum"] for state in states]
+        torch._foreach_lerp_(momenta, gradients, 1 - group["momentum"])
+        by_shape: dict[torch.Size, list[tuple[Tensor, Tensor]]] = {}
+        for parameter, direction in zip(parameters, torch._foreach_lerp(gradients, momenta, group["momentum"]), strict=True):
+            # Channels last, as the weights lie in memory: in which order the columns stand makes no difference to the result.
+            by_shape.setdefault(parameter.movedim(1, -1).shape, []).append((parameter, direction.movedim(1, -1).flatten(1)))
+        for shape, pairs in by_shape.items():
+            alike, directions = zip(*pairs, strict=True)
+            stretch = max(1.0, directions[0].shape[0] / directions[0].shape[1]) ** 0.5
+            updates = orthogonalized(torch.stack(directions)).view(-1, *shape).movedim(-1, 2)
+            torch._foreach_add_(alike, updates.unbind(), alpha=-group["lr"] * stretch)
 
-    def _update_by_adam(self, parameter: Tensor, gradient: Tensor, group: dict[str, Any]) -> None:
-        state = self.state[parameter]
-        if not state:
-            state.update(step=0, mean=torch.zeros_like(parameter), square=torch.zeros_like(parameter))
+    def _update_by_adam(self, parameters: list[Tensor], group: dict[str, Any]) -> None:
+        gradients, states = _gradients(parameters), [self.state[parameter] for parameter in parameters]
+        for state, parameter in zip(states, parameters, strict=True):
+            if not state:
+                state.update(step=0, mean=torch.zeros_like(parameter), square=torch.zeros_like(parameter))
+            state["step"] += 1
         first, second = group["betas"]
-        state["step"] += 1
-        state["mean"].lerp_(gradient, 1 - first)
-        state["square"].mul_(second).addcmul_(gradient, gradient, value=1 - second)
-        spread = (state["square"] / (1 - second ** state["step"])).sqrt_().add_(group["eps"])
-        parameter.addcdiv_(state["mean"], spread, value=-group["lr"] / (1 - first ** state["step"]))
+        means, squares = [state["mean"] for state in states], [state["square"] for state in states]
+        torch._foreach_lerp_(means, gradients, 1 - first)
+        torch._foreach_mul_(squares, second)
+        torch._foreach_addcmul_(squares, gradients, gradients, value=1 - second)
+        spreads = torch._foreach_div(squares, [1 - second ** state["step"] for state in states])
+        torch._foreach_sqrt_(spreads)
+        torch._foreach_add_(spreads, group["eps"])
+        torch._foreach_addcdiv_(parameters, means, spreads, [-group["lr"] / (1 - first ** state["step"]) for state in states])
 
 
-def orthogonalized(matrix: Tensor, iterations: int = 5) -> Tensor:
+def orthogonalized(matrices: Tensor, iterations: int = 5) -> Tensor:
     r"""About :math:`U V^T` of :math:`U \Sigma V^T`: singular values that are not close to 0 come to lie between about 0.7 and 1.2.
 
     Newton-Schulz iterations of an odd polynomial of degree 5, in float32; exact values are not needed and would cost more iterations.
+    Each iteration multiplies :math:`X` by a polynomial of :math:`X X^T`. Where one side is at least twice the other, those small square
+    matrices are iterated, and only their product meets :math:`X`: the same up to rounding, with a fraction of the multiplications.
     Source: as for `Muon`, with its coefficients.
 
     Args:
-        matrix: (M, N).
+        matrices: (..., M, N), each treated for itself.
         iterations: number of polynomials applied.
 
     Returns:
-        (M, N), float32; zeros for zeros.
+        (..., M, N), float32; zeros for zeros.
     """
+    found = matrices.float().reshape(-1, *matrices.shape[-2:])
+    found = found / (torch.linalg.matrix_norm(found, keepdim=True) + 1e-7)  # the iteration needs singular values of at most 1
+    tall = found.shape[-2] > found.shape[-1]
+    found = _levelled(found.mT, iterations).mT if tall else _levelled(found, iterations)
+    return found.reshape(matrices.shape)
+
+
+def _levelled(wide: Tensor, iterations: int) -> Tensor:
+    """The iterations for matrices (K, M, N) with M at most N."""
+    if wide.shape[-1] < 2 * wide.shape[-2]:
+        for _ in range(iterations):
+            wide = _polynomial(wide @ wide.mT) @ wide
+        return wide
+    gram = wide @ wide.mT
+    product = _polynomial(gram)
+    factor = product
+    for _ in range(iterations - 1):
+        gram = factor @ gram @ factor
+        factor = _polynomial(gram)
+        product = factor @ product
+    return product @ wide
+
+
+def _polynomial(gram: Tensor) -> Tensor:
     a, b, c = 3.4445, -4.7750, 2.0315
-    found = matrix.float()
-    found = found / (found.norm() + 1e-7)  # the iteration needs singular values of at most 1
-    tall = found.shape[0] > found.shape[1]
-    found = found.mT if tall else found
-    for _ in range(iterations):
-        gram = found @ found.mT
-        found = a * found + (b * gram + c * gram @ gram) @ found
-    return found.mT if tall else found
+    value = torch.baddbmm(gram, gram, gram, beta=b, alpha=c)
+    value.diagonal(dim1=-2, dim2=-1).add_(a)
+    return value
+
+
+def _gradients(parameters: list[Tensor]) -> list[Tensor]:
+    return [parameter.grad for parameter in parameters if parameter.grad is not None]
 
 
 def _is_matrix(parameter: Tensor) -> bool:

@@ -15,10 +15,19 @@ import torch
 from torch import nn
 
 from hftn_sr.errors import Fault, UsageFault
-from hftn_sr.networks import NETWORKS, channels_last, network_name
+from hftn_sr.networks import NETWORKS, build_network, channels_last, network_name
 from hftn_sr.volumes.files import write_bytes
 
-__all__ = ["MODELS_FOLDER", "Model", "check_model", "load_model", "load_weights", "save_weights", "shipped_models"]
+__all__ = [
+    "MODELS_FOLDER",
+    "Model",
+    "check_model",
+    "load_model",
+    "load_weights",
+    "save_weights",
+    "shipped_models",
+    "untrained_network",
+]
 
 MODELS_FOLDER = Path(__file__).absolute().parents[1] / "models"
 HASHES = MODELS_FOLDER / "SHA256SUMS"
@@ -88,9 +97,7 @@ def load_model(model: str, scale: int, device: torch.device | str = "cpu") -> Mo
     if expected and sha256 != expected:
         raise Fault(path, f"damaged or replaced (sha256 {sha256}, need {expected})", "restore the file from the release")
     network, record = _network(path, content)
-    own: int = network.options["scale"]  # type: ignore[assignment,index]
-    if own != scale:
-        raise UsageFault(path, f"these weights are for scale {own}, scale {scale} is needed", f"--scale {own}")
+    _check_scale(path, network, scale)
     network = channels_last(network.eval().requires_grad_(False).to(device))
     return Model(network, f"{path.stem if path.parent != MODELS_FOLDER else model} x{scale}", path, sha256, scale, record)
 
@@ -110,6 +117,26 @@ def load_weights(network: Network, path: Path | str) -> Network:
         except Exception as error:
             raise Fault(path, f"not a plain state dict ({type(error).__name__})", DAMAGED) from error
     _fill(network, state, path)
+    return network
+
+
+def untrained_network(weights: Path | str, scale: int, method: str = "base") -> nn.Module:
+    """The network that weights are for, as the workflows build it before they load them.
+
+    Args:
+        weights: a .safetensors file, which says for which network and options it is, or a .pt file with a plain state dict, which does not.
+        scale: 2 or 4.
+        method: key of METHODS, for a .pt file.
+
+    Raises:
+        Fault: the file is missing or damaged.
+        UsageFault: weights of another scale.
+    """
+    path = Path(weights)
+    if path.suffix != ".safetensors":
+        return build_network(method, scale)
+    network, _ = _described(path, _content(path))
+    _check_scale(path, network, scale)
     return network
 
 
@@ -155,16 +182,28 @@ def _tensors(path: Path, content: bytes) -> dict[str, torch.Tensor]:
 
 def _network(path: Path, content: bytes) -> tuple[nn.Module, dict[str, Any]]:
     state = _tensors(path, content)
+    network, record = _described(path, content)
+    _fill(network, state, path)
+    return network, record
+
+
+def _described(path: Path, content: bytes) -> tuple[nn.Module, dict[str, Any]]:
+    """Untrained network and training record after the file's header."""
     length = int.from_bytes(content[:8], "little")
-    metadata = json.loads(content[8 : 8 + length]).get("__metadata__", {})
     try:
+        metadata = json.loads(content[8 : 8 + length]).get("__metadata__", {})
         name = metadata["network"]
         network = NETWORKS["hftn" if name == "HFTNSR" else name](**json.loads(metadata["options"]))  # HFTNSR: as 0.1 wrote it
         record: dict[str, Any] = json.loads(metadata.get("record", "{}"))
     except (KeyError, TypeError, ValueError, RuntimeError, ArithmeticError) as error:
         raise Fault(path, f"does not say which network it is for ({error!r})", "use a file that save_weights wrote") from None
-    _fill(network, state, path)
     return network, record
+
+
+def _check_scale(path: Path, network: nn.Module, scale: int) -> None:
+    own: int = network.options["scale"]  # type: ignore[assignment,index]
+    if own != scale:
+        raise UsageFault(path, f"these weights are for scale {own}, scale {scale} is needed", f"--scale {own}")
 
 
 def _fill(network: nn.Module, state: dict[str, torch.Tensor], path: Path) -> None:

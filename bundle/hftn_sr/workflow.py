@@ -1,7 +1,9 @@
-"""The two ends of the inference workflow: dictionary transforms around `prepare_pair` and `save_result`."""
+"""What the workflows need besides networks and transforms: the two ends of inference, around `prepare_pair` and `save_result`; memory."""
 
 from __future__ import annotations
 
+import ctypes
+import platform
 import sys
 import time
 from collections.abc import Hashable, Mapping, Sequence
@@ -18,7 +20,7 @@ from hftn_sr.inference.result import save_result
 from hftn_sr.runtime import ChosenRuntime
 from hftn_sr.weights import load_model
 
-__all__ = ["PreparePaird", "SaveResultd", "one_case", "workflow_cases"]
+__all__ = ["PreparePaird", "SaveResultd", "keep_freed_memory", "one_case", "workflow_cases"]
 
 
 class PreparePaird(Transform):
@@ -58,8 +60,8 @@ class SaveResultd(Transform):
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Adds the `record` of the case."""
         model = load_model(self.weights, data["pair"].scale)
-        pred = data["pred"][0, 0].cpu()
-        return {**data, "record": save_result(data["case"], self.options, data["pair"], pred, model, data["seconds"])}
+        preds = data["pred"][0, 0].cpu().movedim(-1, 0)
+        return {**data, "record": save_result(data["case"], self.options, data["pair"], preds, model, data["seconds"])}
 
 
 def workflow_cases(folder: Path | str, output: Path | str) -> list[dict[str, Case]]:
@@ -81,3 +83,20 @@ def one_case(batch: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Collate a batch of one: `image` gets its batch axis, the rest stays as it is."""
     (case,) = batch
     return {**case, "image": case["image"].unsqueeze(0)}
+
+
+def keep_freed_memory() -> bool:
+    """Let this process keep what it frees, for its next tensors, instead of giving it back to the system and asking anew in every step.
+
+    The system hands out new memory page by page, each filled with zeros, which takes a training on a CPU a tenth of its time
+    (docs/design-log.md). The process holds on to its peak.
+
+    Returns:
+        Whether it was done: it is glibc's, that is Linux's; elsewhere nothing changes.
+    """
+    if platform.libc_ver()[0] != "glibc":
+        return False
+    trim_threshold, top_pad, mmap_max = -1, -2, -4  # malloc.h
+    settings = ((mmap_max, 0), (trim_threshold, 2**31 - 1), (top_pad, 100 * 2**20))
+    mallopt = ctypes.CDLL(None).mallopt
+    return all(mallopt(name, value) for name, value in settings)

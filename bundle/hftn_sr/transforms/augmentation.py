@@ -1,7 +1,7 @@
 """Augmentation of whole slices before they lose resolution, and crops of what the network is trained on.
 
 A random transform draws its parameters and calls its deterministic twin. Slices are (1, H, W), volumes (1, H, W, D) with D through-plane.
-Flips and quarter turns are MONAI's.
+All of them take and give plain tensors: what MONAI's record of each step costs (`MetaTensor`) is as much as the steps themselves.
 """
 
 from __future__ import annotations
@@ -25,11 +25,14 @@ __all__ = [
     "DropReferenced",
     "GammaContrastd",
     "MisalignReferenced",
+    "Orientd",
     "RandCropSamplesd",
     "RandDropReferenced",
     "RandGammaContrastd",
     "RandMisalignReferenced",
+    "RandOrientd",
     "RandSliced",
+    "SliceSignald",
     "Sliced",
     "separate_slices",
 ]
@@ -54,14 +57,32 @@ class Sliced(MapTransform):
         return {**data, **{key: data[key][..., self.index] for key in self.keys}}
 
 
-class RandSliced(Randomizable, MapTransform):
-    """`Sliced` with an index drawn in proportion to the signal of the first key; from all slices alike where there is none."""
+class SliceSignald(Transform):
+    """Adds `signal` (D,), the mean of the positive intensities of each slice of the volume `key` (1, H, W, D), for `RandSliced`.
+
+    It stands before the random transforms, so that a data set that caches what comes before them looks at each volume once.
+
+    Args:
+        key: volume.
+    """
+
+    def __init__(self, key: Hashable) -> None:
+        self.key = key
 
     def __call__(self, data: Case) -> dict[Hashable, Any]:
-        """Volumes become slices."""
-        signal = torch.as_tensor(data[self.keys[0]]).clamp_min(0).mean((0, 1, 2)).numpy().astype(float)
+        """The volumes stay."""
+        return {**data, "signal": torch.as_tensor(data[self.key]).clamp_min(0).mean((0, 1, 2))}
+
+
+class RandSliced(Randomizable, MapTransform):
+    """`Sliced` with an index drawn in proportion to `signal`, see `SliceSignald`; from all slices alike where there is none."""
+
+    def __call__(self, data: Case) -> dict[Hashable, Any]:
+        """Volumes become slices; `signal` has served."""
+        signal = data["signal"].numpy().astype(float)
         share = signal / signal.sum() if signal.any() else None
-        return Sliced(self.keys, int(self.R.choice(signal.size, p=share)))(data)
+        kept = {key: value for key, value in data.items() if key != "signal"}
+        return Sliced(self.keys, int(self.R.choice(signal.size, p=share)))(kept)
 
 
 def separate_slices(volumes: Iterable[Case], keys: KeysCollection = ("label", "reference")) -> list[dict[Hashable, Any]]:
@@ -71,6 +92,34 @@ def separate_slices(volumes: Iterable[Case], keys: KeysCollection = ("label", "r
         for volume in volumes
         for index in range(volume[keys[0]].shape[-1])
     ]
+
+
+class Orientd(MapTransform):
+    """One of the eight flips and quarter turns of a square, of slices (1, H, W).
+
+    Args:
+        keys: slices.
+        flips: whether H and W are turned round.
+        transpose: whether H and W then change places.
+    """
+
+    def __init__(self, keys: KeysCollection, flips: tuple[bool, bool], transpose: bool) -> None:
+        super().__init__(keys)
+        self.axes, self.transpose = [axis for axis, flip in zip((-2, -1), flips, strict=True) if flip], transpose
+
+    def __call__(self, data: Case) -> dict[Hashable, Any]:
+        """Only the keys change."""
+        flipped = {key: torch.as_tensor(data[key]).flip(self.axes) for key in self.keys}
+        return {**data, **{key: image.mT.contiguous() if self.transpose else image for key, image in flipped.items()}}
+
+
+class RandOrientd(Randomizable, MapTransform):
+    """`Orientd`, all eight alike likely."""
+
+    def __call__(self, data: Case) -> dict[Hashable, Any]:
+        """Only the keys change."""
+        rows, columns, transpose = (bool(bit) for bit in self.R.randint(2, size=3))
+        return Orientd(self.keys, (rows, columns), transpose)(data)
 
 
 class GammaContrastd(MapTransform):
@@ -220,7 +269,9 @@ class RandCropSamplesd(Randomizable, MapTransform):
         if min(first.shape[-2:]) < self.size:
             raise ValueError(f"expected slices of at least {self.size} x {self.size}, got {tuple(first.shape[-2:])}; lower the crop size")
         intensity = restore(first[:1], data.get("mean"), data.get("std")).clamp_min(0)
-        signal = functional.avg_pool2d(intensity, self.size, stride=self.step)[0].double() + 1e-6
+        # Means of step x step blocks first: windows of whole voxels, a few of them apart, would add up each voxel dozens of times.
+        blocks = functional.avg_pool2d(intensity, self.step)
+        signal = functional.avg_pool2d(blocks, self.size // self.step, stride=1)[0].double() + 1e-6
         chosen = self.R.choice(signal.numel(), size=self.num_samples, p=(signal / signal.sum()).flatten().numpy())
         starts = (np.unravel_index(index, signal.shape) for index in chosen)
         return [Cropd(self.keys, (int(row) * self.step, int(column) * self.step), self.size)(data) for row, column in starts]
@@ -232,5 +283,6 @@ def _shear(image: Tensor, slope: float, dim: int) -> Tensor:
     frequency = torch.fft.rfftfreq(image.shape[dim], dtype=image.dtype)
     distance = torch.arange(image.shape[across], dtype=image.dtype) - (image.shape[across] - 1) / 2
     phase = slope * (distance[:, None] * frequency if dim == -1 else frequency[:, None] * distance)
-    moved: Tensor = torch.fft.irfft(torch.fft.rfft(image, dim=dim) * torch.exp(-2j * math.pi * phase), n=image.shape[dim], dim=dim)
+    turn = torch.complex(torch.cos(phase.mul_(-2 * math.pi)), torch.sin(phase))  # ten times as fast as the exponential
+    moved: Tensor = torch.fft.irfft(torch.fft.rfft(image, dim=dim).mul_(turn), n=image.shape[dim], dim=dim)
     return moved

@@ -56,8 +56,9 @@ class LoadPaird(Transform):
         label = target.data / brightness(degrade(target, self.scale, through_plane).data)
         images = {"label": label, "reference": on_grid / brightness(on_grid)}
         through, *in_plane = target.grid.slice_axes(through_plane)
-        volumes = {key: image.transpose(*in_plane, through)[np.newaxis].copy() for key, image in images.items()}
-        return {**data, **{key: torch.from_numpy(volume) for key, volume in volumes.items()}}
+        # Each slice in one piece in memory: training takes them one by one, and out of interleaved ones that means reading them all.
+        slices = {key: np.ascontiguousarray(image.transpose(through, *in_plane)) for key, image in images.items()}
+        return {**data, **{key: torch.from_numpy(image).movedim(0, -1)[None] for key, image in slices.items()}}
 
 
 class DegradePaird(Transform):
