@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import sys
 import time
 from pathlib import Path
 
@@ -17,13 +18,18 @@ SCRIPTS = Path(__file__).parents[1] / "scripts"
 def benchmark():
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(SCRIPTS)  # not only for the import here: a child process needs it, too
-        yield importlib.import_module("benchmark")
+        yield importlib.import_module("benchmark_measures")
 
 
 @pytest.fixture
-def run(benchmark):
+def script(benchmark):
+    return importlib.import_module("benchmark")
+
+
+@pytest.fixture
+def run(script):
     app = typer.Typer()
-    app.command()(benchmark.main)
+    app.command()(script.main)
     return lambda *arguments: CliRunner().invoke(app, [str(argument) for argument in arguments])
 
 
@@ -67,6 +73,16 @@ def test_memory_is_of_a_process_of_its_own(benchmark):
     assert held.numel()
 
 
+MEMORY = {("base", 2): 146, ("base", 4): 138, ("small", 2): 88, ("small", 4): 77, ("hftn", 2): 206, ("hftn", 4): 142}  # MB at 320 x 320
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="measured on Linux")
+@pytest.mark.parametrize(("name", "scale"), MEMORY)
+def test_peak_memory_does_not_grow_unnoticed(benchmark, name, scale):
+    """A quarter more is room for other builds of PyTorch; a copy of all features at full size would be more."""
+    assert benchmark.peak_memory((name, scale, "eager"), 320, "cpu") < 1.25 * MEMORY[name, scale]
+
+
 def test_the_file_has_a_row_for_each_network_and_scale_and_the_yardstick(run, without_children, tmp_path):
     done = run("--networks", "early_fusion,edsr:bf16", "--scales", 4, "--rounds", 1, "--side", 32, "--output", tmp_path / "bench.json")
     assert done.exit_code == 0, done.output
@@ -84,10 +100,24 @@ def test_the_file_has_a_row_for_each_network_and_scale_and_the_yardstick(run, wi
 
 def test_growth_gives_an_exponent(run, benchmark, monkeypatch, tmp_path):
     monkeypatch.setattr(benchmark.measured_growth, "__defaults__", ("cpu", (32, 48)))
-    done = run("--networks", "edsr", "--scales", 4, "--rounds", 1, "--growth", "--output", tmp_path / "growth.json")
+    done = run("--networks", "edsr", "--scales", 4, "--rounds", 1, "--growth", "only", "--output", tmp_path / "growth.json")
     assert done.exit_code == 0, done.output
     (found,) = json.loads((tmp_path / "growth.json").read_text())["growth"]
     assert set(found["seconds"]) == {"32", "48"} and isinstance(found["exponent"], float)
+
+
+def test_a_plain_run_shows_each_bound_beside_its_figure(run, script, without_children, benchmark, monkeypatch):
+    assert {"paper", "hftn", "base", "small", "base:bf16", "small:bf16", "sanet", "edsr"} <= set(script.STANDARD)
+    monkeypatch.setattr(script, "STANDARD", ["small", "small:bf16", "hftn"])
+    monkeypatch.setattr(benchmark.measured_growth, "__defaults__", ("cpu", (32, 48)))
+    done = run("--scales", 2, "--rounds", 1, "--side", 32)
+    assert done.exit_code == 0, done.output
+    lines = [line for line in done.output.splitlines() if line]
+    (small,) = [line for line in lines if "small x2 eager" in line and "to the power" not in line]
+    assert "1.00" in small and "123 (bound 250 kept)" in small
+    assert any("small x2: bfloat16 is" in line and "(bound 2.0, " in line for line in lines)
+    assert [line.split(":")[0] for line in lines if "to the power" in line] == ["small x2 eager"]  # the search of the other grows faster
+    assert any("limit, torch.bfloat16" in line for line in lines)
 
 
 def test_the_plot_is_drawn_from_a_table_with_scores(run, without_children, tmp_path):
@@ -104,9 +134,9 @@ def test_without_a_table_there_is_no_plot_and_it_says_so(run, without_children, 
     assert not (tmp_path / "plot.png").exists()
 
 
-def test_scores_are_means_over_cases(benchmark, tmp_path):
+def test_scores_are_means_over_cases(script, tmp_path):
     (tmp_path / "table.csv").write_text("method,scale,psnr\nbase,x2,40\nbase,x2,42\nbase,4,30\n")
-    assert benchmark.read_psnr(tmp_path / "table.csv") == {("base", 2): 41.0, ("base", 4): 30.0}
+    assert script.read_psnr(tmp_path / "table.csv") == {("base", 2): 41.0, ("base", 4): 30.0}
 
 
 @pytest.mark.parametrize("wrong", [["--networks", "edsr,sannet"], ["--device", "gpu"]])

@@ -106,6 +106,16 @@ def test_an_exported_file_gives_the_network_s_voxels_at_three_sizes_without_this
     compare(model.network, given, elsewhere(file, given, tmp_path))
 
 
+@each_scale
+@each_format
+def test_the_shipped_weights_exported_give_their_voxels_at_three_sizes_without_this_package(form, scale, tmp_path):
+    model, file = load_model("base", scale), tmp_path / f"network.{FORMATS[form]}"
+    metadata = export_model(model, form, file)
+    assert (metadata["network"], metadata["largest_voxels"]) == ("gated_fusion", None)
+    given = images(scale)
+    compare(model.network, given, elsewhere(file, given, tmp_path))
+
+
 def test_torchscript_tells_what_it_is_where_monai_looks_for_it(exported):
     model, file, written = exported("torchscript", 2)
     _, metadata, _ = load_net_with_metadata(str(file))

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from hftn_sr.kspace import shift, zero_fill
+from hftn_sr.networks import build_network, channels_last
 from hftn_sr.networks.gated_fusion import GatedDetail, GatedFusion
 
 SMALL = {"channels": 8, "groups": 2, "blocks": 1, "fine_channels": 6}
@@ -86,6 +87,19 @@ def test_a_trace_of_one_size_serves_all():
     traced = torch.jit.trace(network, noise(1, 3, 32, 32))
     for size in ((48, 40), (30, 21)):
         torch.testing.assert_close(traced(noise(1, 3, *size)), network(noise(1, 3, *size)))
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("network", ["gated_fusion", "hftn", "edsr"])
+def test_channels_last_holds_from_the_first_convolution_on(network):
+    """A single change of format doubles the cost of all additions after it."""
+    built = channels_last(build_network({"gated_fusion": "small", "hftn": "hftn", "edsr": "edsr"}[network], 2)).eval()
+    formats = []
+    for layer in built.modules():
+        if isinstance(layer, torch.nn.Conv2d) and layer.out_channels > 1:
+            layer.register_forward_hook(lambda layer, given, pred: formats.append(pred.is_contiguous(memory_format=torch.channels_last)))
+    built(noise(1, 3, 16, 16))
+    assert len(formats) > 20 and all(formats)
 
 
 @pytest.mark.parametrize("options", [{"scale": 3}, {"scale": 2, "channels": 0}, {"scale": 2, "gates": -1}])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 
 from hftn_sr.networks.layers import conv3x3
@@ -31,17 +32,24 @@ class ChannelAttention(nn.Module):
         """(B, C, h, w) to (B, C, h, w)."""
         return features * self.weight(features)
 
+    def added_to(self, skip: Tensor, features: Tensor) -> Tensor:
+        """`skip` plus what `forward` gives of `features`, in one pass over memory; both (B, C, h, w), as is the result."""
+        return torch.addcmul(skip, features, self.weight(features))
+
 
 class ResidualChannelAttentionBlock(nn.Module):
     r""":math:`x + CA(Conv(ReLU(Conv(x))))` on (B, C, h, w)."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.body = nn.Sequential(conv3x3(channels, channels), nn.ReLU(), conv3x3(channels, channels), ChannelAttention(channels))
+        # The convolution needs its result for nothing later, so that the ReLU may overwrite it.
+        rectify = nn.ReLU(inplace=True)
+        self.body = nn.Sequential(conv3x3(channels, channels), rectify, conv3x3(channels, channels), ChannelAttention(channels))
 
     def forward(self, features: Tensor) -> Tensor:
         """(B, C, h, w) to (B, C, h, w)."""
-        return features + self.body(features)
+        attention: ChannelAttention = self.body[-1]  # type: ignore[assignment]
+        return attention.added_to(features, self.body[:-1](features))
 
 
 class FEB(nn.Sequential):

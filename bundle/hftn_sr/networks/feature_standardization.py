@@ -79,8 +79,12 @@ class SCRFM(nn.Module):
             fused = self.up_fused(difference + standardized)
         else:
             fused = self.up_fused(difference) + self.up_literal(standardized)
+        # (18) as the sum of two convolutions: the joined features, four times as large as all before, need not exist.
+        of_fused, of_kept = self.merge.weight.chunk(2, 1)
+        merged = functional.conv2d(fused, of_fused, self.merge.bias, padding=1)
+        del fused
         kept = self.up_shallow(shallow - self.difference_shallow(standardized) + shallow)
-        return self.merge(torch.cat([fused, kept], 1))
+        return merged.add_(functional.conv2d(kept, of_kept, padding=1))
 
 
 class PlainRestoration(nn.Module):

@@ -6,6 +6,7 @@ from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensor
 from torch.nn import functional
 
 from hftn_sr.networks.layers import conv3x3
@@ -15,7 +16,7 @@ __all__ = ["FTB", "Concatenation", "Transfer", "best_match"]
 Transfer = Literal["gather", "gather_and_keep", "mask"]
 
 LONGEST_PIECE = 128  # of a row of the correlation matrix that is searched as a whole
-CORRELATIONS_AT_ONCE = 1 << 22  # entries of the correlation matrix held at a time: 16 MiB in float32
+CORRELATIONS_AT_ONCE = 1 << 18  # entries of the correlation matrix held at a time: 1 MiB in float32, which stays in a core's cache
 
 
 def best_match(query: Tensor, key: Tensor, at_once: int = CORRELATIONS_AT_ONCE) -> tuple[Tensor, Tensor]:
@@ -41,14 +42,16 @@ def best_match(query: Tensor, key: Tensor, at_once: int = CORRELATIONS_AT_ONCE) 
         query = functional.normalize(query.float(), dim=-1)  # eps-guarded: a zero vector stays zero
         key = functional.normalize(key.float(), dim=-1)
         with torch.no_grad():
-            candidates = key.transpose(1, 2)
+            candidates = key.transpose(1, 2).contiguous()
             exporting = torch.onnx.is_in_onnx_export() or torch.compiler.is_exporting()
-            if exporting or torch.jit.is_tracing():  # type: ignore[attr-defined, no-untyped-call]
+            counting = isinstance(query, FakeTensor)  # which holds no memory; a thousand blocks would only take time
+            if exporting or counting or torch.jit.is_tracing():  # type: ignore[attr-defined, no-untyped-call]
                 position = torch.matmul(query, candidates).argmax(-1)
             else:
                 rows = max(1, at_once // (key.shape[0] * key.shape[1]))
                 position = torch.cat([_place_of_maximum(torch.matmul(block, candidates)) for block in query.split(rows, 1)], 1)
-        chosen = key.gather(1, position.unsqueeze(-1).expand_as(query))
+        first = torch.arange(key.shape[0], device=key.device).unsqueeze(1) * key.shape[1]
+        chosen = key.flatten(0, 1).index_select(0, (first + position).flatten()).view_as(query)
         return position, (query * chosen).sum(-1)
 
 
@@ -106,23 +109,43 @@ class FTB(nn.Module):
         Returns:
             F_FAF, (B, C, h, w).
         """
-        query = self.query(functional.pixel_unshuffle(target, self.patch))
-        key = (self.key or self.query)(functional.pixel_unshuffle(low, self.patch))
+        query = self._embedded(self.query, target)
+        key = self._embedded(self.key or self.query, low)
         position, similarity = best_match(query.flatten(2).transpose(1, 2), key.flatten(2).transpose(1, 2))
         weight = similarity.to(target.dtype).unflatten(1, (1, *query.shape[-2:]))
         weight = weight.repeat_interleave(self.patch, -2).repeat_interleave(self.patch, -1)
-        return target + self.synthesis(torch.cat([*self._transferred(high, position), target], 1)) * weight
+        return torch.addcmul(target, self.synthesis(torch.cat([*self._transferred(high, position), target], 1)), weight)
+
+    def _embedded(self, layer: nn.Conv2d, features: Tensor) -> Tensor:
+        """(B, C, h, w) to (B, d, h/p, w/p): the layer on each flattened patch, as a convolution in steps of p."""
+        weight = layer.weight.view(layer.out_channels, -1, self.patch, self.patch)
+        return functional.conv2d(features, weight, layer.bias, stride=self.patch)
 
     def _transferred(self, high: Tensor, position: Tensor) -> list[Tensor]:
-        patches = functional.pixel_unshuffle(high, self.patch)
-        flat = patches.flatten(2)
         if self.transfer == "mask":
-            found = torch.zeros_like(flat[:, 0]).scatter(1, position, 1.0)
-            chosen = flat * found.unsqueeze(1)
-        else:
-            chosen = flat.gather(2, position.unsqueeze(1).expand(-1, flat.shape[1], -1))
-        transferred = functional.pixel_shuffle(chosen.view_as(patches), self.patch)
+            patches = functional.pixel_unshuffle(high, self.patch)
+            found = torch.zeros_like(patches[:, 0].flatten(1)).scatter(1, position, 1.0)
+            return [functional.pixel_shuffle(patches * found.view_as(patches[:, :1]), self.patch)]
+        transferred = _voxels(high, self._origins(high, position))
         return [transferred, high] if self.transfer == "gather_and_keep" else [transferred]
+
+    def _origins(self, high: Tensor, position: Tensor) -> Tensor:
+        """Where in a (B, h, w) array, flattened, each voxel of the patches at `position` (B, P) lies: (B, h, w)."""
+        batch, _, height, width = high.shape
+        row, column, image = (torch.arange(length, device=high.device) for length in (height, width, batch))
+        places = row.unsqueeze(1) * width + column
+        corners = places[:: self.patch, :: self.patch].flatten()
+        found = corners[position].unflatten(1, (height // self.patch, width // self.patch))
+        found = found.repeat_interleave(self.patch, 1).repeat_interleave(self.patch, 2)
+        within = (row % self.patch).unsqueeze(1) * width + column % self.patch
+        return found + within + (image * (height * width)).view(-1, 1, 1)
+
+
+def _voxels(features: Tensor, origins: Tensor) -> Tensor:
+    """The voxels of (B, C, h, w) at `origins` (B, h, w); the channels of a voxel lie together and are copied at once."""
+    batch, channels, height, width = features.shape
+    rows = features.permute(0, 2, 3, 1).reshape(-1, channels).index_select(0, origins.flatten())
+    return rows.view(batch, height, width, channels).permute(0, 3, 1, 2)
 
 
 class Concatenation(nn.Module):

@@ -114,5 +114,5 @@ class HFTNSR(nn.Module):
             if self.fusion == "parallel_sum":
                 total, fused = total + fused, own
         deep = total if self.fusion == "parallel_sum" else fused
-        restored: Tensor = self.output(self.scrfm(deep, shallow) + self.residual_high(high))
+        restored: Tensor = self.output(self.scrfm(deep, shallow).add_(self.residual_high(high)))
         return restored

@@ -17,11 +17,13 @@ Network = TypeVar("Network", bound=nn.Module)
 def channels_last(network: Network) -> Network:
     """`network` with the weights of its 2D convolutions channels last in memory, a fifth faster on a CPU.
 
-    `network.to(memory_format=torch.channels_last)` does the same, but refuses a network that has a 3D convolution, too.
+    `network.to(memory_format=torch.channels_last)` does the same, but refuses a network that has a 3D convolution, too. `contiguous` would
+    not do: a weight of one input channel counts as contiguous in both formats, keeps the strides of the other, and the convolution that it
+    belongs to then starts a network off in the wrong one.
     """
     for parameter in network.parameters():
         if parameter.ndim == 4:
-            parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
+            parameter.data = parameter.data.to(memory_format=torch.channels_last)
     return network
 
 

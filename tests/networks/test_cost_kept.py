@@ -1,0 +1,38 @@
+"""Parameters and multiplications of every method as they were last measured: neither grows unnoticed."""
+
+import pytest
+
+from hftn_sr.networks import METHODS
+from hftn_sr.networks.cost import method_cost
+
+COSTS = {  # method: (parameters, multiplications for 320 x 320 voxels) at x2 and at x4
+    "zero_filling": ((0, 0), (0, 0)),
+    "cubic": ((0, 1638400), (0, 1638400)),
+    "edsr": ((1367553, 34991308800), (1515265, 12566937600)),
+    "mcsr": ((1406274, 84241612800), (1553986, 73141862400)),
+    "neu": ((1925313, 14375321600), (1925313, 14375321600)),
+    "minet": ((6710655, 673128484864), (6858367, 674061144064)),
+    "msdt": ((533377, 14194329600), (744833, 7781222400)),
+    "sanet": ((4599523, 456885886976), (4747235, 457818546176)),
+    "early_fusion": ((5990689, 152071409664), (6145313, 41881227264)),
+    "ablation_1": ((5488705, 139667070976), (5561217, 36727218176)),
+    "ablation_2": ((5488705, 139667070976), (5561217, 36727218176)),
+    "ablation_3": ((5325377, 154766565376), (5397889, 36569931776)),
+    "paper": ((5612481, 167768907776), (5750593, 47160549376)),
+    "hftn": ((2345097, 82664659712), (2424105, 21906029312)),
+    "ungated": ((439961, 11184540160), (498905, 3216386560)),
+    "base": ((1806769, 50208778240), (2035249, 18347223040)),
+    "small": ((453849, 12600117760), (512793, 4631964160)),
+}
+
+
+def test_every_method_is_in_the_table():
+    assert set(COSTS) == set(METHODS)
+
+
+@pytest.mark.parametrize(("name", "scale"), [(name, scale) for name in COSTS for scale in (2, 4)])
+def test_parameters_and_multiplications_are_those_of_the_table(name, scale):
+    parameters, multiplications = COSTS[name][scale == 4]
+    cost = method_cost(name, scale)
+    assert cost.parameters == parameters
+    assert cost.multiplications == pytest.approx(multiplications, rel=1e-3)
