@@ -61,7 +61,8 @@ def chosen_methods(names: str) -> list[str]:
     Raises:
         UsageFault: a name that METHODS lacks.
     """
-    wanted = [name for name in METHODS if name != "small"] if names == "all" else [name.strip() for name in names.split(",") if name.strip()]
+    named = [name.strip() for name in names.split(",") if name.strip()]
+    wanted = [name for name in METHODS if name != "small"] if names == "all" else named
     for name in wanted:
         check_choice("--methods", name, ("all", *METHODS))
     if not wanted:
