@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help venv demo test lint twins package package-check label-env label-test clean
+.PHONY: help venv demo test lint twins package package-check label-env label-test browser clean
 
 help:
 	@echo "make demo    super-resolve the built-in synthetic pair; results in demo/"
@@ -13,6 +13,7 @@ help:
 	@echo "make package-check  that file in an empty folder and a fresh environment, everything its model card says"
 	@echo "make label-env   .venv-label, an environment with MONAI Label 0.8.5"
 	@echo "make label-test  its server on loopback: inferences, training and errors of bundle/label_app"
+	@echo "make browser     what the tests of the QC page drive, on Debian; they skip without it"
 	@echo "make clean   remove the environment and results"
 
 venv: .venv/.installed
@@ -54,6 +55,9 @@ label-env: .venv-label/.installed
 
 label-test: label-env
 	.venv-label/bin/python -m pytest --noconftest -p no:cacheprovider tests/label/test_server.py
+
+browser:
+	apt-get update && apt-get install -y --no-install-recommends chromium-headless-shell
 
 clean:
 	rm -rf .venv .venv-label demo dist

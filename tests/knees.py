@@ -34,3 +34,16 @@ def write_knee(path, images, kspace=None, header=HEADER, **attributes):
             file["ismrmrd_header"] = header
         file.attrs.update({"acquisition": "CORPD_FBK", "max": float(images.max()), **attributes})
     return path
+
+
+def write_coils(path):
+    """A multi-coil file, its images in `reconstruction_rss`; gives the path and the images (3, 32, 24)."""
+    coils = np.stack([knee(seed=seed) * np.exp(1j * seed) for seed in range(3)], axis=1)  # (slices, coils, 32, 24)
+    images = np.sqrt((np.abs(coils) ** 2).sum(1)).astype(np.float32)
+    padded = np.fft.ifftshift(np.pad(coils, [(0, 0), (0, 0), (16, 16), (6, 6)]), axes=(2, 3))
+    write_knee(path, images)
+    with h5py.File(path, "r+") as file:
+        del file["kspace"], file["reconstruction_esc"]
+        file["kspace"] = np.fft.fftshift(np.fft.fft2(padded, norm="ortho"), axes=(2, 3)).astype(np.complex64)
+        file["reconstruction_rss"] = images
+    return path, images

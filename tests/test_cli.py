@@ -345,18 +345,19 @@ SLOW_SECOND_CASE = """
 import signal, time
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a test run in the background ignores it, and so would its children
 from hftn_sr.inference import result, run
-apply, write = run.apply_network, result.write_files
+apply, place = run.apply_network, result.NewFiles.into_place
 def slow_network(network, pair, *rest):
     if pair.target.path.parent.name == "b" and "{where}" == "network":
         print("HERE", flush=True)
         time.sleep(60)
     return apply(network, pair, *rest)
-def slow_write(contents):
-    if next(iter(contents)).parent.name == "b" and "{where}" == "saving":
+def slow_place(files, order):
+    order = list(order)
+    if order[0].parent.name == "b" and "{where}" == "saving":
         print("HERE", flush=True)
         time.sleep(60)
-    write(contents)
-run.apply_network, result.write_files = slow_network, slow_write
+    place(files, order)
+run.apply_network, result.NewFiles.into_place = slow_network, slow_place
 from hftn_sr.cli import main
 main()
 """

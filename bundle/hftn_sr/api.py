@@ -16,11 +16,12 @@ from hftn_sr.degradation import degrade as degrade_volume
 from hftn_sr.errors import Fault, NothingToDo, UsageFault, check_choice
 from hftn_sr.evaluation import evaluate_volumes
 from hftn_sr.inference.case import Case, Outcome, Overwrite, RunOptions
-from hftn_sr.inference.pair import PairOptions
+from hftn_sr.inference.pair import PairBy, PairOptions
 from hftn_sr.inference.run import run_case
 from hftn_sr.runtime import Runtime, choose_runtime
 from hftn_sr.volumes.files import check_writable
-from hftn_sr.volumes.nifti import ReadOptions, read_nifti, save_nifti
+from hftn_sr.volumes.nifti import ReadOptions, save_nifti
+from hftn_sr.volumes.reading import read_volume
 from hftn_sr.weights import load_model
 
 __all__ = ["choose_device", "degrade", "evaluate", "super_resolve", "use_threads"]
@@ -41,6 +42,7 @@ def super_resolve(
     through_plane: int | None = None,
     reference_transform: StrPath | None = None,
     register: Literal["none", "rigid"] = "none",
+    pair_by: PairBy = "auto",
     data_consistency: bool = False,
     preview: bool = True,
     read: ReadOptions | None = None,
@@ -49,7 +51,7 @@ def super_resolve(
     """Give a low-resolution MR volume back at high resolution, with the help of another contrast.
 
     Args:
-        target: low-resolution volume, .nii or .nii.gz.
+        target: low-resolution volume, .nii, .nii.gz or fastMRI .h5.
         reference: high-resolution volume of the same head in another contrast; on any grid.
         output: .nii or .nii.gz to write, with a .json record and a _preview.png beside it.
         scale: 2 or 4; None takes the one nearest to the ratio of in-plane voxel sizes.
@@ -60,6 +62,7 @@ def super_resolve(
         through_plane: the target's through-plane array axis; None takes the one whose voxel size differs.
         reference_transform: ITK transform file that maps a target point to a reference point (LPS, mm).
         register: `rigid` registers the reference to the target first, and keeps the result where it makes the pair more alike.
+        pair_by: how slices of the two belong together, see `PairOptions`.
         data_consistency: put the measured band of k-space back into the result.
         preview: write the picture.
         read: how ambiguous files are read.
@@ -74,7 +77,7 @@ def super_resolve(
     """
     transform = Path(reference_transform) if reference_transform else None
     case = Case(Path(target).name, Path(target), Path(reference), Path(output), transform)
-    pair = PairOptions(scale=scale, through_plane=through_plane, register=register, read=read or ReadOptions())
+    pair = PairOptions(scale=scale, through_plane=through_plane, register=register, pair_by=pair_by, read=read or ReadOptions())
     where = choose_device(device)
     how = choose_runtime(runtime, where, model)
     options = RunOptions(model, where, overwrite, data_consistency=data_consistency, preview=preview, pair=pair, runtime=how)
@@ -101,7 +104,7 @@ def degrade(
     Sizes that scale does not divide lose up to scale - 1 voxels first, evenly from both sides.
 
     Args:
-        input: high-resolution volume, .nii or .nii.gz.
+        input: high-resolution volume, .nii, .nii.gz or fastMRI .h5.
         output: .nii or .nii.gz to write.
         scale: 2 or 4.
         magnitude: store absolute values, as a scanner does.
@@ -128,7 +131,7 @@ def degrade(
         if not overwrite:
             raise NothingToDo(result, "exists already", "--overwrite always, or another --output")
     check_writable(result)
-    volume = read_nifti(source, read or ReadOptions())
+    volume = read_volume(source, read or ReadOptions())
     for note in volume.notes:
         if tell:
             tell(note)
@@ -142,7 +145,7 @@ def evaluate(prediction: StrPath, truth: StrPath, *, through_plane: int | None =
 
     Args:
         prediction: .nii or .nii.gz on the truth's grid or a crop of it.
-        truth: .nii or .nii.gz.
+        truth: .nii, .nii.gz or fastMRI .h5.
         through_plane: the axis along which SSIM takes slices; None for the truth's own.
         read: how ambiguous files are read.
 
@@ -153,7 +156,7 @@ def evaluate(prediction: StrPath, truth: StrPath, *, through_plane: int | None =
         Fault: a file cannot be used, or the two grids do not coincide.
     """
     options = read or ReadOptions()
-    return evaluate_volumes(read_nifti(prediction, options), read_nifti(truth, options), through_plane)
+    return evaluate_volumes(read_volume(prediction, options), read_volume(truth, options), through_plane)
 
 
 def choose_device(device: str) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -9,9 +11,10 @@ from torch import Tensor
 
 from hftn_sr.errors import Fault
 from hftn_sr.kspace import Decomposition, decompose, truncate, zero_fill
+from hftn_sr.volumes.scratch import blocks
 from hftn_sr.volumes.volume import Grid, Volume
 
-__all__ = ["brightness", "crop_to_multiple", "degrade", "in_plane_first", "in_plane_last", "stack_channels", "zero_filled"]
+__all__ = ["brightness", "brightness_of", "crop_to_multiple", "degrade", "in_plane_first", "in_plane_last", "stack_channels", "zero_filled"]
 
 BRIGHT = 99.9  # percentile of the positive voxels that counts as 1
 
@@ -70,10 +73,28 @@ def brightness(data: NDArray[np.float32]) -> float:
     Raises:
         ValueError: no voxel is positive.
     """
-    positive = data[data > 0]
-    if not positive.size:
+    along = np.moveaxis(data, int(np.argmax(np.abs(data.strides))), 0)
+    return brightness_of((along[block] for block in blocks(len(along), along[:1].nbytes)), data.size)
+
+
+def brightness_of(parts: Iterable[NDArray[np.float32]], size: int) -> float:
+    """`brightness` of an image of `size` voxels that comes in parts, of which only the brightest thousandth is held.
+
+    Raises:
+        ValueError: no voxel is positive.
+    """
+    most = int(np.ceil(size * (1 - BRIGHT / 100))) + 2
+    brightest, positives = np.empty(0, np.float32), 0
+    for part in parts:
+        positives += int(np.count_nonzero(part > 0))
+        least = brightest.min() if len(brightest) >= most else 0
+        brightest = np.concatenate([brightest, part[part > least]])
+        if len(brightest) > most:
+            brightest = np.partition(brightest, len(brightest) - most)[-most:]
+    if not positives:
         raise ValueError("expected an image with positive voxels, got none")
-    return float(np.percentile(positive, BRIGHT))
+    place = BRIGHT / 100 * (positives - 1) - (positives - len(brightest))  # among the brightest, in rising order
+    return float(np.interp(place, np.arange(len(brightest)), np.sort(brightest)))
 
 
 def stack_channels(target: Tensor, reference: Tensor, factor: int, decomposition: Decomposition = "band") -> Tensor:

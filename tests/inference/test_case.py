@@ -189,7 +189,7 @@ def test_the_record_says_what_was_done_with_what(case, run, weights):
     assert record["scale_chosen"] == "nearest to the ratio 2.00 of in-plane voxel sizes"
     assert (record["coverage"], record["voxels_without_reference"]) == (1.0, 0)
     assert 1.02 < record["similarity"]["value"] <= 2
-    assert record["placement"] == {"transform": None, "register": "none"}
+    assert record["placement"] == {"by": "header", "transform": None, "register": "none"}
     assert set(record["seconds"]) == {"read_and_place", "network", "restore_and_save"}
     assert record["seconds"]["network"] > 0
     assert record["warnings"] == ["scale 2 chosen: nearest to the ratio 2.00 of in-plane voxel sizes"]

@@ -1,19 +1,20 @@
 """fastMRI files, of the layout that the data set's paper and reader describe, written here: the real ones are not for everyone."""
 
 import h5py
+import nibabel as nib
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from hftn_sr.errors import Fault, UsageFault
-from hftn_sr.volumes.fastmri import fastmri_attributes, read_fastmri
+from hftn_sr.volumes.fastmri import fastmri_attributes, fastmri_scan, read_fastmri, read_fastmri_header
 from hftn_sr.volumes.nifti import save_nifti
 from hftn_sr.volumes.placement import paired_by_index
 from hftn_sr.volumes.reading import read_volume
 from hftn_sr.volumes.resampling import resample
 from hftn_sr.volumes.volume import Volume
-from knees import HEADER, knee, write_knee
+from knees import HEADER, knee, write_coils, write_knee
 
 
 def test_slices_come_last_and_voxel_sizes_from_the_header(tmp_path):
@@ -49,14 +50,60 @@ def test_the_middle_of_the_field_of_view_is_kept(tmp_path, size):
     assert np.argwhere(data > 0.5).tolist() == [[32 - (64 - size[0]) // 2, 18 - (36 - size[1]) // 2, 0]]
 
 
-def test_an_affine_centres_the_volume_and_a_coronal_one_has_its_rows_along_head_foot(tmp_path):
+def test_the_centre_of_the_field_of_view_is_the_origin_and_rows_turned_upside_down_are_upright(tmp_path):
     volume = read_fastmri(write_knee(tmp_path / "a.h5", knee()))
-    middle = (np.array(volume.data.shape) - 1) / 2
-    np.testing.assert_allclose(volume.affine @ [*middle, 1], [0, 0, 0, 1], atol=1e-9)
-    assert np.abs(volume.affine[:3, :3]).argmax(axis=0).tolist() == [2, 0, 1]
+    np.testing.assert_allclose(volume.affine @ [16, 12, 1, 1], [0, 0, 0, 1], atol=1e-9)
+    assert nib.aff2axcodes(volume.affine) == ("S", "L", "P")
     axial = read_fastmri(write_knee(tmp_path / "b.h5", knee(), acquisition="AXT2"))
-    assert np.abs(axial.affine[:3, :3]).argmax(axis=0).tolist() == [0, 1, 2]
+    assert nib.aff2axcodes(axial.affine) == ("A", "L", "S")
     assert any("acquisition AXT2" in note for note in axial.notes)
+    assert all(np.linalg.det(each.affine[:3, :3]) > 0 for each in (volume, axial))
+
+
+@pytest.mark.parametrize("image", ["reconstruction_rss", "kspace"])
+def test_coils_are_combined_by_the_root_of_their_sum_of_squares(tmp_path, image):
+    path, images = write_coils(tmp_path / "a.h5")
+    volume = read_fastmri(path, image)
+    np.testing.assert_allclose(volume.data, images.transpose(1, 2, 0), rtol=1e-4, atol=1e-5)
+    assert any("root sum of squares of 3 coils" in note for note in volume.notes) == (image == "kspace")
+    assert not any("attribute max" in note for note in volume.notes)
+
+
+def test_the_images_in_the_file_come_before_those_of_its_k_space(tmp_path):
+    path, images = write_coils(tmp_path / "a.h5")
+    np.testing.assert_array_equal(read_fastmri(path).data, images.transpose(1, 2, 0))
+    raw = read_fastmri(change(path, "reconstruction_rss"))
+    assert any("images computed from its k-space" in note for note in raw.notes)
+    both = add(write_knee(tmp_path / "b.h5", knee()), "reconstruction_rss", 2 * knee())
+    np.testing.assert_array_equal(read_fastmri(both).data, knee().transpose(1, 2, 0))
+    assert not any("attribute max" in note for note in read_fastmri(both, "reconstruction_rss").notes)
+
+
+@pytest.mark.parametrize("image", ["auto", "kspace"])
+def test_the_header_alone_gives_the_grid_of_the_volume(tmp_path, image):
+    path = write_knee(tmp_path / "a.h5", knee(slices=5))
+    grid, whole = read_fastmri_header(path, image).grid, read_fastmri(path, image).grid
+    assert grid.shape == whole.shape
+    np.testing.assert_array_equal(grid.affine, whole.affine)
+
+
+def test_the_header_says_how_the_scan_was_measured_and_nothing_of_who(tmp_path):
+    told = """<measurementInformation><measurementID>7</measurementID><patientPosition>HFS</patientPosition></measurementInformation>
+    <acquisitionSystemInformation><systemVendor>SIEMENS</systemVendor><systemFieldStrength_T>2.8936</systemFieldStrength_T>
+    <institutionName>NYU</institutionName></acquisitionSystemInformation>
+    <sequenceParameters><TR>2750</TR><TE>27</TE><flipAngle_deg>x</flipAngle_deg></sequenceParameters></ismrmrdHeader>"""
+    path = write_knee(tmp_path / "a.h5", knee(), header=HEADER.replace("</ismrmrdHeader>", told), patient_id="ab12")
+    known = {
+        "Dataset": "reconstruction_esc",
+        "Acquisition": "CORPD_FBK",
+        "RepetitionTime": 2.75,
+        "EchoTime": 0.027,
+        "MagneticFieldStrength": 2.8936,
+        "Manufacturer": "SIEMENS",
+    }
+    assert fastmri_scan(path) == {**known, "PatientPosition": "HFS"}
+    bare = write_knee(tmp_path / "b.h5", knee(), header=None)
+    assert fastmri_scan(bare, "kspace") == {"Dataset": "kspace", "Acquisition": "CORPD_FBK"}
 
 
 @pytest.mark.parametrize(
@@ -99,16 +146,26 @@ def change(path, name, value=None):
 
 
 FAULTS = {
-    "no image": (lambda path: change(path, "reconstruction_esc"), r"no reconstruction_esc in it \(found ismrmrd_header, kspace\).*kspace"),
-    "multi-coil": (
-        lambda path: change(change(path, "reconstruction_esc"), "kspace", np.zeros((2, 15, 64, 36), np.complex64)),
-        r"no reconstruction_esc .*Fix: .*single-coil track",
+    "no image": (
+        lambda path: change(change(path, "reconstruction_esc"), "kspace"),
+        r"no reconstruction_esc and no .* in it \(found ismrmrd_header\).*give a fastMRI file",
     ),
     "test set": (
         lambda path: change(change(path, "reconstruction_esc"), "ismrmrd_header") and add(path, "mask", np.eye(36)[0]),
-        r"no reconstruction_esc in it \(found kspace, mask\).*Fix: .*training or validation set",
+        r"undersampled k-space \(1 of 36 columns\).*Fix: .*training or validation set",
     ),
-    "four axes": (lambda path: change(path, "reconstruction_esc", np.ones((2, 4, 8, 8), np.float32)), "has 4 coils"),
+    "four axes": (
+        lambda path: change(path, "reconstruction_esc", np.ones((2, 4, 8, 8), np.float32)),
+        r"reconstruction_esc of sizes \(2, 4, 8, 8\)",
+    ),
+    "no k-space": (
+        lambda path: change(change(path, "reconstruction_esc"), "kspace", np.zeros((2, 64, 36), np.complex64)),
+        "no voxel is above 0",
+    ),
+    "a hole in k-space": (
+        lambda path: change(change(path, "reconstruction_esc"), "kspace", np.full((2, 2, 64, 36), np.nan, np.complex64)),
+        "9216 of 9216 voxels of kspace are NaN",
+    ),
     "two axes": (
         lambda path: change(path, "reconstruction_esc", np.ones((8, 8), np.float32)),
         r"sizes \(8, 8\) .*need \(slices, H, W\), real",
@@ -182,8 +239,14 @@ def test_k_space_smaller_than_its_image_or_without_any_size_is_a_fault(tmp_path)
 
 
 def test_a_misspelt_image_is_refused(tmp_path):
-    with pytest.raises(UsageFault, match="'reconstruction_rss' is not known"):
-        read_fastmri(tmp_path / "a.h5", "reconstruction_rss")
+    path = write_knee(tmp_path / "a.h5", knee())
+    with pytest.raises(UsageFault, match="'reconstruction_sos' is not known"):
+        read_fastmri(path, "reconstruction_sos")
+
+
+def test_an_image_that_was_asked_for_is_not_replaced_by_another(tmp_path):
+    with pytest.raises(Fault, match=r"no reconstruction_rss in it .*Fix: name a dataset that it holds"):
+        read_fastmri(write_knee(tmp_path / "a.h5", knee()), "reconstruction_rss")
 
 
 @settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -216,6 +279,22 @@ def test_a_pair_by_index_lies_on_the_target_s_grid_up_to_the_shorter_volume(tmp_
         np.testing.assert_array_equal(one.data, first.data[:, :, :4])
         np.testing.assert_array_equal(resample(other, one.grid), second.data[:, :, :4])
         assert any("paired up to the shorter, 4" in note for note in other.notes)
+
+
+def test_a_short_scan_is_paired_with_a_long_one_on_its_finer_grid():
+    """Sample j of a low-resolution image lies at sample 2 j of the high-resolution one: both are Fourier transforms about their centres."""
+    x = np.arange(32)
+    wave = np.broadcast_to(np.cos(2 * np.pi * (x - 16) / 32)[:, None, None], (32, 24, 3)).astype(np.float32)
+    short = Volume(np.ascontiguousarray(wave[::2, ::2, :2]), np.diag([2.0, 2, 4, 1]))
+    target, reference = paired_by_index(short, Volume(wave, np.eye(4)), 2)
+    np.testing.assert_allclose(resample(reference, target.grid.finer(2, 2)), wave[:, :, :2], atol=1e-6)
+    np.testing.assert_allclose(reference.affine @ [10, 6, 1, 1], target.affine @ [5, 3, 1, 1])
+
+
+def test_images_of_equal_matrices_cannot_be_super_resolved_by_index():
+    volume = Volume(np.ones((8, 8, 3), np.float32), np.diag([1.0, 1, 4, 1]))
+    with pytest.raises(Fault, match=r"in-plane sizes \[8, 8\], .* has \[8, 8\] and needs \[16, 16\].*hftn-sr degrade"):
+        paired_by_index(volume, volume, 2)
 
 
 def test_images_of_two_matrices_cannot_be_paired_by_index():

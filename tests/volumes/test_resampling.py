@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from hftn_sr.volumes.resampling import covered, resample
+from hftn_sr.volumes import resampling
+from hftn_sr.volumes.resampling import coverage, covered, plan, resample
 from hftn_sr.volumes.volume import Grid, Volume
 from phantoms import contrast, oblique, phantom, points
 
@@ -118,3 +119,50 @@ def test_a_sheared_place_is_respected():
     target = Grid((10, 11, 9), oblique((1.3, 1.3, 1.5), (0, 0, 0), (10, 11, 9)))
     assert covered(source, target).all()
     np.testing.assert_allclose(resample(Volume(contrast(points(source)), affine), target), contrast(points(target)), atol=3)
+
+
+def centred(shape, spacing, degrees=(8.0, -5.0, 12.0)):
+    return Grid(shape, oblique(spacing, degrees, shape))
+
+
+PAIRS = {
+    "parallel": (centred((60, 50, 12), (0.9, 1.0, 2.5)), centred((70, 64, 14), (0.7, 0.7, 2.0))),
+    "turned": (centred((60, 50, 40), (0.9, 1.0, 1.1), (3, 2, 9)), centred((70, 64, 14), (0.7, 0.7, 2.0))),
+    "thin": (centred((60, 50, 2), (0.9, 1.0, 2.5)), centred((70, 64, 3), (0.7, 0.7, 1.0))),
+}
+
+
+def rough(grid):
+    return Volume(np.random.default_rng(1).normal(100, 30, grid.shape).astype(np.float32), grid.affine)
+
+
+@pytest.mark.parametrize(("source", "target"), PAIRS.values(), ids=PAIRS)
+def test_blocks_give_what_the_whole_volume_gives(source, target, monkeypatch):
+    whole = resample(rough(source), target)
+    monkeypatch.setattr(resampling, "BOX", 1)
+    assert len(plan(source, target)) >= 8
+    np.testing.assert_allclose(resample(rough(source), target), whole, atol=2e-3)
+    assert np.ptp(whole) > 100
+
+
+@pytest.mark.parametrize("kind", ["parallel", "thin"])
+@pytest.mark.parametrize("order", [(0, 1, 2), (2, 0, 1), (1, 0, 2)])
+def test_parallel_grids_give_along_their_axes_what_they_give_point_by_point(kind, order, monkeypatch):
+    source, target = PAIRS[kind]
+    volume = rough(source)
+    affine = volume.affine[:, [*order, 3]].copy()
+    affine[:3, 3] += affine[:3, 0] * (source.shape[order[0]] - 1)
+    affine[:3, 0] *= -1  # one axis runs the other way
+    volume = Volume(np.ascontiguousarray(volume.data.transpose(order)[::-1]), affine)
+    called = []
+    along = resampling.along_axes
+    monkeypatch.setattr(resampling, "along_axes", lambda *arguments: called.append(1) or along(*arguments))
+    fast = resample(volume, target)
+    assert called
+    monkeypatch.setattr(resampling, "along_axes", lambda data, shape, index, _, sigmas: resampling.at_points(data, shape, index, sigmas))
+    np.testing.assert_allclose(fast, resample(volume, target), atol=2e-3)
+
+
+@pytest.mark.parametrize(("source", "target"), PAIRS.values(), ids=PAIRS)
+def test_the_coverage_is_the_share_of_what_is_covered(source, target):
+    assert coverage(source, target) == pytest.approx(covered(source, target).mean())

@@ -12,7 +12,10 @@ from typing import TYPE_CHECKING, Annotated, Literal, NoReturn, Optional
 import typer
 
 from hftn_sr import __version__
+from hftn_sr.cli.bids import bids_cases
+from hftn_sr.cli.convert import convert
 from hftn_sr.cli.export import export
+from hftn_sr.cli.report import draw_report, report
 from hftn_sr.errors import INTERNAL, INTERRUPTED, SOME_FAILED, Fault, UsageFault
 
 if TYPE_CHECKING:
@@ -56,13 +59,17 @@ def _version(version: Annotated[bool, typer.Option("--version", help="Print the 
 @app.command(
     "super-resolve",
     epilog="Examples:  hftn-sr super-resolve --target flair.nii.gz --reference t2.nii.gz --output flair_sr.nii.gz --scale 2  |  "
-    "hftn-sr super-resolve --cases patients/ --output results/ --overwrite stale",
+    "hftn-sr super-resolve --cases patients/ --output results/ --overwrite stale  |  "
+    "hftn-sr super-resolve --bids ds/ --target FLAIR --reference T2w --output ds/derivatives/hftn-sr",
 )
 def super_resolve(
-    target: Annotated[OptionalPath, typer.Option(help="Low-resolution NIfTI file.")] = None,
-    reference: Annotated[OptionalPath, typer.Option(help="High-resolution NIfTI file of another contrast, on any grid.")] = None,
+    target: Annotated[OptionalPath, typer.Option(help="Low-resolution NIfTI or fastMRI .h5 file; with --bids, its suffix.")] = None,
+    reference: Annotated[OptionalPath, typer.Option(help="High-resolution one of another contrast, on any grid.")] = None,
     cases: Annotated[OptionalPath, typer.Option(help="Folder of cases instead: */target.nii.gz with */reference.nii.gz.")] = None,
-    output: Annotated[OptionalPath, typer.Option(help="NIfTI file to write; with --cases, a folder.")] = None,
+    bids: Annotated[OptionalPath, typer.Option(help="BIDS dataset instead; its FLAIR images: --target FLAIR.")] = None,
+    target_entities: Annotated[str, typer.Option(metavar="<acq-x>", help="With --bids: which one, if there are several.")] = "",
+    reference_entities: Annotated[str, typer.Option(metavar="<acq-x>", help="Likewise; acq- is the one without acq.")] = "",
+    output: Annotated[OptionalPath, typer.Option(help="NIfTI file to write; with --cases or --bids, a folder.")] = None,
     scale: Annotated[Optional[int], typer.Option(help="2 or 4; else the one nearest to the voxel sizes' ratio.")] = None,  # noqa: UP045 - typer
     model: Annotated[str, typer.Option(help="base, hftn, or a .safetensors file.")] = "base",
     device: Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="Where the network runs.")] = "auto",
@@ -72,9 +79,13 @@ def super_resolve(
     threads: Annotated[Optional[int], typer.Option(help="CPU threads; else all.", min=1)] = None,  # noqa: UP045 - typer
     reference_transform: Annotated[OptionalPath, typer.Option(help="ITK transform, target point to reference point.")] = None,
     register: Annotated[Literal["none", "rigid"], typer.Option(help="Register the reference first, kept if better.")] = "none",
+    pair_by: Annotated[
+        Literal["auto", "header", "index"], typer.Option(help="Slices by position or number; auto: number for .h5.")
+    ] = "auto",
     through_plane: Axis = None,
     data_consistency: Annotated[bool, typer.Option("--data-consistency", help="Put the measured k-space back at the end.")] = False,
     preview: Annotated[bool, typer.Option(help="Write a picture beside the result.")] = True,
+    page: Annotated[bool, typer.Option("--report/--no-report", help="Write report.html, a QC page of the results.")] = True,
     frame: Frame = None,
     nan_to_num: NanToNum = False,
     magnitude: Magnitude = False,
@@ -94,19 +105,26 @@ def super_resolve(
         if scale not in (None, 2, 4):
             raise UsageFault("--scale", f"scale {scale} (need 2 or 4)", "--scale 2 or --scale 4")
         check_model(model)
-        found, failed = _cases(target, reference, cases, output, reference_transform)
+        entities = (target_entities, reference_entities)
+        found, failed = _cases(target, reference, cases, bids, entities, output, reference_transform)
         use_threads(threads)
         read = _read_options(frame, nan_to_num, magnitude, assume_affine)
-        pair = PairOptions(scale=scale, through_plane=through_plane, register=register, read=read)
+        pair = PairOptions(
+            scale=scale, through_plane=through_plane, register=register, reference_transform=reference_transform, pair_by=pair_by, read=read
+        )
         where = choose_device(device)
         how = choose_runtime(runtime, where, model)
         options = RunOptions(model, where, overwrite, dry_run, data_consistency, preview, pair, how)
-        _run(found, failed, options, output if cases else None, debug)
+        if bids and not dry_run:
+            from hftn_sr.pairs.bids_derivative import write_description
+
+            write_description(bids, output)
+        _run(found, failed, options, output if cases or bids else None, page, debug)
 
 
 @app.command(epilog="Example:  hftn-sr degrade --input flair.nii.gz --output flair_x2.nii.gz --scale 2")
 def degrade(
-    input: Annotated[Path, typer.Option(help="High-resolution NIfTI file.")],  # noqa: A002 - the option's name
+    input: Annotated[Path, typer.Option(help="High-resolution NIfTI or fastMRI .h5 file.")],  # noqa: A002 - the option's name
     output: Annotated[Path, typer.Option(help="NIfTI file to write.")],
     scale: Annotated[int, typer.Option(help="2 or 4: the loss of in-plane resolution.")],
     magnitude: Annotated[bool, typer.Option("--magnitude", help="Store absolute values, as a scanner does.")] = False,
@@ -132,7 +150,7 @@ def degrade(
 @app.command(epilog="Example:  hftn-sr evaluate --prediction flair_sr.nii.gz --truth flair.nii.gz --json scores.json")
 def evaluate(
     prediction: Annotated[Path, typer.Option(help="NIfTI file on the truth's grid, or on a crop of it.")],
-    truth: Annotated[Path, typer.Option(help="High-resolution NIfTI file.")],
+    truth: Annotated[Path, typer.Option(help="High-resolution NIfTI or fastMRI .h5 file.")],
     protocol: Annotated[Literal["corrected"], typer.Option(help="Conventions of the figures; they are printed.")] = "corrected",
     json_file: Annotated[OptionalPath, typer.Option("--json", help="Write the figures there, too.")] = None,
     through_plane: Axis = None,
@@ -238,7 +256,9 @@ def fastmri(
         typer.echo(f"{output / 'datalist.json'}: {counts} pairs")
 
 
+app.command(epilog="Example:  hftn-sr convert singlecoil_val/file1000041.h5 file1000033.h5 --output nifti/")(convert)
 app.command(epilog="Example:  hftn-sr export --model base --scale 2 --format onnx --output base_x2.onnx")(export)
+app.command(epilog="Example:  hftn-sr report --results results/ --cases patients/")(report)
 
 
 def main() -> NoReturn:
@@ -252,11 +272,23 @@ def main() -> NoReturn:
 
 
 def _cases(
-    target: Path | None, reference: Path | None, cases: Path | None, output: Path, transform: Path | None
+    target: Path | None,
+    reference: Path | None,
+    cases: Path | None,
+    bids: Path | None,
+    entities: tuple[str, str],
+    output: Path,
+    transform: Path | None,
 ) -> tuple[list[Case], list[Outcome]]:
     from hftn_sr.batch import find_cases
     from hftn_sr.inference.case import Case
 
+    for name, given in (("--cases", cases), ("--reference-transform", transform)) if bids else ():
+        if given:
+            raise UsageFault(name, "does not go with --bids", "leave one out")
+    for name, text in () if bids else zip(("--target-entities", "--reference-entities"), entities, strict=True):
+        if text:
+            raise UsageFault(name, "needs --bids", "--bids DIR, or leave it out")
     if cases is not None:
         single = {"--target": target, "--reference": reference, "--reference-transform": transform}
         surplus = [name for name, value in single.items() if value]
@@ -269,6 +301,8 @@ def _cases(
         if value is None:
             raise UsageFault(name, "is missing", "--target FILE --reference FILE, or --cases FOLDER")
     assert target is not None and reference is not None
+    if bids is not None:
+        return bids_cases(bids, str(target), str(reference), entities, output)
     return [Case(target.name, target, reference, output, transform)], []
 
 
@@ -280,7 +314,7 @@ def _read_options(
     return ReadOptions(frame=frame, nan_to_num=nan_to_num, magnitude=magnitude, assume_affine=assume_affine)
 
 
-def _run(cases: list[Case], failed: list[Outcome], options: RunOptions, folder: Path | None, debug: bool) -> None:
+def _run(cases: list[Case], failed: list[Outcome], options: RunOptions, folder: Path | None, page: bool, debug: bool) -> None:
     from rich.console import Console
 
     from hftn_sr.batch import exit_code, run_cases, write_summary
@@ -300,7 +334,21 @@ def _run(cases: list[Case], failed: list[Outcome], options: RunOptions, folder: 
             summarise(True)
             typer.echo(f"interrupted after {len(outcomes)} of {len(cases) + len(failed)} cases", err=True)
             raise
+    if page and any(outcome.status in ("done", "skipped") for outcome in outcomes):
+        _draw_report(folder or cases[0].output.parent, cases, outcomes, debug)
     raise typer.Exit(exit_code(outcomes))
+
+
+def _draw_report(folder: Path, cases: list[Case], outcomes: list[Outcome], debug: bool) -> None:
+    """The QC page. The results stand already, so whatever is wrong with the page is a warning."""
+    from hftn_sr.qc import cases_of_run
+
+    try:
+        draw_report(folder, cases_of_run(cases, outcomes))
+    except Exception as error:
+        if debug:
+            raise
+        _warn(f"no report: {error}" if isinstance(error, Fault) else f"no report: internal fault: {type(error).__name__}: {error}")
 
 
 def _warn(note: str) -> None:

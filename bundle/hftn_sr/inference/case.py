@@ -10,12 +10,13 @@ from hftn_sr.errors import check_choice
 from hftn_sr.inference.pair import PairOptions
 from hftn_sr.runtime import ChosenRuntime
 
-__all__ = ["Case", "Outcome", "Overwrite", "RunOptions", "side_files"]
+__all__ = ["RECORD_KEY", "Case", "Outcome", "Overwrite", "RunOptions", "side_files"]
 
 Overwrite = Literal["never", "stale", "always"]
 Status = Literal["done", "skipped", "planned", "failed"]
 
 SUFFIXES = (".nii.gz", ".nii")
+RECORD_KEY = "HftnSr"  # of the record, in a side file that holds more than that
 
 
 @dataclass(frozen=True)
@@ -24,10 +25,11 @@ class Case:
 
     Args:
         name: for messages and the summary.
-        target: low-resolution NIfTI file.
-        reference: high-resolution NIfTI file of another contrast.
+        target: low-resolution NIfTI or fastMRI .h5 file.
+        reference: high-resolution one of another contrast.
         output: NIfTI file to write.
         transform: ITK file that maps target points to reference points; None for none.
+        sidecar: what the side file says besides the record, which then stands under RECORD_KEY; for BIDS.
     """
 
     name: str
@@ -35,6 +37,7 @@ class Case:
     reference: Path
     output: Path
     transform: Path | None = None
+    sidecar: dict[str, Any] = field(default_factory=dict)
 
     @property
     def suffix(self) -> str:

@@ -7,6 +7,8 @@ import torch
 
 from hftn_sr.degradation import in_plane_last
 from hftn_sr.errors import Fault, UsageFault
+from hftn_sr.volumes.nifti import VolumeHeader
+from hftn_sr.volumes.scratch import blocks
 from hftn_sr.volumes.volume import Volume
 
 __all__ = ["choose_scale", "interpolated_in_plane", "LOW_SIMILARITY", "MIN_COVERAGE"]
@@ -20,7 +22,7 @@ OUTER, INNER = (0.75, 1.0), (0.4, 0.65)  # bands of k-space as shares of the Nyq
 EMPTY = 1e-3  # power density of the outer band relative to the inner one that no measured image has
 
 
-def choose_scale(target: Volume, reference: Volume, through_plane: int, asked: int | None) -> tuple[int, str]:
+def choose_scale(target: Volume | VolumeHeader, reference: Volume | VolumeHeader, through_plane: int, asked: int | None) -> tuple[int, str]:
     """The upscaling factor, and in words how it was chosen.
 
     Args:
@@ -60,7 +62,9 @@ def choose_scale(target: Volume, reference: Volume, through_plane: int, asked: i
 def interpolated_in_plane(target: Volume, through_plane: int) -> bool:
     """Whether the outer k-space of the target is empty: its scanner interpolated it, and its true resolution is lower than its grid."""
     slices = in_plane_last(torch.from_numpy(target.data), target.grid.slice_axes(through_plane))
-    power = torch.fft.fft2(slices).abs().square().mean(0).numpy()
+    power = np.zeros(slices.shape[1:])
+    for block in blocks(len(slices), 4 * slices[0].nbytes):
+        power += torch.fft.fft2(slices[block]).abs().square().sum(0).numpy()
     rows, columns = (np.abs(np.fft.fftfreq(size)) * 2 for size in power.shape)
     radius = np.maximum(rows[:, None], columns)
     densities = [power[(radius >= low) & (radius <= high)] for low, high in (OUTER, INNER)]

@@ -1,28 +1,33 @@
-"""From two files to the network's input, and from its output back to a volume."""
+"""From two files to the network's input and output, slice by slice."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from tempfile import gettempdir
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
-from monai.inferers import SliceInferer
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from hftn_sr.degradation import brightness, in_plane_first, in_plane_last, stack_channels
-from hftn_sr.errors import Fault, check_choice
+from hftn_sr.degradation import brightness_of, in_plane_last, stack_channels
+from hftn_sr.errors import Fault, UsageFault, check_choice
 from hftn_sr.inference.findings import LOW_SIMILARITY, MIN_COVERAGE, choose_scale, interpolated_in_plane
-from hftn_sr.kspace import Decomposition, band_residual, replace_band
-from hftn_sr.volumes.nifti import ReadOptions, read_nifti
-from hftn_sr.volumes.placement import read_transform, similarity
+from hftn_sr.kspace import Decomposition
+from hftn_sr.volumes.nifti import ReadOptions
+from hftn_sr.volumes.placement import paired_by_index, read_transform, similarity
+from hftn_sr.volumes.reading import is_fastmri, read_volume
 from hftn_sr.volumes.registration import register_rigid
-from hftn_sr.volumes.resampling import covered, resample
+from hftn_sr.volumes.resampling import coverage, resample_into
+from hftn_sr.volumes.scratch import Scratch
 from hftn_sr.volumes.volume import Grid, Volume
 
-__all__ = ["PairOptions", "PreparedPair", "apply_network", "prepare_pair", "restore_volume"]
+__all__ = ["PairBy", "PairOptions", "PreparedPair", "apply_network", "prepare_pair"]
+
+PairBy = Literal["auto", "header", "index"]
 
 SLICES_AT_ONCE = 1  # more bring nothing on a CPU and cost memory
 
@@ -36,6 +41,8 @@ class PairOptions:
         through_plane: the target's through-plane array axis 0, 1 or 2; None takes the one whose voxel size differs.
         reference_transform: ITK file that maps a target point to a reference point, before any registration.
         register: `rigid` moves the reference where that makes the pair more similar.
+        pair_by: `header` places the reference by the two headers, `index` puts slice i on slice i, see `paired_by_index`; `auto` is `index`
+            for two fastMRI files, whose headers do not say where they lie, unless a transform is given.
         decomposition: how the reference is split, see `kspace.decompose`; must be the one that the network was trained with.
         read: how ambiguous files are read.
     """
@@ -44,6 +51,7 @@ class PairOptions:
     through_plane: int | None = None
     reference_transform: Path | None = None
     register: Literal["none", "rigid"] = "none"
+    pair_by: PairBy = "auto"
     decomposition: Decomposition = "band"
     read: ReadOptions = field(default_factory=ReadOptions)
 
@@ -51,95 +59,140 @@ class PairOptions:
         """Raises UsageFault."""
         check_choice("--register", self.register, ("none", "rigid"))
         check_choice("--through-plane", self.through_plane, (0, 1, 2, None))
+        check_choice("--pair-by", self.pair_by, get_args(PairBy))
+        if self.pair_by == "index" and self.reference_transform:
+            raise UsageFault("--reference-transform", "does not go with --pair-by index", "--pair-by header, or leave one out")
+
+    def by_index(self, target: Path, reference: Path) -> bool:
+        """Whether these two files are paired by index."""
+        positions_unknown = is_fastmri(target) and is_fastmri(reference) and not self.reference_transform
+        return self.pair_by == "index" or (self.pair_by == "auto" and positions_unknown)
 
 
 @dataclass(frozen=True)
 class PreparedPair:
-    """A pair on the high-resolution grid, ready for the network.
+    """A pair on the high-resolution grid, ready for the network, slice by slice.
 
     Args:
-        image: (3, H, W, D), see the network's input; intensities around 0 to 1, through-plane last.
-        measured: (D, h, w), the low-resolution target in the same unit.
-        reference: (D, H, W), the reference on the grid in its own unit.
+        target: low-resolution, as read.
+        on_grid: the reference on the grid in its own unit, (Z, Y, X).
         unit: target intensity that counts as 1.
+        reference_unit: that of the reference.
         grid: of the result, in the target's axis order.
         through_plane: the target's through-plane axis.
-        target: as read.
         reference_sha256: of the reference's file.
         scale: upscaling factor s.
+        decomposition: how the reference is split.
         record: what the side file says of the pair.
         warnings: what the user must know.
     """
 
-    image: Tensor
-    measured: Tensor
-    reference: Tensor
+    target: Volume
+    on_grid: Scratch
     unit: float
+    reference_unit: float
     grid: Grid
     through_plane: int
-    target: Volume
     reference_sha256: str
     scale: int
+    decomposition: Decomposition
     record: dict[str, Any]
     warnings: tuple[str, ...]
 
+    def __len__(self) -> int:
+        """Number of slices."""
+        return self.grid.shape[self.through_plane]
 
-def prepare_pair(target_path: Path, reference_path: Path, options: PairOptions) -> PreparedPair:
-    """Read a low-resolution target and its reference, place the reference on the target's high-resolution grid and stack both.
+    @property
+    def axes(self) -> tuple[int, int, int]:
+        """The array axes as the network sees them, see `Grid.slice_axes`."""
+        return self.grid.slice_axes(self.through_plane)
+
+    def measured(self, index: int) -> Tensor:
+        """(h, w), a slice of the target, its brightness being 1."""
+        return in_plane_last(torch.from_numpy(self.target.data), self.axes)[index] / self.unit
+
+    def reference(self, index: int) -> Tensor:
+        """(H, W), a slice of the reference in its own unit."""
+        return in_plane_last(torch.from_numpy(self.on_grid.array.T), self.axes)[index]
+
+    def slice(self, index: int) -> Tensor:
+        """(3, H, W), what the network sees of a slice; intensities around 0 to 1."""
+        return stack_channels(self.measured(index), self.reference(index) / self.reference_unit, self.scale, self.decomposition)
+
+    @property
+    def image(self) -> Tensor:
+        """(3, H, W, D), what the network sees of all slices, through-plane last."""
+        return torch.stack([self.slice(index) for index in range(len(self))], -1)
+
+
+def prepare_pair(target_path: Path, reference_path: Path, options: PairOptions, folder: Path | None = None) -> PreparedPair:
+    """Read a low-resolution target and its reference, and place the reference on the target's high-resolution grid.
+
+    Args:
+        target_path: NIfTI or fastMRI .h5 file.
+        reference_path: likewise.
+        options: how the two become a pair.
+        folder: where a reference too large for memory is put meanwhile; None for the system's folder for temporary files.
 
     Raises:
         Fault: a file that cannot be used, or a pair that does not belong together.
     """
-    target, reference = read_nifti(target_path, options.read), read_nifti(reference_path, options.read)
+    target, reference = read_volume(target_path, options.read), read_volume(reference_path, options.read)
     if target.sha256 == reference.sha256 or np.array_equal(target.data, reference.data):
         raise Fault(reference_path, "is the same image as the target", "give another contrast of the same head as --reference")
-    warnings = [*target.notes, *reference.notes]
     through_plane = target.grid.through_plane() if options.through_plane is None else options.through_plane
     scale, why = choose_scale(target, reference, through_plane, options.scale)
+    by_index = options.by_index(target_path, reference_path)
+    if by_index:
+        target, reference = paired_by_index(target, reference, scale, through_plane)
+    warnings = list(dict.fromkeys((*target.notes, *reference.notes)))
     if options.scale is None:
         warnings.append(f"scale {scale} chosen: {why}")
     reference, placement = _placed(target, reference, options)
     grid = target.grid.finer(scale, through_plane)
-    share = float(covered(reference.grid, grid).mean())
+    share = coverage(reference.grid, grid)
     if share < MIN_COVERAGE:
         raise Fault(
             reference_path,
             f"covers {share:.0%} of the target, at least {MIN_COVERAGE:.0%} is needed",
             "check that both files belong to one patient and visit, or place it by --reference-transform or --register rigid",
         )
-    on_grid = resample(reference, grid)
     alike = similarity(target, reference)
     warnings += _findings(target, reference, through_plane, grid, share, alike)
-    axes = grid.slice_axes(through_plane)
-    low, high = (in_plane_last(torch.from_numpy(data), axes) for data in (target.data, on_grid))
-    unit = _unit(target.path, target.data)
-    image = stack_channels(low / unit, high / _unit(reference_path, on_grid), scale, options.decomposition)
+    on_grid, sha256 = Scratch(grid.shape[::-1], folder or Path(gettempdir())), reference.sha256
+    for _ in resample_into(reference, grid, on_grid.array.T):
+        on_grid.release()
+    del reference  # as large as the result, and no longer needed
+    size = on_grid.array.size
     record = {
         "scale": scale,
         "scale_chosen": why,
         "through_plane": through_plane,
         "coverage": round(share, 4),
-        "voxels_without_reference": round((1 - share) * on_grid.size),
+        "voxels_without_reference": round((1 - share) * size),
         "similarity": {"measure": "normalised mutual information, 1 to 2", "value": round(alike, 4)},
-        "placement": placement,
+        "placement": {"by": "index" if by_index else "header", **placement},
     }
     return PreparedPair(
-        image.movedim(1, -1).contiguous(),
-        low / unit,
-        high,
-        unit,
+        target,
+        on_grid,
+        _unit(target.path, [target.data], target.data.size),
+        _unit(reference_path, on_grid.parts(), size),
         grid,
         through_plane,
-        target,
-        reference.sha256,
+        sha256,
         scale,
+        options.decomposition,
         record,
         tuple(warnings),
     )
 
 
-def apply_network(network: nn.Module, pair: PreparedPair, device: torch.device | str, each: Callable[[int], None] | None = None) -> Tensor:
-    """The network on every slice.
+def apply_network(
+    network: nn.Module, pair: PreparedPair, device: torch.device | str, each: Callable[[int], None] | None = None
+) -> Iterator[Tensor]:
+    """The network on every slice, one after another.
 
     Args:
         network: takes (B, 3, H, W), gives (B, 1, H, W).
@@ -147,46 +200,16 @@ def apply_network(network: nn.Module, pair: PreparedPair, device: torch.device |
         device: where it runs.
         each: called with the number of slices just finished.
 
-    Returns:
-        (H, W, D) in the unit of pair.image.
+    Yields:
+        (H, W) in the unit of pair.slice.
     """
-
-    def counted(slices: Tensor) -> Tensor:
-        result: Tensor = network(slices)
+    for start in range(0, len(pair), SLICES_AT_ONCE):
+        image = torch.stack([pair.slice(index) for index in range(start, min(start + SLICES_AT_ONCE, len(pair)))])
+        with torch.inference_mode():
+            pred = network(image.to(device))[:, 0].cpu()
         if each:
-            each(slices.shape[0])
-        return result
-
-    inferer = SliceInferer(roi_size=[-1, -1], spatial_dim=2, sw_batch_size=SLICES_AT_ONCE, sw_device=device, device="cpu")
-    with torch.inference_mode():
-        pred = inferer(pair.image[None], counted)
-    result: Tensor = torch.as_tensor(pred)[0, 0]
-    return result
-
-
-def restore_volume(pair: PreparedPair, pred: Tensor, data_consistency: bool = False) -> tuple[Volume, float]:
-    """The network's output as a volume on the high-resolution grid of the target, in the target's intensity.
-
-    Args:
-        pair: what the network was given.
-        pred: (H, W, D), what it gave.
-        data_consistency: put the measured band of k-space back.
-
-    Returns:
-        the volume, and the relative L2 distance between its low band and the target.
-
-    Raises:
-        Fault: the network gave numbers that are not finite.
-    """
-    slices = pred.movedim(-1, 0).double()
-    if not torch.isfinite(slices).all():
-        raise Fault(pair.target.path, "the network's output is not finite", "check the intensities of both images and the model")
-    measured = pair.measured.double()
-    if data_consistency:
-        slices = replace_band(slices, measured, pair.scale)
-    stored = (slices * pair.unit).float()
-    residual = band_residual(stored.double() / pair.unit, measured, pair.scale)
-    return pair.target.on(pair.grid, in_plane_first(stored, pair.grid.slice_axes(pair.through_plane)).numpy()), residual
+            each(len(pred))
+        yield from pred
 
 
 def _placed(target: Volume, reference: Volume, options: PairOptions) -> tuple[Volume, dict[str, Any]]:
@@ -224,8 +247,8 @@ def _findings(target: Volume, reference: Volume, through_plane: int, grid: Grid,
     return found
 
 
-def _unit(path: Path, data: Any) -> float:
+def _unit(path: Path, parts: Iterable[NDArray[np.float32]], size: int) -> float:
     try:
-        return brightness(data)
+        return brightness_of(parts, size)
     except ValueError:
         raise Fault(path, "no positive voxel where the target lies", "check the image and its position") from None

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import platform
 import time
-from dataclasses import asdict
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -15,12 +15,16 @@ import numpy as np
 import torch
 
 from hftn_sr import __version__
-from hftn_sr.degradation import in_plane_first
-from hftn_sr.inference.case import Case, RunOptions, side_files
-from hftn_sr.inference.pair import PreparedPair, restore_volume
-from hftn_sr.report import NOTICE, Panel, busiest_slice, picture, shown
-from hftn_sr.volumes.files import json_bytes, sha256_of, write_files
-from hftn_sr.volumes.nifti import nifti_bytes
+from hftn_sr.degradation import in_plane_first, in_plane_last
+from hftn_sr.errors import Fault
+from hftn_sr.inference.case import RECORD_KEY, Case, RunOptions, side_files
+from hftn_sr.inference.memory import measured_peak
+from hftn_sr.inference.pair import PreparedPair
+from hftn_sr.kspace import replace_band, truncate
+from hftn_sr.report import NOTICE, Panel, picture, shown
+from hftn_sr.volumes.files import NewFiles, json_bytes, sha256_of
+from hftn_sr.volumes.nifti import nifti_chunks
+from hftn_sr.volumes.scratch import Scratch, existing_folder
 from hftn_sr.volumes.volume import Volume
 from hftn_sr.weights import Model
 
@@ -28,7 +32,7 @@ __all__ = ["fingerprint", "own_record", "pair_record", "save_result"]
 
 
 def save_result(
-    case: Case, options: RunOptions, pair: PreparedPair, pred: torch.Tensor, model: Model, seconds: dict[str, float]
+    case: Case, options: RunOptions, pair: PreparedPair, preds: Iterable[torch.Tensor], model: Model, seconds: dict[str, float]
 ) -> dict[str, Any]:
     """Write the record, the picture and, last, the volume; all three or none.
 
@@ -36,8 +40,8 @@ def save_result(
         case: where to.
         options: what was asked for.
         pair: what the network was given.
-        pred: (H, W, D), what it gave.
-        model: whose network it was.
+        preds: what it gives, slice by slice, each (H, W).
+        model: whose network it is.
         seconds: wall time of the steps before, for the record.
 
     Returns:
@@ -47,22 +51,74 @@ def save_result(
         Fault: the output of the network is not finite, or a file cannot be written.
     """
     started = time.monotonic()
-    volume, residual = restore_volume(pair, pred, options.data_consistency)
-    content = nifti_bytes(volume, f"hftn-sr {__version__} {model.name}; research use only", case.suffix == ".nii.gz")
-    record = pair_record(case, options, pair, model)
-    record["output"] = {"file": case.output.name, "sha256": hashlib.sha256(content).hexdigest(), "shape": list(volume.data.shape)}
-    record["data_consistency"] = {"applied": options.data_consistency, "residual": float(f"{residual:.4g}")}
+    result = Scratch(pair.grid.shape[::-1], existing_folder(case.output))
+    restored = _restored(pair, preds, options.data_consistency, result)
+    volume = pair.target.on(pair.grid, result.array.T)
+    chunks = nifti_chunks(volume, f"hftn-sr {__version__} {model.name}; research use only", case.suffix == ".nii.gz")
     side_file, preview = side_files(case.output)
-    picture_of_it = _preview(pair, volume, model) if options.preview else b""
-    taken = {**seconds, "restore_and_save": time.monotonic() - started}
-    record["seconds"] = {step: round(value, 2) for step, value in taken.items()}
-    # The record goes first: it tells a later run whose the picture is, should this one be killed between the two.
-    files = {side_file: json_bytes(record)} | ({preview: picture_of_it} if options.preview else {}) | {case.output: content}
-    outdated = not options.preview and bool(own_record(side_file))  # a picture of the result that is replaced
-    write_files(files)
+    with NewFiles() as files:
+        sha256 = files.write(case.output, _releasing(chunks, result))
+        if options.preview:
+            files.write(preview, [_preview(pair, volume, model, restored.busiest)])
+        record = pair_record(case, options, pair, model)
+        record["output"] = {"file": case.output.name, "sha256": sha256, "shape": list(volume.data.shape)}
+        record["data_consistency"] = {"applied": options.data_consistency, "residual": float(f"{restored.residual:.4g}")}
+        if "memory" in record and (peak := measured_peak()):
+            record["memory"] = {**record["memory"], "peak_measured_gb": round(peak / 1e9, 3)}
+        rest = time.monotonic() - started - restored.waited
+        taken = {**seconds, "network": seconds.get("network", 0) + restored.waited, "restore_and_save": rest}
+        record["seconds"] = {step: round(value, 2) for step, value in taken.items()}
+        outdated = not options.preview and bool(own_record(side_file))  # a picture of the result that is replaced
+        files.write(side_file, [json_bytes({**case.sidecar, RECORD_KEY: record} if case.sidecar else record)])
+        # The record goes first: it tells a later run whose the picture is, should this one be killed between the two.
+        files.into_place([side_file, *([preview] if options.preview else []), case.output])
     if outdated:
         preview.unlink(missing_ok=True)
     return record
+
+
+@dataclass(frozen=True)
+class _Restored:
+    """What is known of a result when all its slices are there.
+
+    Args:
+        residual: relative L2 distance between its low band and the target.
+        busiest: the slice with the most signal.
+        waited: seconds that the network took.
+    """
+
+    residual: float
+    busiest: int
+    waited: float
+
+
+def _restored(pair: PreparedPair, preds: Iterable[torch.Tensor], data_consistency: bool, result: Scratch) -> _Restored:
+    """Bring the network's slices to the target's intensity, with the measured band of k-space put back if asked, and into `result`."""
+    slices = in_plane_last(torch.from_numpy(result.array.T), pair.axes)
+    off = norm = waited = 0.0
+    signal = []
+    before = time.monotonic()
+    for index, pred in enumerate(preds):
+        waited += time.monotonic() - before
+        image, measured = pred.double(), pair.measured(index).double()
+        if not torch.isfinite(image).all():
+            raise Fault(pair.target.path, "the network's output is not finite", "check the intensities of both images and the model")
+        if data_consistency:
+            image = replace_band(image, measured, pair.scale)
+        slices[index] = (image * pair.unit).float()
+        off += float((truncate(slices[index].double() / pair.unit, pair.scale) - measured).square().sum())
+        norm += float(measured.square().sum())
+        signal.append(float(slices[index].clamp(min=0).mean()))
+        for scratch in (result, pair.on_grid):
+            scratch.release()
+        before = time.monotonic()
+    return _Restored((off / max(norm, np.finfo(float).tiny)) ** 0.5, int(np.argmax(signal)), waited)
+
+
+def _releasing(chunks: Iterable[bytes], scratch: Scratch) -> Iterator[bytes]:
+    for chunk in chunks:
+        yield chunk
+        scratch.release()
 
 
 def fingerprint(case: Case, options: RunOptions, target: str, reference: str, model: Model) -> dict[str, Any]:
@@ -106,15 +162,11 @@ def _version(name: str) -> str:
         return "unknown"
 
 
-def _preview(pair: PreparedPair, volume: Volume, model: Model) -> bytes:
-    """Target, reference, result, and what the network added, on the slice with the most signal."""
-
-    def on_grid(slices: torch.Tensor) -> Volume:
-        return volume.on(pair.grid, in_plane_first(slices, pair.grid.slice_axes(pair.through_plane)).numpy())
-
-    index = busiest_slice(volume, pair.through_plane)
-    zero_filled = on_grid(pair.image[0].movedim(-1, 0) * pair.unit)
-    views = [shown(each, pair.through_plane, index) for each in (zero_filled, on_grid(pair.reference), volume)]
+def _preview(pair: PreparedPair, volume: Volume, model: Model, index: int) -> bytes:
+    """Target, reference, result, and what the network added, on one slice."""
+    slices = in_plane_last(torch.from_numpy(volume.data), pair.axes)
+    flat = (pair.slice(index)[0] * pair.unit, pair.reference(index), slices[index])
+    views = [shown(volume.on(pair.grid, in_plane_first(view[None], pair.axes).numpy()), pair.through_plane, 0) for view in flat]
     added = views[2] - views[0]
     bright, bright_reference = (float(np.percentile(view, 99.5)) for view in views[:2])
     strong = max(float(np.percentile(np.abs(added), 99.5)), 1e-6 * pair.unit)
@@ -133,5 +185,7 @@ def own_record(side_file: Path) -> dict[str, Any]:
         record = json.loads(side_file.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
+    if isinstance(record, dict) and RECORD_KEY in record:
+        record = record[RECORD_KEY]
     software = record.get("software") if isinstance(record, dict) else None
     return record if isinstance(software, dict) and "hftn_sr" in software else {}

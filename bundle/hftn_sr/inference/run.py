@@ -6,16 +6,22 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
 from hftn_sr.errors import Fault
 from hftn_sr.inference.case import SUFFIXES, Case, Outcome, RunOptions, side_files
+from hftn_sr.inference.findings import choose_scale
+from hftn_sr.inference.memory import check_memory, demand, reset_peak
 from hftn_sr.inference.pair import PreparedPair, apply_network, prepare_pair
 from hftn_sr.inference.result import fingerprint, own_record, pair_record, save_result
 from hftn_sr.runtime import prepare_network
 from hftn_sr.volumes.files import check_writable, remove_parts, sha256_of
+from hftn_sr.volumes.reading import read_volume_header
+from hftn_sr.volumes.resampling import same_grid
+from hftn_sr.volumes.scratch import check_space, disk_bytes, existing_folder
 from hftn_sr.weights import Model
 
 __all__ = ["run_case"]
@@ -82,21 +88,37 @@ def _run(
     pair, used = _prepared(case, options, model)
     prepared = time.monotonic()
     if slices:
-        slices(pair.image.shape[-1])
-    pred = apply_network(prepare_network(used.network, options.runtime), pair, options.device, each)
-    seconds = {"read_and_place": prepared - started, "network": time.monotonic() - prepared}
-    record = save_result(case, options, pair, pred, used, seconds)
+        slices(len(pair))
+    preds = apply_network(prepare_network(used.network, options.runtime), pair, options.device, each)
+    record = save_result(case, options, pair, preds, used, {"read_and_place": prepared - started})
     return Outcome(case.name, "done", case.output, "", pair.warnings, record, time.monotonic() - started)
 
 
 def _prepared(case: Case, options: RunOptions, model: Callable[[int], Model]) -> tuple[PreparedPair, Model]:
-    pair = prepare_pair(case.target, case.reference, case.pair_options(options.pair))
-    used = model(pair.scale)
+    chosen = case.pair_options(options.pair)
+    target, reference = (read_volume_header(path, chosen.read) for path in (case.target, case.reference))
+    through_plane = target.grid.through_plane() if chosen.through_plane is None else chosen.through_plane
+    try:
+        scale, _ = choose_scale(target, reference, through_plane, chosen.scale)
+    except Fault:
+        if same_grid(reference.grid, target.grid):  # perhaps one image twice, which only its voxels tell
+            prepare_pair(case.target, case.reference, chosen)
+        raise
+    used = model(scale)
     trained_with = used.record.get("decomposition", "band")
-    if trained_with != options.pair.decomposition:
-        finding = f"was trained with the decomposition {trained_with!r}, the pair is split by {options.pair.decomposition!r}"
+    if trained_with != chosen.decomposition:
+        finding = f"was trained with the decomposition {trained_with!r}, the pair is split by {chosen.decomposition!r}"
         raise Fault(used.path, finding, "use a model trained with the latter")
-    return pair, used
+    reset_peak()
+    grid = target.grid.finer(scale, through_plane)
+    through, first, second = (grid.shape[axis] for axis in grid.slice_axes(through_plane))
+    network = prepare_network(used.network, options.runtime)
+    needed = demand(target, reference, grid, (first, second), network, options.device, chosen.register == "rigid")
+    check_memory(case.target, needed)
+    check_space(case.output, disk_bytes(through * first * second))
+    pair = prepare_pair(case.target, case.reference, chosen, existing_folder(case.output))
+    memory = {"peak_predicted_gb": round(needed.peak / 1e9, 3)}
+    return replace(pair, record={**pair.record, "memory": memory}, warnings=(*pair.warnings, *needed.warnings)), used
 
 
 def _planned(case: Case, options: RunOptions, model: Callable[[int], Model], started: float) -> Outcome:

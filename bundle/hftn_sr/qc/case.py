@@ -15,8 +15,8 @@ from hftn_sr.errors import Fault
 from hftn_sr.inference.case import Case, Outcome
 from hftn_sr.kspace import split_bands
 from hftn_sr.volumes.nifti import ReadOptions, read_nifti
-from hftn_sr.volumes.placement import read_transform
-from hftn_sr.volumes.reading import HDF5_SUFFIXES, read_volume
+from hftn_sr.volumes.placement import paired_by_index, read_transform
+from hftn_sr.volumes.reading import read_volume
 from hftn_sr.volumes.resampling import resample
 from hftn_sr.volumes.volume import Volume
 
@@ -134,15 +134,13 @@ def open_images(case: QcCase, record: dict[str, Any]) -> Images:
         finding = "no pictures, another version made it and read its inputs in a way that this one does not know"
         raise Fault(case.output, finding, "run the case again") from None
     result = _unchanged(read_nifti(case.output), record["output"]["sha256"])
-    target = _unchanged(_read(case.target, read), record["target"]["sha256"])
-    reference = _unchanged(_read(case.reference, read), record["reference"]["sha256"]) if case.reference else None
+    target = _unchanged(read_volume(case.target, read), record["target"]["sha256"])
+    reference = _unchanged(read_volume(case.reference, read), record["reference"]["sha256"]) if case.reference else None
     scale, through_plane = int(record["scale"]), int(record["through_plane"])
+    if reference and record["placement"].get("by") == "index":
+        target, reference = paired_by_index(target, reference, scale, through_plane)
     _check_grid(target, result, scale, through_plane)
     return Images(target, _placed(reference, case, record["placement"]) if reference else None, result, scale, through_plane)
-
-
-def _read(path: Path, options: ReadOptions) -> Volume:
-    return read_volume(path) if path.suffix.lower() in HDF5_SUFFIXES else read_nifti(path, options)
 
 
 def _unchanged(volume: Volume, sha256: str) -> Volume:

@@ -9,43 +9,79 @@ import hashlib
 import json
 import os
 import secrets
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from hftn_sr.errors import Fault
 
-__all__ = ["check_writable", "json_bytes", "remove_parts", "sha256_of", "write_bytes", "write_files", "write_json"]
+__all__ = ["NewFiles", "check_writable", "explained", "json_bytes", "remove_parts", "sha256_of", "write_bytes", "write_files", "write_json"]
 
 PART = ".part"
 
 
-def write_files(contents: Mapping[Path, bytes]) -> None:
-    """Write several files that belong together: all are complete on the disk before the first one takes its place, in the order given.
+class NewFiles:
+    """Several files that belong together: all are complete on the disk before the first one takes its place.
 
     Whatever happens, each path holds its old file or its complete new one. A symbolic link is replaced, its target is left alone. Parent
-    folders are made where they are missing.
-
-    Raises:
-        Fault: no space left, no permission, or another error of the file system; no path has changed then, and nothing is left behind.
+    folders are made where they are missing. To be used as a context, at whose end nothing is left behind of what was not put into place.
     """
-    temporary: dict[Path, Path] = {}
-    path = Path()
-    try:
-        for path, content in contents.items():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            temporary[path] = path.with_name(f".{path.name[:100]}.{secrets.token_hex(4)}{PART}")
-            with temporary[path].open("xb") as stream:
-                stream.write(content)
-                stream.flush()
-                os.fsync(stream.fileno())
-        _into_place(temporary)
-    except OSError as error:
-        raise _explained(path, error, len(contents[path])) from error
-    finally:
-        for part in temporary.values():
+
+    def __init__(self) -> None:
+        self._parts: dict[Path, Path] = {}
+
+    def __enter__(self) -> NewFiles:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for part in self._parts.values():
             with contextlib.suppress(OSError):
                 part.unlink()
+
+    def write(self, path: Path, chunks: Iterable[bytes]) -> str:
+        """Write what will stand at `path`, as it comes, and give its SHA-256 in hexadecimal.
+
+        Raises:
+            Fault: no space left, no permission, or another error of the file system.
+        """
+        digest, size = hashlib.sha256(), 0
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._parts[path] = path.with_name(f".{path.name[:100]}.{secrets.token_hex(4)}{PART}")
+            with self._parts[path].open("xb") as stream:
+                for chunk in chunks:
+                    size += len(chunk)
+                    digest.update(chunk)
+                    stream.write(chunk)
+                stream.flush()
+                os.fsync(stream.fileno())
+        except OSError as error:
+            raise explained(path, error, size) from error
+        return digest.hexdigest()
+
+    def into_place(self, order: Iterable[Path]) -> None:
+        """Let the files take their places in this order.
+
+        Raises:
+            Fault: the file system refuses; no path has changed then.
+        """
+        parts = {path: self._parts[path] for path in order}
+        try:
+            _into_place(parts)
+        except OSError as error:
+            raise explained(next(reversed(parts)), error, 0) from error
+
+
+def write_files(contents: Mapping[Path, bytes]) -> None:
+    """Write several files that belong together by `NewFiles`, in the order given.
+
+    Raises:
+        Fault: see there; no path has changed then, and nothing is left behind.
+    """
+    with NewFiles() as files:
+        for path, content in contents.items():
+            files.write(path, [content])
+        files.into_place(contents)
 
 
 def write_bytes(path: Path, content: bytes) -> None:
@@ -92,7 +128,7 @@ def check_writable(path: Path) -> None:
         probe.touch(exist_ok=False)
         probe.unlink()
     except OSError as error:
-        raise _explained(path, error, 0) from error
+        raise explained(path, error, 0) from error
 
 
 def _into_place(temporary: Mapping[Path, Path]) -> None:
@@ -119,7 +155,8 @@ def _sync_folder(folder: Path) -> None:
             os.close(descriptor)
 
 
-def _explained(path: Path, error: OSError, size: int) -> Fault:
+def explained(path: Path, error: OSError, size: int) -> Fault:
+    """The fault that tells of an error of the file system while so many bytes were written to `path`."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return Fault(path, f"no space left on the disk (needs {size / 1e6:.1f} MB)", "free space or choose another --output")
     if error.errno == errno.ENAMETOOLONG:

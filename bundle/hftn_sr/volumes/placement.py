@@ -58,26 +58,37 @@ def read_transform(path: str | PathLike[str]) -> NDArray[np.float64]:
     return LPS_TO_RAS @ matrix @ LPS_TO_RAS
 
 
-def paired_by_index(target: Volume, reference: Volume) -> tuple[Volume, Volume]:
+def paired_by_index(target: Volume, reference: Volume, scale: int = 1, through_plane: int | None = None) -> tuple[Volume, Volume]:
     """Both volumes with the slices that they have in common, slice i on slice i, for files whose headers do not say where they lie.
 
-    Surplus slices at the end of the longer volume are left out and noted. The reference gets the target's affine, so that it lies on the
-    target's grid, voxel by voxel.
+    Surplus slices at the end of the longer volume are left out and noted. The reference gets the affine of the target's grid made `scale`
+    times finer in-plane, so that it lies on that grid voxel by voxel: two images of one field of view, from more or less of k-space.
+
+    Args:
+        target: low-resolution, or of the same resolution at scale 1.
+        reference: of another contrast.
+        scale: ratio of the in-plane matrices.
+        through_plane: array axis along which slices lie; None for the target's own.
 
     Raises:
-        Fault: the in-plane sizes differ.
+        Fault: the in-plane sizes of the reference are not `scale` times those of the target.
     """
-    through_plane = target.grid.through_plane()
-    shapes = [np.delete(volume.data.shape, through_plane).tolist() for volume in (target, reference)]
-    if shapes[0] != shapes[1]:
-        finding = f"in-plane sizes {shapes[1]}, the target {target.path} has {shapes[0]}: they cannot be paired by index"
-        raise Fault(reference.path, finding, 'pair images of one matrix, or place them by their headers ("grid": "header" in the datalist)')
+    through_plane = target.grid.through_plane() if through_plane is None else through_plane
+    sizes, others = (np.delete(volume.data.shape, through_plane) for volume in (target, reference))
+    if others.tolist() != (scale * sizes).tolist():
+        found, needed = f"in-plane sizes {others.tolist()}, the target {target.path} has {sizes.tolist()}", (scale * sizes).tolist()
+        if scale == 1:
+            fix = 'pair images of one matrix, or place them by their headers ("grid": "header" in the datalist)'
+            raise Fault(reference.path, f"{found}: they cannot be paired by index", fix)
+        fix = "pair scans of one field of view; a scan of full resolution is made a target by hftn-sr degrade"
+        raise Fault(reference.path, f"{found} and needs {needed} at scale {scale}: they cannot be paired by index", fix)
     counts = [volume.data.shape[through_plane] for volume in (target, reference)]
     common = tuple(slice(min(counts) if axis == through_plane else None) for axis in range(3))
     notes = (f"{counts[0]} and {counts[1]} slices paired up to the shorter, {min(counts)}",) if counts[0] != counts[1] else ()
+    affines = (target.affine, target.grid.finer(scale, through_plane).affine)
     first, second = (
-        replace(volume, data=np.ascontiguousarray(volume.data[common]), affine=target.affine, notes=volume.notes + notes)
-        for volume in (target, reference)
+        replace(volume, data=np.ascontiguousarray(volume.data[common]), affine=affine, notes=volume.notes + notes)
+        for volume, affine in zip((target, reference), affines, strict=True)
     )
     return first, second
 
@@ -165,7 +176,9 @@ def _interpolated(data: NDArray[np.float32], place: NDArray[np.float64]) -> NDAr
     """(N,) values at the (N, 3) fractional voxel indices, by linear interpolation."""
     half = np.maximum(np.subtract(data.shape, 1) / 2, 0.5)
     where = torch.from_numpy((place / half - 1)[:, ::-1].astype(np.float32))  # grid_sample counts from the last axis, -1 to 1
-    volume = torch.from_numpy(np.array(data, dtype=np.float32, order="C"))  # a copy: torch warns of arrays that cannot be written
+    data = np.asarray(data, dtype=np.float32)
+    seen = data.flags.writeable and min(data.strides) > 0  # by torch, which warns of arrays that cannot be written
+    volume = torch.from_numpy(data if seen else data.copy())
     values = grid_sample(volume[None, None], where[None, None, None], padding_mode="border", align_corners=True)
     interpolated: NDArray[np.float32] = values.numpy().ravel()
     return interpolated

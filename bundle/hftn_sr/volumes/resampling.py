@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from itertools import product
 from typing import Any
 
-import itk
 import numpy as np
 from numpy.typing import NDArray
 
 from hftn_sr.kspace import FWHM_TO_SIGMA
+from hftn_sr.volumes.scratch import blocks
+from hftn_sr.volumes.splines import along_axes, at_points
 from hftn_sr.volumes.volume import Grid, Volume
 
-__all__ = ["covered", "resample"]
+__all__ = ["coverage", "covered", "parallel", "plan", "resample", "resample_into", "same_grid"]
+
+Part = tuple[slice, slice, slice]
 
 SAME_PLACE = 1e-3  # of a voxel, that a corner may lie off for two grids to count as one
-SPLINE_ORDER = 3
+SPLINE_REACH = 14  # samples after which a cubic spline has forgotten one: 0.268 to the power of 12 is 1e-7
+BOX = 16 << 20  # voxels of the volume, and of the grid, that are worked on at a time
+SMALLEST = 16  # voxels along a side below which a block is not divided any more
 
 
 def resample(volume: Volume, grid: Grid) -> NDArray[np.float32]:
@@ -30,26 +37,79 @@ def resample(volume: Volume, grid: Grid) -> NDArray[np.float32]:
     Returns:
         grid.shape, float32, in the volume's unit.
     """
-    index = _index_map(volume.grid, grid)
-    if grid.shape == volume.data.shape and np.abs((index - np.eye(4)) @ [*grid.shape, 1]).max() < SAME_PLACE:
+    if same_grid(volume.grid, grid):
         return volume.data
-    # A spline needs more samples than its order: single slices and thin stacks are continued at both ends, and cut off by `covered`.
-    margin = [SPLINE_ORDER if size <= SPLINE_ORDER else 0 for size in volume.data.shape]
-    data = _widened(np.pad(volume.data, [(width, width) for width in margin], mode="edge"), index)
-    image = itk.image_from_array(np.ascontiguousarray(data.T))
-    transform = itk.AffineTransform[itk.D, 3].New()
-    transform.SetMatrix(itk.matrix_from_array(np.ascontiguousarray(index[:3, :3])))
-    transform.SetTranslation([float(offset + width) for offset, width in zip(index[:3, 3], margin, strict=True)])
-    resampled = itk.resample_image_filter(
-        image,
-        transform=transform,
-        interpolator=itk.BSplineInterpolateImageFunction[type(image), itk.D, itk.F].New(SplineOrder=SPLINE_ORDER),
-        size=list(grid.shape),
-        default_pixel_value=0,
-    )
-    on_grid: NDArray[np.float32] = np.ascontiguousarray(itk.array_view_from_image(resampled).T)
-    on_grid[~covered(volume.grid, grid)] = 0
-    return on_grid
+    resampled = np.empty(grid.shape, np.float32, order="F")
+    for place in resample_into(volume, grid, resampled):
+        del place
+    return resampled
+
+
+def resample_into(volume: Volume, grid: Grid, resampled: NDArray[np.float32]) -> Iterator[Part]:
+    """`resample`, block by block, so that little more than the volume is in memory.
+
+    A block sees the volume around it as far as the spline and the Gaussian reach: what lies further away changes no voxel by more than
+    1e-7 of the range of intensities.
+
+    Args:
+        volume: as for `resample`.
+        grid: likewise.
+        resampled: grid.shape, is filled.
+
+    Yields:
+        each block of `resampled`, when it is done.
+    """
+    if same_grid(volume.grid, grid):
+        for part in blocks(grid.shape[2], 4 * grid.shape[0] * grid.shape[1]):
+            place = (slice(None), slice(None), part)
+            resampled[place] = volume.data[place]
+            yield place
+        return
+    for place, box in plan(volume.grid, grid):
+        start = tuple(part.start for part in box)
+        block, source = _part(grid, place), volume.on(volume.grid.cropped(start, _sizes(box)), volume.data[box])
+        resampled[place] = _interpolated(source, block)
+        if not _all_covered(volume.grid, block):
+            resampled[place][~covered(volume.grid, block)] = 0
+        yield place
+
+
+def plan(source: Grid, grid: Grid) -> list[tuple[Part, Part]]:
+    """Blocks of `grid`, each with the part of `source` that its voxels depend on, which is at most BOX voxels where that can be had."""
+    index = _index_map(source, grid)
+    margin = np.ceil(SPLINE_REACH + 4 * _sigmas(index)).astype(int)
+
+    def box_of(place: Part) -> Part:
+        corners = np.array(list(product(*((part.start, part.stop - 1) for part in place)))) @ index[:3, :3].T + index[:3, 3]
+        low = np.clip(np.floor(corners.min(0)).astype(int) - margin, 0, np.subtract(source.shape, 1))
+        high = np.clip(np.ceil(corners.max(0)).astype(int) + margin + 1, low + 1, source.shape)
+        return tuple(slice(int(a), int(b)) for a, b in zip(low, high, strict=True))  # type: ignore[return-value]
+
+    def split(place: Part) -> Iterator[tuple[Part, Part]]:
+        box, sizes = box_of(place), _sizes(place)
+        axis = max(range(3), key=lambda axis: sizes[axis] * np.linalg.norm(index[:3, axis]))
+        if max(np.prod(_sizes(box), dtype=np.int64), np.prod(sizes, dtype=np.int64)) <= BOX or sizes[axis] <= SMALLEST:
+            yield place, box
+            return
+        middle = place[axis].start + sizes[axis] // 2
+        for half in (slice(place[axis].start, middle), slice(middle, place[axis].stop)):
+            yield from split(tuple(half if other == axis else part for other, part in enumerate(place)))  # type: ignore[arg-type]
+
+    return list(split(tuple(slice(0, size) for size in grid.shape)))  # type: ignore[arg-type]
+
+
+def same_grid(source: Grid, grid: Grid) -> bool:
+    """Whether two grids are the same but for rounding."""
+    return grid.shape == source.shape and np.abs((_index_map(source, grid) - np.eye(4)) @ [*grid.shape, 1]).max() < SAME_PLACE
+
+
+def parallel(source: Grid, grid: Grid) -> bool:
+    """Whether the axes of two grids run along each other, in whatever order and direction."""
+    index = _index_map(source, grid)
+    along = _axes(index)
+    askew = index[:3, :3].copy()
+    askew[range(3), along] = 0
+    return len(set(along.tolist())) == 3 and bool((np.abs(askew) @ grid.shape).max() < SAME_PLACE)
 
 
 def covered(source: Grid, grid: Grid) -> NDArray[np.bool_]:
@@ -63,20 +123,53 @@ def covered(source: Grid, grid: Grid) -> NDArray[np.bool_]:
     return inside
 
 
+def coverage(source: Grid, grid: Grid) -> float:
+    """Share of the voxels of `grid` that are `covered` by `source`."""
+    if _all_covered(source, grid):
+        return 1.0
+    parts = (
+        covered(source, grid.cropped((part.start, 0, 0), (part.stop - part.start, *grid.shape[1:])))
+        for part in blocks(grid.shape[0], 24 * grid.shape[1] * grid.shape[2])
+    )
+    return float(sum(int(part.sum()) for part in parts) / np.prod(grid.shape, dtype=np.int64))
+
+
+def _all_covered(source: Grid, grid: Grid) -> bool:
+    """Whether the corners of a grid are covered well inside, and so everything between them."""
+    corners = np.array(list(product(*((0, size - 1) for size in grid.shape))))
+    index = _index_map(source, grid)
+    place = corners @ index[:3, :3].T + index[:3, 3]
+    return bool(((place > -0.5 + SAME_PLACE) & (place < np.subtract(source.shape, 0.5 + SAME_PLACE))).all())
+
+
+def _interpolated(volume: Volume, grid: Grid) -> NDArray[np.float32]:
+    index = _index_map(volume.grid, grid)
+    if parallel(volume.grid, grid):
+        return along_axes(volume.data, grid.shape, index, _axes(index), _sigmas(index))
+    return at_points(volume.data, grid.shape, index, _sigmas(index))
+
+
+def _axes(index: NDArray[np.floating[Any]]) -> NDArray[np.intp]:
+    """The axis of the grid along which each axis of the source runs."""
+    return np.abs(index[:3, :3]).argmax(axis=1)
+
+
+def _part(grid: Grid, place: Part) -> Grid:
+    return grid.cropped((place[0].start, place[1].start, place[2].start), _sizes(place))
+
+
+def _sizes(place: Part) -> tuple[int, int, int]:
+    x, y, z = (part.stop - part.start for part in place)
+    return x, y, z
+
+
 def _index_map(source: Grid, grid: Grid) -> NDArray[np.floating[Any]]:
     """(4, 4), voxel index of `grid` to voxel index of `source`."""
     return np.linalg.solve(source.affine, grid.affine)
 
 
-def _widened(data: NDArray[np.float32], index: NDArray[np.floating[Any]]) -> NDArray[np.float32]:
-    """Smooth along each axis on which a voxel of the grid is wider than one of the data, by what the data's own voxel leaves to do."""
+def _sigmas(index: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
+    """Width of the Gaussian along each axis of the data, on which a voxel of the grid may be wider than one of the data."""
     width = np.linalg.norm(index[:3, :3], axis=1)
-    sigmas = np.sqrt(np.maximum(width**2 - 1, 0)) * FWHM_TO_SIGMA
-    for axis, sigma in enumerate(sigmas.tolist()):
-        radius = int(np.ceil(4 * sigma))
-        offsets = np.arange(-radius, radius + 1)
-        weights = np.exp(-((offsets / max(sigma, 1e-6)) ** 2) / 2).astype(np.float32)
-        padded = np.pad(data, [(radius, radius) if other == axis else (0, 0) for other in range(3)], mode="edge")
-        shifted = (np.moveaxis(np.moveaxis(padded, axis, 0)[start : start + data.shape[axis]], 0, axis) for start in range(offsets.size))
-        data = sum((weight * part for weight, part in zip(weights / weights.sum(), shifted, strict=True)), np.zeros_like(data))
-    return data
+    sigmas: NDArray[np.float64] = np.sqrt(np.maximum(width**2 - 1, 0)) * FWHM_TO_SIGMA
+    return sigmas

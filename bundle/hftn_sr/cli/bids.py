@@ -1,0 +1,50 @@
+"""A BIDS dataset as a batch: `super-resolve --bids`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+if TYPE_CHECKING:
+    from hftn_sr.inference.case import Case, Outcome
+
+__all__ = ["bids_cases"]
+
+
+def bids_cases(dataset: Path, target: str, reference: str, entities: tuple[str, str], output: Path) -> tuple[list[Case], list[Outcome]]:
+    """The cases of a dataset, and a failed outcome for each target without its one reference; writes nothing.
+
+    Args:
+        dataset: folder of the BIDS dataset, which is only read.
+        target: suffix of the low-resolution images, as FLAIR.
+        reference: suffix of the others, as T2w.
+        entities: those that targets and references must have, as `acq-fast_run-1`; empty for any.
+        output: folder of the derivative dataset.
+
+    Raises:
+        Fault: see `find_pairs` and `check_place`.
+    """
+    from hftn_sr.errors import Fault
+    from hftn_sr.inference.case import Case, Outcome
+    from hftn_sr.pairs.bids import find_pairs, read_entities
+    from hftn_sr.pairs.bids_derivative import check_place, sidecar
+
+    of_target, of_reference = map(read_entities, ("--target-entities", "--reference-entities"), entities)
+    check_place(dataset, output)
+    found = find_pairs(dataset, target, reference, of_target, of_reference)
+    if found.without_target:
+        typer.echo(f"sessions with {reference} but without {target}, left out: {found.without_target}", err=True)
+    cases, faults = [], dict(found.faults)
+    for pair in found.pairs:
+        try:
+            content, warning = sidecar(pair)
+        except Fault as fault:
+            faults[pair.name] = fault
+            continue
+        if warning:
+            typer.echo(f"WARNING {pair.name} {warning}", err=True)
+        cases.append(Case(pair.name, pair.target.path, pair.reference.path, output / pair.target.derived("sr"), sidecar=content))
+    failed = [Outcome(name, "failed", output / name, str(fault)) for name, fault in faults.items()]
+    return cases, failed

@@ -1,0 +1,147 @@
+"""A NIfTI file while it is read: from its beginning to its end, uncompressed, hashed, and checked against what its header promises."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import io
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+from nibabel.spatialimages import HeaderDataError
+
+from hftn_sr.errors import Fault
+from hftn_sr.volumes.header_affine import COPY_AGAIN
+from hftn_sr.volumes.scratch import BLOCK
+
+__all__ = ["OpenFile", "opened"]
+
+GZIP_MAGIC = b"\x1f\x8b"
+HIGHEST_GZIP_RATIO = 1040  # deflate cannot compress further: 1032 to 1 and a header
+LARGEST_HEADER = 540  # NIfTI-2; NIfTI-1 has 348 bytes
+HEADER_SIZES = {size.to_bytes(4, order): size for size in (348, 540) for order in ("little", "big")}  # how a NIfTI file begins
+NOT_SCALAR = {128: "RGB", 2304: "RGBA"}  # NIfTI datatype codes
+
+
+class _Hashed(io.RawIOBase):
+    """The bytes of a file, whose SHA-256 is known at their end."""
+
+    def __init__(self, file: io.RawIOBase) -> None:
+        self.file, self.digest = file, hashlib.sha256()
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        count = self.file.readinto(buffer) or 0
+        self.digest.update(memoryview(buffer)[:count])
+        return count
+
+
+class OpenFile:
+    """A NIfTI file that is read from its beginning to its end, uncompressed."""
+
+    def __init__(self, path: Path, file: io.RawIOBase, notes: list[str]) -> None:
+        self.path, self._hashed = path, _Hashed(file)
+        self._bytes = io.BufferedReader(self._hashed, 1 << 20)
+        self.compressed = self._bytes.peek(2)[:2] == GZIP_MAGIC
+        if self.compressed != (path.suffix.lower() == ".gz"):
+            notes.append(f"{path.name} is {'' if self.compressed else 'not '}gzip-compressed, unlike its name; read by its content")
+        self._stream = gzip.GzipFile(fileobj=self._bytes) if self.compressed else self._bytes
+        self._ahead = self._read(LARGEST_HEADER)
+        self.header = _header(path, self._ahead)
+        self.position = 0
+        self.needed = int(self.header["vox_offset"]) + _size(path, self.header)
+        size = path.stat().st_size
+        if self.compressed and self.needed > HIGHEST_GZIP_RATIO * size:
+            raise _truncated(path, self.needed, f"{size} compressed")
+        if not self.compressed and self.needed > size:
+            raise _truncated(path, self.needed, f"{size}")
+
+    def take(self, count: int) -> bytes:
+        """The next `count` bytes."""
+        ahead, self._ahead = self._ahead[:count], self._ahead[count:]
+        taken = ahead + self._read(count - len(ahead)) if count > len(ahead) else ahead
+        self.position += len(taken)
+        if len(taken) < count:
+            raise _truncated(self.path, self.needed, f"{self.position}")
+        return taken
+
+    def skip(self, count: int) -> None:
+        """Pass over `count` bytes."""
+        while count:
+            count -= len(self.take(min(count, BLOCK)))
+
+    def sha256(self) -> str:
+        """Of the whole file, whose rest is read and checked: gzip's checksum stands at the end, behind extra bytes too."""
+        while self._read(1 << 20):
+            pass
+        return self._hashed.digest.hexdigest()
+
+    def _read(self, count: int) -> bytes:
+        try:
+            return self._stream.read(count)
+        except EOFError:
+            raise Fault(self.path, "truncated: the compressed data ends too early", COPY_AGAIN) from None
+        except (gzip.BadGzipFile, zlib.error) as error:
+            raise Fault(self.path, f"damaged: the compressed data fails its check ({error})", COPY_AGAIN) from None
+
+
+@contextmanager
+def opened(path: Path, notes: list[str]) -> Iterator[OpenFile]:
+    """The file at `path`, whose errors while it is open become faults; `notes` gets what was found on the way."""
+    try:
+        with path.open("rb", buffering=0) as file:
+            if path.stat().st_size == 0:
+                raise Fault(path, "empty file (0 bytes)", COPY_AGAIN)
+            yield OpenFile(path, file, notes)
+    except FileNotFoundError:
+        raise Fault(path, "no such file", "check the path") from None
+    except IsADirectoryError:
+        raise Fault(path, "is a folder, a NIfTI file is needed", "name the .nii.gz file; for a folder of cases use --cases") from None
+    except OSError as error:
+        raise Fault(path, f"cannot be read ({error.strerror})", "check its permissions and the disk") from error
+
+
+def _truncated(path: Path, needed: int, found: str) -> Fault:
+    return Fault(path, f"truncated (found {found} bytes, the header promises {needed})", COPY_AGAIN)
+
+
+def _header(path: Path, head: bytes) -> Any:
+    for kind, magic, offset in ((nib.Nifti1Header, b"n+1\0", 344), (nib.Nifti2Header, b"n+2\0", 4)):
+        size = kind.template_dtype.itemsize
+        if head[offset : offset + 4] == magic and len(head) >= size:
+            header = kind(head[:size], check=False)
+            if int(header["sizeof_hdr"]) == size and size <= header["vox_offset"] < np.inf:
+                return header
+            raise Fault(path, "the NIfTI header is damaged", COPY_AGAIN)
+    if head[344:348] == b"ni1\0" or head[4:8] == b"ni2\0":
+        raise Fault(path, "one half of a header/image pair, a single-file NIfTI is needed", "convert the pair to .nii.gz")
+    if len(head) < HEADER_SIZES.get(head[:4], 0):
+        raise _truncated(path, HEADER_SIZES[head[:4]], f"{len(head)}")
+    kind_found = "text" if head.isascii() and b"\0" not in head else "unknown binary data"
+    raise Fault(path, f"not a NIfTI file (found {kind_found})", "convert the image to NIfTI, for example with dcm2niix")
+
+
+def _size(path: Path, header: Any) -> int:
+    """Bytes of all voxels, from a header that may hold anything."""
+    dimensions = int(header["dim"][0])
+    sizes = [int(size) for size in header["dim"][1 : dimensions + 1]]
+    if not 2 <= dimensions <= 7 or min(sizes, default=0) < 1:
+        raise Fault(path, f"the header's sizes are impossible (dim {[int(size) for size in header['dim']]})", COPY_AGAIN)
+    try:
+        dtype = header.get_data_dtype()
+    except (HeaderDataError, KeyError):
+        raise Fault(path, f"unknown voxel type (datatype {int(header['datatype'])})", COPY_AGAIN) from None
+    code = int(header["datatype"])
+    if code in NOT_SCALAR or dtype.names or dtype.itemsize == 0:
+        raise Fault(path, f"not a scalar MR image ({NOT_SCALAR.get(code, dtype)} voxels)", "give a grey-scale volume")
+    count = 1
+    for size in sizes:
+        count *= size
+    return count * int(dtype.itemsize)

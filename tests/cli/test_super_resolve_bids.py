@@ -1,0 +1,159 @@
+"""`super-resolve --bids`: a BIDS dataset in, a derivative dataset out, judged by the validator of BIDS itself where it is installed."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from hftn_sr.inference.result import own_record
+from hftn_sr.volumes.nifti import read_nifti
+from phantoms import phantom, points, write_volume
+
+
+@pytest.fixture
+def dataset(tmp_path, pair):
+    """Two subjects, one of them with two sessions, as a scanner's converter leaves them."""
+    folder = tmp_path / "ds"
+    target, reference = pair(2)
+    folder.mkdir()
+    told = {"Name": "Heads", "BIDSVersion": "1.9.0", "DatasetType": "raw"}
+    (folder / "dataset_description.json").write_text(json.dumps(told), encoding="utf-8")
+    for stem in ("sub-01/ses-a/anat/sub-01_ses-a", "sub-01/ses-b/anat/sub-01_ses-b_acq-fast_run-1", "sub-02/anat/sub-02"):
+        write_volume(folder / f"{stem}_FLAIR.nii.gz", target)
+        write_volume(folder / f"{stem.replace('_acq-fast', '')}_T2w.nii.gz", reference)
+    return folder
+
+
+@pytest.fixture
+def run(command, weights, dataset):
+    """Runs the tiny network on the dataset; further arguments come last."""
+
+    def of(output, *arguments):
+        asked = ("--bids", dataset, "--target", "FLAIR", "--reference", "T2w", "--output", output, "--scale", 2)
+        return command("super-resolve", *asked, "--model", weights[2], "--device", "cpu", *arguments)
+
+    return of
+
+
+def content(folder):
+    """Relative path to bytes of all files below a folder."""
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def issues(folder):
+    """(severity, code, location) of what the BIDS validator finds."""
+    program = shutil.which("bids-validator-deno", path=str(Path(sys.executable).parent)) or shutil.which("bids-validator-deno")
+    if not program:
+        pytest.skip("the BIDS validator is not installed (pip install bids-validator-deno)")
+    done = subprocess.run([program, str(folder), "--format", "json"], capture_output=True, text=True, timeout=300, check=False)
+    found = json.loads(done.stdout)
+    assert found["summary"]["totalFiles"] > 0
+    return [(issue["severity"], issue["code"], issue.get("location", "")) for issue in found["issues"]["issues"]]
+
+
+IMAGES = [
+    "sub-01/ses-a/anat/sub-01_ses-a_desc-sr_FLAIR",
+    "sub-01/ses-b/anat/sub-01_ses-b_acq-fast_run-1_desc-sr_FLAIR",
+    "sub-02/anat/sub-02_desc-sr_FLAIR",
+]
+
+
+def test_a_dataset_becomes_a_derivative_dataset_and_is_not_touched(dataset, run):
+    before = content(dataset)
+    output = dataset / "derivatives" / "hftn-sr"
+    result = run(output)
+    assert (result.exit_code, result.stderr) == (0, result.stderr)
+    made = content(output)
+    beside = [f"{stem}{ending}" for stem in IMAGES for ending in (".json", ".nii.gz", "_preview.png")]
+    about = [".bidsignore", "README.md", "dataset_description.json", "report.html", "summary.csv", "summary.json"]
+    assert sorted(name for name in made if not name.startswith("report_files/")) == sorted(beside + about)
+    assert {path: held for path, held in content(dataset).items() if not path.startswith("derivatives/")} == before
+    volume = read_nifti(output / f"{IMAGES[0]}.nii.gz")
+    np.testing.assert_allclose(points(volume.grid), points(phantom().grid), atol=1e-4)
+    described = json.loads(made["dataset_description.json"])
+    assert (described["DatasetType"], described["DatasetLinks"]) == ("derivative", {"raw": "../.."})
+    told = json.loads(made[f"{IMAGES[1]}.json"])
+    session = "bids:raw:sub-01/ses-b/anat/sub-01_ses-b"
+    assert told["Sources"] == [f"{session}_acq-fast_run-1_FLAIR.nii.gz", f"{session}_run-1_T2w.nii.gz"]
+    assert (told["SkullStripped"], told["HftnSr"]["scale"]) == (False, 2)
+    assert own_record(output / f"{IMAGES[1]}.json") == told["HftnSr"]
+
+
+def test_the_validator_of_bids_finds_no_fault_and_does_where_there_is_one(dataset, run):
+    output = dataset.parent / "derived"
+    run(output)
+    found = issues(output)
+    assert [issue for issue in found if issue[0] == "error"] == []
+    assert {issue[1] for issue in found} <= {"TOO_FEW_AUTHORS"}  # whoever publishes the dataset writes these
+    side_file = output / f"{IMAGES[2]}.json"
+    told = json.loads(side_file.read_text(encoding="utf-8"))
+    del told["SkullStripped"]
+    side_file.write_text(json.dumps(told), encoding="utf-8")
+    assert ("error", "SIDECAR_KEY_REQUIRED", f"/{IMAGES[2]}.nii.gz") in issues(output)
+
+
+def test_a_broken_run_goes_on_and_only_what_is_stale_is_redone(dataset, run):
+    output = dataset / "derivatives" / "sr"
+    run(output, "--no-preview")
+    made = content(output)
+    (output / f"{IMAGES[1]}.nii.gz").unlink()
+    again = run(output, "--no-preview", "--overwrite", "stale")
+    assert again.exit_code == 0
+    statuses = [case["status"] for case in json.loads((output / "summary.json").read_text(encoding="utf-8"))["cases"]]
+    assert statuses == ["skipped", "done", "skipped"]
+    assert content(output)[f"{IMAGES[1]}.nii.gz"] == made[f"{IMAGES[1]}.nii.gz"]
+    image = nib.load(dataset / "sub-02" / "anat" / "sub-02_FLAIR.nii.gz")
+    nib.save(nib.Nifti1Image(2 * image.get_fdata(dtype=np.float32), image.affine), image.get_filename())
+    run(output, "--no-preview", "--overwrite", "stale")
+    statuses = [case["status"] for case in json.loads((output / "summary.json").read_text(encoding="utf-8"))["cases"]]
+    assert statuses == ["skipped", "skipped", "done"]
+    assert run(output, "--no-preview").exit_code == 3
+
+
+def test_a_session_without_its_one_reference_fails_and_the_rest_is_done(dataset, run):
+    (dataset / "sub-02" / "anat" / "sub-02_T2w.nii.gz").unlink()
+    shutil.copy(dataset / "sub-01/ses-a/anat/sub-01_ses-a_T2w.nii.gz", dataset / "sub-01/ses-a/anat/sub-01_ses-a_acq-hires_T2w.nii.gz")
+    (dataset / "sub-03" / "anat").mkdir(parents=True)
+    (dataset / "sub-03" / "anat" / "sub-03_T2w.nii.gz").touch()
+    output = dataset.parent / "derived"
+    result = run(output, "--no-preview")
+    assert result.exit_code == 8
+    errors = [line for line in result.stderr.splitlines() if line.startswith("ERROR ")]
+    assert errors[0].startswith("ERROR sub-01_ses-a_FLAIR ")
+    assert errors[0].endswith("Fix: --reference-entities acq- or acq-hires.")
+    assert "ERROR sub-02_FLAIR " in errors[1]
+    assert "no reference beside it" in errors[1]
+    assert "sessions with T2w but without FLAIR, left out: 1" in result.stderr
+    assert run(output, "--no-preview", "--reference-entities", "acq-hires").exit_code == 8
+    assert (output / f"{IMAGES[0]}.nii.gz").is_file()
+
+
+def test_a_dry_run_and_a_refused_one_write_nothing(dataset, run, tmp_path):
+    before = content(tmp_path)
+    planned = run(tmp_path / "derived", "--dry-run")
+    assert planned.exit_code == 0
+    assert planned.stdout.count("would write") == 3
+    for arguments, finding in (
+        ((dataset / "sr",), "lies inside the source dataset, which is never written to"),
+        ((tmp_path / "derived", "--reference-transform", "x.tfm"), "--reference-transform: does not go with --bids"),
+        ((tmp_path / "derived", "--target-entities", "acq"), "--target-entities: 'acq' are no BIDS entities"),
+        ((tmp_path / "derived", "--pair-by", "x"), "--pair-by"),
+        ((tmp_path / "derived", "--device", "cuda"), "--device: cuda was asked for"),
+    ):
+        refused = run(*arguments)
+        assert refused.exit_code == 2
+        assert finding in refused.stderr
+    assert content(tmp_path) == before
+    assert not (tmp_path / "derived").exists()
+
+
+def test_entities_need_a_dataset(command, tmp_path):
+    result = command(
+        "super-resolve", "--target", "a.nii", "--reference", "b.nii", "--output", tmp_path / "c.nii", "--target-entities", "run-1"
+    )
+    assert (result.exit_code, "--target-entities: needs --bids" in result.stderr) == (2, True)

@@ -1,0 +1,193 @@
+"""What a case will need is known before its voxels are read, never too little and not much too much."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import hftn_sr
+from hftn_sr.errors import Fault
+from hftn_sr.inference import memory
+from hftn_sr.inference import run as run_module
+from hftn_sr.inference.case import Case, RunOptions, side_files
+from hftn_sr.inference.memory import Demand, check_memory, network_bytes
+from hftn_sr.inference.run import run_case
+from hftn_sr.networks import build_network
+from hftn_sr.runtime import has_bfloat16
+from hftn_sr.volumes import scratch
+from hftn_sr.volumes.nifti import read_nifti
+from hftn_sr.weights import load_model, save_weights
+from phantoms import oblique, write
+
+BUNDLE = str(Path(hftn_sr.__file__).parents[1])
+CHILD = """
+import sys
+import torch
+torch.set_num_threads(1)
+import hftn_sr
+target, reference, output, scale, model, runtime, in_memory = sys.argv[1:]
+from hftn_sr.volumes import scratch
+from hftn_sr.inference import memory
+scratch.IN_MEMORY = memory.IN_MEMORY = int(in_memory)
+hftn_sr.super_resolve(target, reference, output, scale=int(scale), model=model, runtime=runtime)
+"""
+
+
+def noise(shape):
+    """A bright disc with noise, int16, of any size at little cost."""
+    x, y = np.meshgrid(np.linspace(-1, 1, shape[0]), np.linspace(-1, 1, shape[1]), indexing="ij")
+    plane = 800 * np.exp(-3 * (x**2 + y**2)) * (1 + 0.3 * np.sin(9 * x) * np.cos(7 * y))
+    rough = np.random.default_rng(0).normal(0, 10, plane.shape)
+    return np.stack([plane + np.roll(rough, 37 * index) + index % 7 for index in range(shape[2])], -1).astype(np.int16)
+
+
+def put_pair(folder, shape, scale, turned):
+    """Files of a pair whose result has this shape; the reference is turned against the target by so many degrees."""
+    low = (shape[0] // scale, shape[1] // scale, shape[2])
+    return (
+        write(folder / "t.nii", noise(low), oblique((0.5 * scale, 0.5 * scale, 2), (0, 0, 0), low)),
+        write(folder / "r.nii", noise((*shape[:2], shape[2] + 4)), oblique((0.53, 0.53, 2.1), (turned, 0, 0), (*shape[:2], shape[2] + 4))),
+    )
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="this system does not tell how much memory a process had")
+@pytest.mark.parametrize(
+    ("method", "scale", "shape", "turned", "in_memory"),
+    [
+        ("small", 2, (320, 320, 12), 0, 1 << 28),
+        ("small", 4, (320, 256, 64), 2, 1 << 28),
+        ("base", 2, (768, 768, 3), 0, 0),
+        ("base", 4, (512, 512, 4), 2, 0),
+    ],
+)
+def test_the_prediction_is_never_below_the_true_peak_and_at_most_half_above_it(tmp_path, method, scale, shape, turned, in_memory):
+    save_weights(tmp_path / "w.safetensors", build_network(method, scale), {})
+    pair = put_pair(tmp_path, shape, scale, turned)
+    runtime = "bf16" if has_bfloat16() else "eager"
+    arguments = (*pair, tmp_path / "out.nii.gz", scale, tmp_path / "w.safetensors", runtime, in_memory)
+    subprocess.run(
+        [sys.executable, "-c", CHILD, *map(str, arguments)],
+        env={**os.environ, "PYTHONPATH": BUNDLE, "OMP_NUM_THREADS": "1"}, check=True, timeout=300,
+    )  # fmt: skip
+    record = json.loads((tmp_path / "out.json").read_text())["memory"]
+    assert record["peak_measured_gb"] <= record["peak_predicted_gb"] <= 1.5 * record["peak_measured_gb"]
+
+
+def test_the_memory_of_a_network_is_that_of_its_tensors_that_live_at_once():
+    class Doubling(nn.Module):
+        def forward(self, image):
+            wide = image.repeat(1, 10, 1, 1)
+            return wide.relu().sum(1, keepdim=True)
+
+    assert network_bytes(Doubling(), 1000, 500) == pytest.approx(4 * (3 + 30 + 30) * 1000 * 500, rel=0.05)
+
+
+@pytest.fixture
+def case(tmp_path, put_case):
+    return Case("one", *put_case(tmp_path), tmp_path / "out" / "result.nii.gz")
+
+
+def run(case, weights, **options):
+    options = RunOptions(str(weights[2]), preview=False, **options)
+    return run_case(case, options, lambda scale: load_model(str(weights[scale]), scale))
+
+
+@pytest.mark.parametrize("dry_run", [False, True])
+def test_a_case_too_large_for_the_memory_is_refused_before_its_voxels_are_read(case, weights, monkeypatch, dry_run):
+    monkeypatch.setattr(memory, "available", lambda: 100 << 20)
+    monkeypatch.setattr(run_module, "prepare_pair", None)
+    with pytest.raises(Fault, match=r"target\.nii\.gz: too large for the memory \(needs 0\.\d GB, 0\.1 GB is free\)\. Fix: close other"):
+        run(case, weights, dry_run=dry_run)
+    assert not case.output.exists()
+
+
+def test_a_header_that_promises_more_than_any_memory_is_refused_by_it(tmp_path, weights):
+    sparse = []
+    for name, shape, spacing in (("t", (30000, 30000, 100), 2.0), ("r", (30000, 30000, 400), 1.0)):
+        sizes = {"dim": [3, *shape, 1, 1, 1, 1]}
+        sparse.append(write(tmp_path / f"{name}.nii", np.zeros((1, 1, 1), np.int16), oblique((spacing, spacing, 2)), **sizes))
+        with sparse[-1].open("r+b") as file:
+            file.truncate(352 + 2 * int(np.prod(shape, dtype=np.int64)))
+    with pytest.raises(Fault, match=r"t\.nii: too large for the memory \(needs \d{4}\.\d GB"):
+        run(Case("one", *sparse, tmp_path / "o.nii"), weights)
+
+
+def test_a_case_that_nearly_fills_the_memory_is_warned_of(case, weights, monkeypatch):
+    needed = run(case, weights).record["memory"]["peak_predicted_gb"]
+    assert needed > 0.1
+    monkeypatch.setattr(memory, "available", lambda: int(1e9 * needed))
+    monkeypatch.setattr(memory, "NEAR", 0.01)
+    outcome = run(case, weights, overwrite="always")
+    assert any("more memory and" in warning for warning in outcome.warnings)
+    assert json.loads(side_files(case.output)[0].read_text())["warnings"] == list(outcome.warnings)
+
+
+def test_where_the_system_does_not_tell_nothing_is_refused(tmp_path):
+    check_memory(tmp_path, Demand(1 << 60, 1 << 60, None))
+    assert Demand(1 << 60, 1 << 60, None).warnings == ()
+
+
+def test_a_control_group_s_limit_counts(tmp_path, monkeypatch):
+    (tmp_path / "max").write_text("5000\n")
+    (tmp_path / "current").write_text("3000\n")
+    monkeypatch.setattr(memory, "GROUPS", ((str(tmp_path / "max"), str(tmp_path / "current")),))
+    assert memory.available() == 2000
+    (tmp_path / "max").write_text("max\n")
+    assert memory.available() != 2000
+
+
+@pytest.mark.parametrize("order", [(0, 1, 2), (2, 0, 1), (1, 2, 0)])
+def test_a_volume_too_large_for_memory_comes_out_the_same(tmp_path, pair, weights, monkeypatch, order):
+    target, reference = pair(2)
+    files = []
+    for name, volume in (("t", target), ("r", reference)):
+        files.append(write(tmp_path / f"{name}.nii", np.ascontiguousarray(volume.data.transpose(order)), volume.affine[:, [*order, 3]]))
+    run(Case("one", *files, tmp_path / "plain.nii.gz"), weights)
+    monkeypatch.setattr(scratch, "IN_MEMORY", 0)
+    monkeypatch.setattr(scratch, "BLOCK", 5000)
+    run(Case("one", *files, tmp_path / "streamed.nii.gz"), weights)
+    plain, streamed = (read_nifti(tmp_path / f"{name}.nii.gz").data for name in ("plain", "streamed"))
+    np.testing.assert_array_equal(plain, streamed)
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "t.nii", "r.nii", "plain.nii.gz", "plain.json", "streamed.nii.gz", "streamed.json"
+    }  # fmt: skip
+
+
+def test_a_disk_too_small_for_the_result_is_found_before_the_network_runs(case, weights, monkeypatch):
+    monkeypatch.setattr(scratch.shutil, "disk_usage", lambda _: type("Usage", (), {"free": 1000}))
+    monkeypatch.setattr(run_module, "apply_network", None)
+    with pytest.raises(Fault, match=r"result\.nii\.gz: not enough space left on its disk \(needs 1 MB, 0 MB are free\)"):
+        run(case, weights)
+    assert not case.output.exists()
+
+
+def test_a_run_that_is_killed_while_it_streams_leaves_nothing(case, weights):
+    code = """
+import os, signal, sys
+from hftn_sr.volumes import scratch
+scratch.IN_MEMORY = 0
+from hftn_sr.inference import result
+import hftn_sr
+truncate = result.truncate
+def killed(*arguments):
+    killed.calls = getattr(killed, "calls", 0) + 1
+    if killed.calls == 3:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return truncate(*arguments)
+result.truncate = killed
+hftn_sr.super_resolve(*sys.argv[1:4], scale=2, model=sys.argv[4])
+"""
+    arguments = map(str, (case.target, case.reference, case.output, weights[2]))
+    done = subprocess.run([sys.executable, "-c", code, *arguments], env={**os.environ, "PYTHONPATH": BUNDLE}, timeout=120, check=False)
+    assert done.returncode == -9
+    assert [path.name for path in case.output.parent.iterdir()] == [f".{case.output.name}.lock"]
+    assert run(case, weights).status == "done"
+    assert torch.isfinite(torch.from_numpy(read_nifti(case.output).data)).all()
