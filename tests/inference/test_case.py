@@ -622,3 +622,18 @@ def test_the_record_of_the_model_can_hold_anything_that_json_holds(tmp_path, cas
     network = load_model(str(weights[2]), 2).network
     save_weights(tmp_path / "w.safetensors", network, {"gain": {"psnr": 1.5}, "名": ["é"]})
     assert run(case, model=tmp_path / "w.safetensors").record["model"]["training"] == {"gain": {"psnr": 1.5}, "名": ["é"]}
+
+
+@pytest.mark.parametrize(("moved", "warned"), [(0.0, False), (4.0, True)])
+def test_a_reference_whose_header_puts_it_elsewhere_is_warned_of(tmp_path, moved, warned):
+    """The built-in pair, the reference's header moved by so many mm."""
+    sample = Path(hftn_sr.__file__).parent / "sample"
+    api.degrade(sample / "synthetic_target.nii.gz", tmp_path / "low.nii.gz", scale=2)
+    image = nib.load(sample / "synthetic_reference.nii.gz")
+    affine = image.affine.copy()
+    affine[0, 3] += moved
+    nib.save(nib.Nifti1Image(np.asarray(image.dataobj), affine), tmp_path / "reference.nii.gz")
+    files = (tmp_path / "low.nii.gz", tmp_path / "reference.nii.gz", tmp_path / "result.nii.gz")
+    outcome = api.super_resolve(*files, scale=2, model="small", dry_run=True)
+    assert any("--register rigid" in warning for warning in outcome.warnings) is warned
+    assert (outcome.record["alignment"]["displacement_voxels"] > 2) is warned

@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from hftn_sr.errors import Fault, UsageFault
-from hftn_sr.inference.findings import choose_scale, interpolated_in_plane
+from hftn_sr.inference.findings import alignment_record, choose_scale, interpolated_in_plane, misplaced
 from hftn_sr.kspace import truncate, zero_fill
+from hftn_sr.volumes.alignment import Alignment
 from hftn_sr.volumes.volume import Volume
 from phantoms import oblique, phantom
 
@@ -65,3 +66,27 @@ def test_an_image_that_was_zero_filled_after_the_scan_is_found_along_any_axis(ax
 
 def test_an_image_too_small_to_tell_is_not_called_interpolated():
     assert not interpolated_in_plane(Volume(np.random.default_rng(0).normal(size=(2, 2, 3)).astype(np.float32), np.eye(4)), 2)
+
+
+def test_a_reference_in_place_gives_no_warning():
+    assert misplaced(Alignment(0.5, 0.05, 0), 2) == []
+
+
+@pytest.mark.parametrize(
+    ("alignment", "said"),
+    [
+        (Alignment(0.05, 0.0, 0), "do not match"),
+        (Alignment(0.3, 0.75, 0), "lie 1.5 voxels of the result away"),
+        (Alignment(0.3, 0.05, -1), "lie a slice away"),
+        (Alignment(0.3, 0.5, 1), "lie 1.0 voxels of the result and a slice away"),
+    ],
+)
+def test_a_reference_out_of_place_is_named_with_the_cure(alignment, said):
+    (warning,) = misplaced(alignment, 2)
+    assert said in warning and "--register rigid" in warning
+
+
+def test_the_record_tells_displacements_in_voxels_of_the_result():
+    assert alignment_record(None, 2) is None
+    record = alignment_record(Alignment(0.3, 0.5, 1), 4)
+    assert (record["value"], record["displacement_voxels"], record["slice_offset"]) == (0.3, 2.0, 1)

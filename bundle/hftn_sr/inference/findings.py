@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 
 from hftn_sr.degradation import in_plane_last
 from hftn_sr.errors import Fault, UsageFault
+from hftn_sr.volumes.alignment import FARTHEST, Alignment
 from hftn_sr.volumes.nifti import VolumeHeader
 from hftn_sr.volumes.scratch import blocks
 from hftn_sr.volumes.volume import Volume
 
-__all__ = ["choose_scale", "interpolated_in_plane", "LOW_SIMILARITY", "MIN_COVERAGE"]
+__all__ = ["alignment_record", "choose_scale", "interpolated_in_plane", "LOW_SIMILARITY", "MIN_COVERAGE", "misplaced"]
 
 SCALES = (2, 4)
 SCALE_TOLERANCE = 0.25  # relative distance of the voxel sizes' ratio from a scale
@@ -71,3 +74,30 @@ def interpolated_in_plane(target: Volume, through_plane: int) -> bool:
     if min(density.size for density in densities) == 0:
         return False
     return bool(densities[0].mean() < EMPTY * densities[1].mean())
+
+
+def misplaced(alignment: Alignment, scale: int) -> list[str]:
+    """A warning where the reference shows something else than the target, or lies somewhere else; empty where it is in place."""
+    if alignment.in_place:
+        return []
+    if not alignment.fits:
+        finding = f"the edges of target and reference do not match (agreement {alignment.prominence:.2f}, usually above 0.24)"
+        return [f"{finding}: another patient, another visit, or far out of place; try --register rigid, and do not trust fine detail"]
+    apart = []
+    if alignment.displacement > FARTHEST:
+        apart.append(f"{alignment.displacement * scale:.1f} voxels of the result")
+    if alignment.slice_offset:
+        apart.append("a slice")
+    return [f"the reference seems to lie {' and '.join(apart)} away from where it belongs, which costs detail: try --register rigid"]
+
+
+def alignment_record(alignment: Alignment | None, scale: int) -> dict[str, Any] | None:
+    """What the record says of it; None where slices are too small or without edges."""
+    if alignment is None:
+        return None
+    return {
+        "measure": "agreement of edge directions, 0 to 1",
+        "value": round(alignment.prominence, 4),
+        "displacement_voxels": round(alignment.displacement * scale, 2),
+        "slice_offset": alignment.slice_offset,
+    }

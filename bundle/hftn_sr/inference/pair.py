@@ -15,8 +15,16 @@ from torch import Tensor, nn
 
 from hftn_sr.degradation import brightness_of, in_plane_last, stack_channels
 from hftn_sr.errors import Fault, UsageFault, check_choice
-from hftn_sr.inference.findings import LOW_SIMILARITY, MIN_COVERAGE, choose_scale, interpolated_in_plane
-from hftn_sr.kspace import Decomposition
+from hftn_sr.inference.findings import (
+    LOW_SIMILARITY,
+    MIN_COVERAGE,
+    alignment_record,
+    choose_scale,
+    interpolated_in_plane,
+    misplaced,
+)
+from hftn_sr.kspace import Decomposition, truncate
+from hftn_sr.volumes.alignment import Alignment, edge_alignment
 from hftn_sr.volumes.nifti import ReadOptions
 from hftn_sr.volumes.placement import paired_by_index, read_transform, similarity
 from hftn_sr.volumes.reading import is_fastmri, read_volume
@@ -29,6 +37,8 @@ __all__ = ["PairBy", "PairOptions", "PreparedPair", "apply_network", "prepare_pa
 
 PairBy = Literal["auto", "header", "index"]
 
+ALIGNMENT_SLICES, ALIGNMENT_VOXELS = 12, 2**20
+ALIGNMENT_REACH = 12  # voxels of the result
 SLICES_AT_ONCE = 1  # more bring nothing on a CPU and cost memory
 
 
@@ -165,6 +175,9 @@ def prepare_pair(target_path: Path, reference_path: Path, options: PairOptions, 
         on_grid.release()
     del reference  # as large as the result, and no longer needed
     size = on_grid.array.size
+    alignment = _alignment(target, on_grid, grid.slice_axes(through_plane), scale)
+    if alignment:
+        warnings += misplaced(alignment, scale)
     record = {
         "scale": scale,
         "scale_chosen": why,
@@ -172,6 +185,7 @@ def prepare_pair(target_path: Path, reference_path: Path, options: PairOptions, 
         "coverage": round(share, 4),
         "voxels_without_reference": round((1 - share) * size),
         "similarity": {"measure": "normalised mutual information, 1 to 2", "value": round(alike, 4)},
+        "alignment": alignment_record(alignment, scale),
         "placement": {"by": "index" if by_index else "header", **placement},
     }
     return PreparedPair(
@@ -227,6 +241,17 @@ def _placed(target: Volume, reference: Volume, options: PairOptions) -> tuple[Vo
         }
         reference = reference.moved(found.matrix) if found.kept else reference
     return reference, record
+
+
+def _alignment(target: Volume, on_grid: Scratch, axes: tuple[int, int, int], scale: int) -> Alignment | None:
+    """Of the middle slices, at the target's resolution; fewer of large ones, so that the memory for it stays below 100 MB."""
+    measured = in_plane_last(torch.from_numpy(target.data), axes)
+    reference = in_plane_last(torch.from_numpy(on_grid.array.T), axes)
+    depth, height, width = measured.shape
+    count = min(depth, max(1, min(ALIGNMENT_SLICES, ALIGNMENT_VOXELS // (height * width))))
+    middle = range((depth - count) // 2, (depth - count) // 2 + count)
+    lowered = torch.stack([truncate(reference[index], scale) for index in middle])
+    return edge_alignment(measured[middle.start : middle.stop], lowered, ALIGNMENT_REACH // scale)
 
 
 def _findings(target: Volume, reference: Volume, through_plane: int, grid: Grid, share: float, alike: float) -> list[str]:

@@ -48,8 +48,10 @@ class ResidualChannelAttentionBlock(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """(B, C, h, w) to (B, C, h, w)."""
-        attention: ChannelAttention = self.body[-1]  # type: ignore[assignment]
-        return attention.added_to(features, self.body[:-1](features))
+        # By constant places, not slices or annotated names: torch.jit.script, which MONAI's ckpt_export calls, takes no others.
+        deep = self.body[2](self.body[1](self.body[0](features)))
+        result: Tensor = self.body[3].added_to(features, deep)  # type: ignore[operator]
+        return result
 
 
 class FEB(nn.Sequential):

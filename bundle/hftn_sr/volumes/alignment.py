@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-__all__ = ["Alignment", "edge_alignment"]
+__all__ = ["FARTHEST", "Alignment", "edge_alignment"]
 
 SMALLEST = 32  # voxels of a side, below which there is no room for a peak and its background
 BLOCK_SEEN = 0.1  # prominence from which the place of a block's peak means something
