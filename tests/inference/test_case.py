@@ -633,7 +633,8 @@ def test_a_reference_whose_header_puts_it_elsewhere_is_warned_of(tmp_path, moved
     affine = image.affine.copy()
     affine[0, 3] += moved
     nib.save(nib.Nifti1Image(np.asarray(image.dataobj), affine), tmp_path / "reference.nii.gz")
-    files = (tmp_path / "low.nii.gz", tmp_path / "reference.nii.gz", tmp_path / "result.nii.gz")
-    outcome = api.super_resolve(*files, scale=2, model="small", dry_run=True)
+    moved_case = Case("one", tmp_path / "low.nii.gz", tmp_path / "reference.nii.gz", tmp_path / "result.nii.gz")
+    options = RunOptions("small", dry_run=True, pair=PairOptions(scale=2))
+    outcome = run_case(moved_case, options, lambda scale: load_model("small", scale))
     assert any("--register rigid" in warning for warning in outcome.warnings) is warned
     assert (outcome.record["alignment"]["displacement_voxels"] > 2) is warned
