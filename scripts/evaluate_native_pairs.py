@@ -35,7 +35,7 @@ SHOWN = ("psnr", "ssim")
 def main(
     dataset: Annotated[Path, typer.Option(help="Folder that `hftn-sr data open-ms` filled.")],
     output: Annotated[Path, typer.Option(help="Folder for volumes, pictures, scores.json and scores.md.")],
-    model: Annotated[str, typer.Option(help="base, hftn, or a .safetensors file.")] = "base",
+    model: Annotated[str, typer.Option(help="base, small, hftn, or a .safetensors file.")] = "base",
     scales: Annotated[list[int], typer.Option(help="2, 4 or both.")] = [2, 4],  # noqa: B006 - typer copies it
 ) -> None:
     """Degrade, super-resolve and score each case at each scale."""

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import signal
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, NoReturn, Optional
 
@@ -14,9 +13,11 @@ import typer
 from hftn_sr import __version__
 from hftn_sr.cli.bids import bids_cases
 from hftn_sr.cli.convert import convert
+from hftn_sr.cli.data import data
 from hftn_sr.cli.export import export
+from hftn_sr.cli.faults import Debug, OptionalPath, one_line_errors, warn
 from hftn_sr.cli.report import draw_report, report
-from hftn_sr.errors import INTERNAL, INTERRUPTED, SOME_FAILED, Fault, UsageFault
+from hftn_sr.errors import INTERRUPTED, Fault, UsageFault
 
 if TYPE_CHECKING:
     from hftn_sr.batch import Reporter
@@ -34,10 +35,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
 )
-data = typer.Typer(name="data", help="Fetch open data, or list your own pairs for training.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(data)
 
-Debug = Annotated[bool, typer.Option("--debug", help="Show a traceback instead of one line.")]
 Axis = Annotated[Optional[int], typer.Option(help="Through-plane array axis; else the one whose voxel size differs.", min=0, max=2)]  # noqa: UP045 - typer
 Frame = Annotated[Optional[int], typer.Option(help="Which volume of a 4D file, from 0.", min=0)]  # noqa: UP045 - typer
 NanToNum = Annotated[bool, typer.Option("--nan-to-num", help="Take 0 for voxels that are not finite.")]
@@ -46,7 +45,6 @@ AssumeAffine = Annotated[
     Optional[Literal["sform", "qform", "spacing"]],  # noqa: UP045 - typer
     typer.Option(help="Where voxels lie, if the header contradicts itself or does not say."),
 ]
-OptionalPath = Optional[Path]  # noqa: UP045 - typer reads annotations on Python 3.10
 
 
 @app.callback(invoke_without_command=True)
@@ -71,7 +69,7 @@ def super_resolve(
     reference_entities: Annotated[str, typer.Option(metavar="<acq-x>", help="Likewise; acq- is the one without acq.")] = "",
     output: Annotated[OptionalPath, typer.Option(help="NIfTI file to write; with --cases or --bids, a folder.")] = None,
     scale: Annotated[Optional[int], typer.Option(help="2 or 4; else the one nearest to the voxel sizes' ratio.")] = None,  # noqa: UP045 - typer
-    model: Annotated[str, typer.Option(help="base, hftn, or a .safetensors file.")] = "base",
+    model: Annotated[str, typer.Option(help="base, small, hftn, or a .safetensors file.")] = "base",
     device: Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="Where the network runs.")] = "auto",
     runtime: Annotated[Literal["auto", "eager", "bf16"], typer.Option(help="Float32 (eager), bfloat16, or bf16 where safe.")] = "auto",
     overwrite: Annotated[Literal["never", "stale", "always"], typer.Option(help="Redo an output that exists.")] = "never",
@@ -93,7 +91,7 @@ def super_resolve(
     debug: Debug = False,
 ) -> None:
     """Give a low-resolution MR volume back at high resolution, with the help of another contrast."""
-    with _one_line_errors(debug):
+    with one_line_errors(debug):
         from hftn_sr.api import choose_device, use_threads
         from hftn_sr.inference.case import RunOptions
         from hftn_sr.inference.pair import PairOptions
@@ -136,14 +134,14 @@ def degrade(
     debug: Debug = False,
 ) -> None:
     """Simulate a faster scan: keep the central 1/SCALE of each in-plane k-space axis."""
-    with _one_line_errors(debug):
+    with one_line_errors(debug):
         from hftn_sr import api
 
         if scale not in (2, 4):
             raise UsageFault("--scale", f"scale {scale} (need 2 or 4)", "--scale 2 or --scale 4")
         read = _read_options(frame, nan_to_num, magnitude, assume_affine)
         redo = overwrite == "always"
-        options = {"magnitude": magnitude, "through_plane": through_plane, "overwrite": redo, "read": read, "tell": _warn}
+        options = {"magnitude": magnitude, "through_plane": through_plane, "overwrite": redo, "read": read, "tell": warn}
         typer.echo(api.degrade(input, output, scale=scale, **options))  # type: ignore[arg-type]
 
 
@@ -160,7 +158,7 @@ def evaluate(
     debug: Debug = False,
 ) -> None:
     """PSNR, SSIM and NMSE of a result against the truth, on the voxels that both have."""
-    with _one_line_errors(debug):
+    with one_line_errors(debug):
         from hftn_sr import api
         from hftn_sr.volumes.files import write_json
 
@@ -169,91 +167,12 @@ def evaluate(
         read = _read_options(frame, nan_to_num, False, assume_affine)
         scores = api.evaluate(prediction, truth, through_plane=through_plane, read=read)
         for warning in scores["warnings"]:
-            _warn(warning)
+            warn(warning)
         for name, unit, digits in (("psnr", " dB", 2), ("ssim", "", 4), ("nmse", "", 5)):
             typer.echo(f"{name.upper()}  {scores[name]:.{digits}f}{unit}  ({scores['conventions'][name]})")
         typer.echo(f"protocol {protocol}, {' x '.join(map(str, scores['voxels_compared']))} voxels compared")
         if json_file:
             write_json(json_file, {key: value if value != float("inf") else "infinite" for key, value in scores.items()})
-
-
-@data.command("open-ms", epilog="Example:  hftn-sr data open-ms --output data/")
-def open_ms(
-    output: Annotated[Path, typer.Option(help="Folder for the images and datalist.json.")],
-    mirror: Annotated[OptionalPath, typer.Option(help="Local copy that is read first [env: HFTN_SR_DATA_MIRROR].")] = None,
-    debug: Debug = False,
-) -> None:
-    """Fetch 72 MB of open multiple-sclerosis MR images (CC-BY) by commit and sha256; resumes where it was broken off."""
-    with _one_line_errors(debug):
-        from rich.console import Console
-
-        from hftn_sr.cli.progress import ByteBar
-        from hftn_sr.pairs.open_ms import fetch_open_ms, write_datalist
-
-        with ByteBar(Console(stderr=True)) as bar:
-            report = fetch_open_ms(output, mirror, bar)
-        for note in report.notes:
-            typer.echo(note, err=True)
-        write_datalist(output, output / "datalist.json")
-        counts = f"{len(report.kept)} files kept, {len(report.copied)} copied, {len(report.downloaded)} downloaded"
-        typer.echo(f"{output}: {counts}; datalist.json")
-
-
-@data.command("split", epilog="Example:  hftn-sr data split --cases patients/ --fractions 70 10 20 --seed 0")
-def split(
-    cases: Annotated[Path, typer.Option(help="Folder of cases: */target.nii.gz with */reference.nii.gz, full resolution.")],
-    output: Annotated[OptionalPath, typer.Option(help="Folder for datalist.json; else the folder of cases.")] = None,
-    fractions: Annotated[tuple[float, float, float], typer.Option(help="Training, validation, testing.")] = (70, 10, 20),
-    seed: Annotated[int, typer.Option(help="Another one gives another division.")] = 0,
-    patient: Annotated[str, typer.Option(help="Regular expression: its first group, or all of it, is the patient.")] = r"^[^_]+",
-    overwrite: Annotated[Literal["never", "always"], typer.Option(help="Replace a datalist that exists.")] = "never",
-    debug: Debug = False,
-) -> None:
-    """Divide your own pairs by patient into training, validation and testing: all visits of a patient go to one section."""
-    with _one_line_errors(debug):
-        from hftn_sr.pairs.datalist import check_new, write_cases
-        from hftn_sr.pairs.split import split_cases
-
-        folder = output or cases
-        check_new(folder, overwrite == "always")
-        divided = split_cases(cases, folder, fractions, seed, patient)
-        write_cases(folder, divided.cases, divided.rule)
-        for fault in divided.faults:
-            typer.echo(f"ERROR {fault}", err=True)
-        for section, names in divided.patients.items():
-            typer.echo(f"{section}: patients {len(names)}, cases {len(divided.cases[section])}: {' '.join(names)}")
-        typer.echo(f"{folder / 'datalist.json'}")
-        if divided.faults:
-            raise typer.Exit(SOME_FAILED)
-
-
-@data.command("fastmri", epilog="Example:  hftn-sr data fastmri --images fastmri/ --output data/")
-def fastmri(
-    images: Annotated[Path, typer.Option(help="Folder with singlecoil_train/*.h5 and singlecoil_val/*.h5, from its owners.")],
-    output: Annotated[Path, typer.Option(help="Folder for datalist.json and the two lists of pairs.")],
-    mirror: Annotated[OptionalPath, typer.Option(help="Local copy of the lists, read first [env: HFTN_SR_DATA_MIRROR].")] = None,
-    target: Annotated[Literal["PDFS", "PD"], typer.Option(help="Contrast to super-resolve; the other is the reference.")] = "PDFS",
-    seed: Annotated[int, typer.Option(help="Draws a tenth of the training pairs for validation.")] = 0,
-    overwrite: Annotated[Literal["never", "always"], typer.Option(help="Replace a datalist that exists.")] = "never",
-    debug: Debug = False,
-) -> None:
-    """List the published PD and PDFS pairs of your copy of the fastMRI single-coil knee set; the lists are fetched (11 kB)."""
-    with _one_line_errors(debug):
-        from hftn_sr.pairs.datalist import check_new, write_cases
-        from hftn_sr.pairs.fastmri import fastmri_cases, fetch_lists, read_lists
-
-        check_new(output, overwrite == "always")
-        for note in fetch_lists(output, mirror).notes:
-            typer.echo(note, err=True)
-        listed = fastmri_cases(read_lists(output), images, output, target, seed)
-        for warning in listed.warnings:
-            _warn(warning)
-        if listed.missing:
-            first = ", ".join(str(path) for path in listed.missing[:3])
-            _warn(f"{len(listed.missing)} files missing, their pairs left out: {first}{', ...' if len(listed.missing) > 3 else ''}")
-        write_cases(output, listed.cases, listed.rule)
-        counts = ", ".join(f"{section} {len(entries)}" for section, entries in listed.cases.items())
-        typer.echo(f"{output / 'datalist.json'}: {counts} pairs")
 
 
 app.command(epilog="Example:  hftn-sr convert singlecoil_val/file1000041.h5 file1000033.h5 --output nifti/")(convert)
@@ -348,11 +267,7 @@ def _draw_report(folder: Path, cases: list[Case], outcomes: list[Outcome], debug
     except Exception as error:
         if debug:
             raise
-        _warn(f"no report: {error}" if isinstance(error, Fault) else f"no report: internal fault: {type(error).__name__}: {error}")
-
-
-def _warn(note: str) -> None:
-    typer.echo(f"WARNING {note}", err=True)
+        warn(f"no report: {error}" if isinstance(error, Fault) else f"no report: internal fault: {type(error).__name__}: {error}")
 
 
 def _tell(outcome: Outcome, reporter: Reporter) -> None:
@@ -364,23 +279,3 @@ def _tell(outcome: Outcome, reporter: Reporter) -> None:
         typer.echo(f"{outcome.output} ({outcome.seconds:.1f} s)")
     else:
         typer.echo(f"{outcome.output}: {outcome.message}", err=outcome.status == "skipped")
-
-
-@contextmanager
-def _one_line_errors(debug: bool) -> Iterator[None]:
-    """A fault becomes one line on stderr and its exit code."""
-    try:
-        yield
-    except Fault as fault:
-        if debug:
-            raise
-        typer.echo(f"ERROR {fault}", err=True)
-        raise typer.Exit(fault.exit_code) from None
-    except (typer.Exit, KeyboardInterrupt, BrokenPipeError):
-        raise
-    except Exception as error:
-        if debug:
-            raise
-        kind = type(error).__name__
-        typer.echo(f"ERROR internal fault: {kind}: {error}. Fix: run again with --debug and report the traceback.", err=True)
-        raise typer.Exit(INTERNAL) from None

@@ -9,6 +9,8 @@ from typing import Annotated, Literal
 
 import typer
 
+from hftn_sr.cli.faults import Debug, one_line_errors
+
 __all__ = ["convert"]
 
 HDF5_SUFFIXES = (".h5", ".hdf5")
@@ -22,12 +24,10 @@ def convert(
         typer.Option(help="Dataset; auto takes the first there is. Coils of k-space are combined by root sum of squares."),
     ] = "auto",
     overwrite: Annotated[Literal["never", "always"], typer.Option(help="Replace outputs that exist.")] = "never",
-    debug: Annotated[bool, typer.Option("--debug", help="Show a traceback instead of one line.")] = False,
+    debug: Debug = False,
 ) -> None:
     """Turn fastMRI .h5 files into NIfTI with the voxel sizes of their ISMRMRD headers, which do not say where a scan lies."""
-    from hftn_sr.cli.commands import _one_line_errors
-
-    with _one_line_errors(debug):
+    with one_line_errors(debug):
         from rich.console import Console
         from rich.progress import track
 

@@ -7,23 +7,23 @@ from typing import Annotated, Literal
 
 import typer
 
+from hftn_sr.cli.faults import Debug, one_line_errors
+
 __all__ = ["export"]
 
 
 def export(
     scale: Annotated[int, typer.Option(help="2 or 4.")],
     output: Annotated[Path, typer.Option(help="File to write: .ts for TorchScript, .onnx for ONNX.")],
-    model: Annotated[str, typer.Option(help="base, hftn, or a .safetensors file.")] = "base",
+    model: Annotated[str, typer.Option(help="base, small, hftn, or a .safetensors file.")] = "base",
     form: Annotated[
         Literal["torchscript", "onnx"], typer.Option("--format", help="onnx needs pip install 'hftn-sr[export]'.")
     ] = "torchscript",
     overwrite: Annotated[Literal["never", "always"], typer.Option(help="Replace an output that exists.")] = "never",
-    debug: Annotated[bool, typer.Option("--debug", help="Show a traceback instead of one line.")] = False,
+    debug: Debug = False,
 ) -> None:
     """Write a trained network as one file that runs without this package, for slices of any size up to a stated one."""
-    from hftn_sr.cli.commands import _one_line_errors
-
-    with _one_line_errors(debug):
+    with one_line_errors(debug):
         from hftn_sr.errors import UsageFault
         from hftn_sr.export import check_output, export_model
         from hftn_sr.weights import load_model

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Optional
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from hftn_sr.cli.faults import Debug, OptionalPath, one_line_errors
 
 if TYPE_CHECKING:
     from hftn_sr.qc import QcCase
 
 __all__ = ["draw_report", "report"]
 
-OptionalPath = Optional[Path]  # noqa: UP045 - typer reads annotations on Python 3.10
 IMAGE_SUFFIXES = (".nii.gz", ".nii")
 
 
@@ -24,12 +25,10 @@ def report(
     reference: Annotated[OptionalPath, typer.Option(help="For one result: its reference.")] = None,
     reference_transform: Annotated[OptionalPath, typer.Option(help="For one result: its ITK transform, if it had one.")] = None,
     truth: Annotated[OptionalPath, typer.Option(help="For one result: a measured high-resolution image to score it by.")] = None,
-    debug: Annotated[bool, typer.Option("--debug", help="Show a traceback instead of one line.")] = False,
+    debug: Debug = False,
 ) -> None:
     """Write report.html, the QC page of finished results: warnings, slices, figures and a viewer."""
-    from hftn_sr.cli.commands import _one_line_errors
-
-    with _one_line_errors(debug):
+    with one_line_errors(debug):
         from hftn_sr.errors import Fault, UsageFault
         from hftn_sr.qc import QcCase
 
