@@ -284,6 +284,18 @@ def test_a_folder_of_good_and_bad_cases_is_worked_off_and_summed_up(tmp_path, pu
     assert statuses(output)["good [1]"] == "skipped"
 
 
+@pytest.mark.parametrize(("name", "content"), [("summary.csv", "mine"), ("summary.json", '{"m": 1}'), ("summary.json", "[1]")])
+def test_somebody_else_s_summary_is_kept(tmp_path, put_case, super_resolve, name, content):
+    put_case(tmp_path / "cases" / "a")
+    output = tmp_path / "out"
+    output.mkdir()
+    (output / name).write_text(content)
+    result = super_resolve("--cases", tmp_path / "cases", "--output", output)
+    assert result.exit_code not in (0, 1)
+    assert f"{name}: is not of this program" in result.stderr
+    assert {path.name: path.read_text() for path in output.iterdir()} == {name: content}
+
+
 def test_the_summary_is_rewritten_after_every_case(tmp_path, put_case, super_resolve, monkeypatch):
     for name in ("a", "b", "c"):
         put_case(tmp_path / "in" / name)

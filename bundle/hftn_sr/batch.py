@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import functools
 import io
+import json
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from hftn_sr.pairs.cases import case_files, case_folders
 from hftn_sr.volumes.files import write_bytes, write_json
 from hftn_sr.weights import Model, load_model
 
-__all__ = ["Reporter", "exit_code", "find_cases", "run_cases", "write_summary"]
+__all__ = ["Reporter", "check_summary", "exit_code", "find_cases", "run_cases", "write_summary"]
 
 
 class Reporter:
@@ -104,6 +105,23 @@ def exit_code(outcomes: Sequence[Outcome]) -> int:
     if failed:
         return ALL_FAILED if failed == len(outcomes) else SOME_FAILED
     return NOTHING if all(outcome.status == "skipped" for outcome in outcomes) else OK
+
+
+def check_summary(folder: Path) -> None:
+    """Find out, before the first case, whether a summary would replace a file of somebody else.
+
+    Raises:
+        Fault: `summary.json` or `summary.csv` in `folder` is not of this program.
+    """
+    table, record = folder / "summary.csv", folder / "summary.json"
+    try:
+        own = not record.exists() or {"interrupted", "exit_code", "cases"} <= set(json.loads(record.read_bytes()))
+    except (OSError, ValueError, TypeError):
+        own = False
+    if not own:
+        raise Fault(record, "is not of this program and would be overwritten", "choose another --output, or move it away")
+    if table.exists() and not table.read_bytes().startswith((b"case,status,output", b"case\r\n")):
+        raise Fault(table, "is not of this program and would be overwritten", "choose another --output, or move it away")
 
 
 def write_summary(folder: Path, outcomes: Sequence[Outcome], interrupted: bool = False) -> None:

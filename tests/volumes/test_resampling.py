@@ -52,6 +52,15 @@ def test_a_grid_of_the_same_shape_elsewhere_is_not_taken_for_the_same():
     assert (resampled[17:] == 0).all()
 
 
+@pytest.mark.parametrize("order", [(1, 0, 2), (0, 2, 1), (2, 1, 0), (1, 2, 0), (2, 0, 1)])
+def test_a_cube_stored_in_another_axis_order_is_not_taken_for_the_same_grid(order):
+    volume = phantom((20, 20, 20), (1.5, 1.5, 1.5))
+    affine = volume.affine.copy()
+    affine[:, :3] = affine[:, list(order)]
+    stored = Volume(np.ascontiguousarray(volume.data.transpose(order)), affine)
+    np.testing.assert_allclose(resample(stored, volume.grid), volume.data, atol=0.05)
+
+
 def test_voxels_outside_the_field_of_view_are_0_and_not_covered():
     volume = Volume(np.full((6, 6, 6), 5, np.float32), np.eye(4))
     grid = Grid((12, 6, 6), oblique((1, 1, 1), (0, 0, 0)))

@@ -236,9 +236,11 @@ def _read_options(
 def _run(cases: list[Case], failed: list[Outcome], options: RunOptions, folder: Path | None, page: bool, debug: bool) -> None:
     from rich.console import Console
 
-    from hftn_sr.batch import exit_code, run_cases, write_summary
+    from hftn_sr.batch import check_summary, exit_code, run_cases, write_summary
     from hftn_sr.cli.progress import ConsoleReporter
 
+    if folder and not options.dry_run:
+        check_summary(folder)
     outcomes: list[Outcome] = []
     summarise: Callable[[bool], None] = lambda interrupted: (  # noqa: E731 - one line, used twice
         write_summary(folder, outcomes, interrupted) if folder and not options.dry_run else None

@@ -161,6 +161,6 @@ def _placed(reference: Volume, case: QcCase, placement: dict[str, Any]) -> Volum
 
 def _check_grid(target: Volume, result: Volume, scale: int, through_plane: int) -> None:
     grid = target.grid.finer(scale, through_plane)
-    off = np.linalg.solve(grid.affine, result.affine) - np.eye(4)
-    if grid.shape != result.data.shape or np.abs(off @ [*grid.shape, 1]).max() > SAME_PLACE:
+    off = np.abs(np.linalg.solve(grid.affine, result.affine) - np.eye(4)) @ [*grid.shape, 1]
+    if grid.shape != result.data.shape or off.max() > SAME_PLACE:
         raise Fault(result.path, f"no pictures, it does not lie on the grid of {target.path} at scale {scale}", "run the case again")

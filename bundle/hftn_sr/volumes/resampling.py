@@ -100,7 +100,9 @@ def plan(source: Grid, grid: Grid) -> list[tuple[Part, Part]]:
 
 def same_grid(source: Grid, grid: Grid) -> bool:
     """Whether two grids are the same but for rounding."""
-    return grid.shape == source.shape and np.abs((_index_map(source, grid) - np.eye(4)) @ [*grid.shape, 1]).max() < SAME_PLACE
+    # Magnitudes first: a map that swaps two equal axes has corners that stay where they are.
+    off = np.abs(_index_map(source, grid) - np.eye(4)) @ [*grid.shape, 1]
+    return grid.shape == source.shape and bool(off.max() < SAME_PLACE)
 
 
 def parallel(source: Grid, grid: Grid) -> bool:
