@@ -15,6 +15,7 @@ import torch
 
 from hftn_sr import api
 from hftn_sr.degradation import degrade
+from hftn_sr.errors import Fault
 from hftn_sr.inference.case import Case, Outcome
 from hftn_sr.kspace import truncate, zero_fill
 from hftn_sr.qc import viewer
@@ -90,6 +91,12 @@ def test_a_file_that_has_changed_since_is_not_shown_as_if_it_were_the_one(made, 
     assert (entry["pictures"], entry["viewer"], entry["figures"]) == (None, None, None)
     assert entry["warnings"][-1] == (f"{other}: no pictures, this is not the file that the record tells of (another sha256). Fix: {cure}.")
     assert entry["summary"]["scale"] == 2  # the record still speaks
+
+
+def test_a_result_too_large_to_be_held_is_a_finding_without_pictures(made, monkeypatch):
+    monkeypatch.setattr("hftn_sr.qc.case.IN_MEMORY", 1000)
+    with pytest.raises(Fault, match="too large for the page"):
+        open_images(made, record_of(made))
 
 
 def test_without_its_transform_a_placed_reference_is_not_guessed_at(made, tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,10 +15,11 @@ from hftn_sr.degradation import in_plane_first, in_plane_last, zero_filled
 from hftn_sr.errors import Fault
 from hftn_sr.inference.case import Case, Outcome
 from hftn_sr.kspace import split_bands
-from hftn_sr.volumes.nifti import ReadOptions, read_nifti
+from hftn_sr.volumes.nifti import ReadOptions, read_header, read_nifti
 from hftn_sr.volumes.placement import paired_by_index, read_transform
 from hftn_sr.volumes.reading import read_volume
 from hftn_sr.volumes.resampling import resample
+from hftn_sr.volumes.scratch import IN_MEMORY
 from hftn_sr.volumes.volume import Volume
 
 __all__ = ["Images", "QcCase", "Slab", "cases_of_run", "open_images"]
@@ -133,6 +135,10 @@ def open_images(case: QcCase, record: dict[str, Any]) -> Images:
     except (KeyError, TypeError):
         finding = "no pictures, another version made it and read its inputs in a way that this one does not know"
         raise Fault(case.output, finding, "run the case again") from None
+    size = 4 * math.prod(read_header(case.output).grid.shape)
+    if size > IN_MEMORY:  # the run itself never held it whole
+        finding = f"no pictures, it is too large for the page ({size >> 20} MB of voxels, at most {IN_MEMORY >> 20} MB)"
+        raise Fault(case.output, finding, "look at it in a viewer")
     result = _unchanged(read_nifti(case.output), record["output"]["sha256"])
     target = _unchanged(read_volume(case.target, read), record["target"]["sha256"])
     reference = _unchanged(read_volume(case.reference, read), record["reference"]["sha256"]) if case.reference else None

@@ -191,7 +191,7 @@ def _shape_and_frame(path: Path, header: Any, options: ReadOptions, notes: list[
     frame = options.frame or 0 if frames > 1 else 0  # the other file of a pair may hold a single volume
     if not 0 <= frame < frames:
         raise Fault(path, f"no frame {frame} (found {frames} volumes)", f"--frame N with N from 0 to {frames - 1}")
-    if frames > 1:
+    if further:
         notes.append(f"{path.name}: volume {frame} of {frames} taken from sizes {sizes}")
     return (sizes[0], sizes[1], sizes[2]), frame
 
