@@ -364,6 +364,16 @@ def test_channel_spatial_attention_is_a_convolution_over_channels_rows_and_colum
         assert block(features)[at].item() == pytest.approx(value + 0.7 * value / (1 + math.exp(-z)), abs=1e-5)
 
 
+def test_channel_spatial_attention_convolves_in_float32_under_autocast():
+    # Its gradient in bfloat16 writes outside its memory, which a test of that could only show by being killed.
+    block, features = CSAM(), noise(2, 3, 4, 5).bfloat16()
+    seen = []
+    block.volume.register_forward_hook(lambda _module, inputs, output: seen.extend([inputs[0].dtype, output.dtype]))
+    with torch.autocast("cpu", torch.bfloat16):
+        assert block(features).dtype == torch.bfloat16
+    assert seen == [torch.float32, torch.float32]
+
+
 @pytest.mark.parametrize("normalize_energy", [False, True])
 @torch.no_grad()
 def test_layer_attention_adds_the_most_unlike_maps(normalize_energy):

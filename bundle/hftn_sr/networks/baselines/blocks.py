@@ -111,7 +111,9 @@ class Up(nn.Sequential):
 class CSAM(nn.Module):
     r"""Channel-spatial attention :math:`v + \gamma \, v \cdot \sigma(Conv3d(v))` with :math:`\gamma` from 0.
 
-    The convolution, kernel 3, sees C, H and W as the three dimensions of one volume. Source: public code of MINet and SANet.
+    The convolution, kernel 3, sees C, H and W as the three dimensions of one volume; it is computed in float32 also under autocast, because
+    the gradient of one to one channels in bfloat16 writes outside its memory on CPUs with AMX (torch 2.13, from 8 x 8 x 96 x 96 on).
+    Source: public code of MINet and SANet.
     """
 
     def __init__(self) -> None:
@@ -121,7 +123,8 @@ class CSAM(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """(B, C, H, W) to (B, C, H, W)."""
-        weight = torch.sigmoid(self.volume(features.unsqueeze(1))).squeeze(1)
+        with torch.autocast(features.device.type, enabled=False):
+            weight = torch.sigmoid(self.volume(at_least_float32(features.unsqueeze(1)))).squeeze(1).to(features.dtype)
         return features + self.gamma * features * weight
 
 
