@@ -10,7 +10,7 @@ weights were trained on are left out.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Optional
 
 import numpy as np
 import typer
@@ -36,11 +36,12 @@ def main(
     dataset: Annotated[Path, typer.Option(help="Folder that `hftn-sr data open-ms` filled.")],
     output: Annotated[Path, typer.Option(help="Folder for volumes, pictures, scores.json and scores.md.")],
     model: Annotated[str, typer.Option(help="base, small, hftn, or a .safetensors file.")] = "base",
+    orientations: Annotated[Optional[int], typer.Option(help="1, 4 or 8; else 4 for base and 1 for others.")] = None,  # noqa: UP045 - typer
     scales: Annotated[list[int], typer.Option(help="2, 4 or both.")] = [2, 4],  # noqa: B006 - typer copies it
 ) -> None:
     """Degrade, super-resolve and score each case at each scale."""
     jobs = [(scale, *case) for scale in scales for case in _unseen(model, scale)]
-    rows = [_case(dataset, output, model, *job) for job in track(jobs, "cases", console=Console(stderr=True), transient=True)]
+    rows = [_case(dataset, output, model, orientations, *job) for job in track(jobs, "cases", console=Console(stderr=True), transient=True)]
     write_json(output / "scores.json", rows)
     table = ["| case | scale | zero-filling PSNR / SSIM | result PSNR / SSIM | gain, dB |", "| --- | --- | --- | --- | --- |"]
     shown = Table(title="native FLAIR from native T2W, protocol corrected", title_justify="left")
@@ -66,12 +67,12 @@ def _unseen(model: str, scale: int) -> list[tuple[str, str]]:
     return unseen
 
 
-def _case(dataset: Path, output: Path, model: str, scale: int, patient: str, study: str) -> dict[str, Any]:
+def _case(dataset: Path, output: Path, model: str, orientations: int | None, scale: int, patient: str, study: str) -> dict[str, Any]:
     folder, name = dataset / "longitudinal" / "raw" / patient, f"{patient}_{study}_x{scale}"
     truth_path, reference_path = folder / f"{study}_FLAIR.nii.gz", folder / f"{study}_T2W.nii.gz"
     low_path, result_path = output / f"{name}_lr.nii.gz", output / f"{name}_sr.nii.gz"
     hftn_sr.degrade(truth_path, low_path, scale=scale, overwrite=True)  # type: ignore[arg-type]
-    options = {"scale": scale, "model": model, "overwrite": "always"}
+    options = {"scale": scale, "model": model, "orientations": orientations, "overwrite": "always"}
     outcome = hftn_sr.super_resolve(low_path, reference_path, result_path, **options)  # type: ignore[arg-type]
     truth, low, result, reference = (read_nifti(path) for path in (truth_path, low_path, result_path, reference_path))
     through_plane = truth.grid.through_plane()

@@ -14,7 +14,7 @@ from hftn_sr.errors import UsageFault
 from hftn_sr.inference.pair import PairOptions, prepare_pair
 from hftn_sr.metrics import psnr
 from hftn_sr.networks import NETWORKS
-from hftn_sr.runtime import InBfloat16, choose_runtime, prepare_network
+from hftn_sr.runtime import InBfloat16, InOrientations, choose_orientations, choose_runtime, prepare_network
 from hftn_sr.volumes.nifti import read_nifti
 from hftn_sr.weights import MODELS_FOLDER, load_model
 from test_workflows import PACKAGE
@@ -25,6 +25,23 @@ from tiny import tiny_network
 def processor(monkeypatch):
     """Pretend that the CPU has bfloat16 or has not."""
     return lambda has: monkeypatch.setattr(runtime, "has_bfloat16", lambda: has)
+
+
+@pytest.fixture
+def sample_slices(tmp_path):
+    """At a scale, what the network sees of the middle slices of the sample pair, and the truth."""
+
+    def slices(scale):
+        sample = PACKAGE / "sample"
+        truth = read_nifti(sample / "synthetic_target.nii.gz")
+        hftn_sr.degrade(sample / "synthetic_target.nii.gz", tmp_path / "low.nii.gz", scale=scale)
+        pair = prepare_pair(tmp_path / "low.nii.gz", sample / "synthetic_reference.nii.gz", PairOptions(scale=scale))
+        middle = slice(pair.image.shape[-1] // 2 - 1, pair.image.shape[-1] // 2 + 1)
+        axes = pair.grid.slice_axes(pair.through_plane)
+        label = in_plane_last(torch.from_numpy(crop_to_multiple(truth, scale, pair.through_plane).data), axes)[middle] / pair.unit
+        return pair.image[..., middle].movedim(-1, 0).contiguous(), label
+
+    return slices
 
 
 def test_auto_takes_bfloat16_only_for_shipped_weights_on_a_processor_that_has_it(processor):
@@ -73,17 +90,67 @@ def test_every_network_runs_in_bfloat16(name):
     torch.testing.assert_close(prepare_network(network, "bf16")(image), network(image), rtol=0, atol=0.02)
 
 
+@pytest.mark.parametrize(
+    ("asked", "model", "taken"),
+    [
+        (None, "base", 4),
+        (None, str(MODELS_FOLDER / "base_x4.safetensors"), 4),
+        (None, "small", 1),
+        (None, "mine.safetensors", 1),
+        (None, "runs/base_x2.safetensors", 1),
+        (1, "base", 1),
+        (8, "small", 8),
+    ],
+)
+def test_base_is_computed_in_four_orientations_unless_asked_otherwise(asked, model, taken):
+    assert choose_orientations(asked, model) == taken
+
+
+def test_another_number_of_orientations_is_refused():
+    with pytest.raises(UsageFault, match="2 is not known"):
+        choose_orientations(2, "base")
+
+
+class OfMeasuredSamples(torch.nn.Module):
+    """Everything but what a scanner measured at scale 2 is lost; the rest moves by (1, 2), which no turn and no mirror leaves as it is."""
+
+    def forward(self, image):
+        kept = torch.zeros_like(image[:, :1])
+        kept[..., ::2, ::2] = image[:, :1, ::2, ::2]
+        return kept + image[:, 1:2].roll((1, 2), (-2, -1))
+
+
+@pytest.mark.parametrize("orientations", [4, 8])
+@pytest.mark.parametrize("size", [(8, 8), (6, 10)])
+def test_measured_samples_stay_at_their_places_in_every_orientation(orientations, size):
+    image = torch.rand(2, 3, *size)
+    image[:, 1:] = 0
+    torch.testing.assert_close(InOrientations(OfMeasuredSamples(), orientations)(image), OfMeasuredSamples()(image))
+
+
+@pytest.mark.parametrize("orientations", [4, 8])
+def test_averaged_over_orientations_a_network_treats_a_turned_slice_as_the_slice(orientations):
+    network, image = InOrientations(OfMeasuredSamples(), orientations), torch.rand(2, 3, 6, 10)
+    turned = image.transpose(-1, -2).flip(-1).roll(1, -1)  # about sample 0
+    expected = network(image).transpose(-1, -2).flip(-1).roll(1, -1)
+    torch.testing.assert_close(network(turned), expected)
+    assert not torch.allclose(OfMeasuredSamples()(turned), OfMeasuredSamples()(image).transpose(-1, -2).flip(-1).roll(1, -1))
+    mirrored = image.flip(-1).roll(1, -1)
+    assert torch.allclose(network(mirrored), network(image).flip(-1).roll(1, -1)) == (orientations == 8)
+
+
 @pytest.mark.parametrize("scale", [2, 4])
 @torch.inference_mode()
-def test_the_shipped_weights_lose_less_than_a_hundredth_of_a_decibel_in_bfloat16(scale, tmp_path):
-    sample = PACKAGE / "sample"
-    truth = read_nifti(sample / "synthetic_target.nii.gz")
-    hftn_sr.degrade(sample / "synthetic_target.nii.gz", tmp_path / "low.nii.gz", scale=scale)
-    pair = prepare_pair(tmp_path / "low.nii.gz", sample / "synthetic_reference.nii.gz", PairOptions(scale=scale))
-    middle = slice(pair.image.shape[-1] // 2 - 1, pair.image.shape[-1] // 2 + 1)
-    axes = pair.grid.slice_axes(pair.through_plane)
-    label = in_plane_last(torch.from_numpy(crop_to_multiple(truth, scale, pair.through_plane).data), axes)[middle] / pair.unit
-    image = pair.image[..., middle].movedim(-1, 0).contiguous()
+def test_the_shipped_weights_gain_by_orientations(scale, sample_slices):
+    image, label = sample_slices(scale)
+    once, turned = (prepare_network(load_model("base", scale).network, "eager", count)(image)[:, 0] for count in (1, 4))
+    assert float(psnr(turned, label)) > float(psnr(once, label)) + 0.02
+
+
+@pytest.mark.parametrize("scale", [2, 4])
+@torch.inference_mode()
+def test_the_shipped_weights_lose_less_than_a_hundredth_of_a_decibel_in_bfloat16(scale, sample_slices):
+    image, label = sample_slices(scale)
     network = load_model("base", scale).network
     eager, rounded = (prepare_network(network, chosen)(image)[:, 0] for chosen in ("eager", "bf16"))
     assert not torch.equal(eager, rounded)
@@ -103,3 +170,7 @@ def test_the_record_says_how_the_network_was_computed_and_another_runtime_makes_
     assert json.loads((tmp_path / "out.json").read_text())["runtime"] == "eager"
     in_float32 = read_nifti(output).data
     assert 0 < np.abs(in_bfloat16 - in_float32).max() < 0.01 * in_float32.max()
+    assert command(*arguments, "--runtime", "auto", "--orientations", 4).exit_code == 0
+    assert json.loads((tmp_path / "out.json").read_text())["orientations"] == 4
+    assert np.abs(read_nifti(output).data - in_float32).max() > 0
+    assert command(*arguments, "--runtime", "auto", "--orientations", 3).exit_code == 2

@@ -1,4 +1,4 @@
-"""How a network is computed: in float32 as it stands, or its convolutions in bfloat16 where the processor has that."""
+"""How a network is computed: in float32 or, where the processor has that, in bfloat16; once for each slice, or in several orientations."""
 
 from __future__ import annotations
 
@@ -11,8 +11,20 @@ from torch import Tensor, nn
 from hftn_sr.errors import check_choice
 from hftn_sr.weights import MODELS_FOLDER
 
-__all__ = ["ChosenRuntime", "InBfloat16", "Runtime", "choose_runtime", "has_bfloat16", "prepare_network"]
+__all__ = [
+    "ChosenRuntime",
+    "InBfloat16",
+    "InOrientations",
+    "Runtime",
+    "choose_orientations",
+    "choose_runtime",
+    "has_bfloat16",
+    "prepare_network",
+]
 
+ORIENTATIONS = (1, 4, 8)
+FLIPS = ((), (-2, -1), (-1,), (-2,))  # axes; with a transposition where it is one axis, these are the four rotations
+TURNED = "base"  # shipped weights that are computed in four orientations unless asked otherwise
 ChosenRuntime = Literal["eager", "bf16"]
 Runtime = Literal["auto", "eager", "bf16"]
 
@@ -39,13 +51,35 @@ def choose_runtime(runtime: str, device: torch.device | str, model: str) -> Chos
     check_choice("--runtime", runtime, get_args(Runtime))
     if runtime != "auto":
         return "bf16" if runtime == "bf16" else "eager"
-    shipped = Path(model).parent == MODELS_FOLDER or not any(mark in model for mark in ("/", "\\", ".safetensors"))
-    return "bf16" if shipped and torch.device(device).type == "cpu" and has_bfloat16() else "eager"
+    return "bf16" if _shipped(model) and torch.device(device).type == "cpu" and has_bfloat16() else "eager"
 
 
-def prepare_network(network: nn.Module, runtime: ChosenRuntime) -> nn.Module:
-    """`network` computed as `runtime` says: takes and gives what it did, float32 at both ends."""
-    return InBfloat16(network) if runtime == "bf16" else network
+def choose_orientations(orientations: int | None, model: str) -> int:
+    """In how many orientations each slice is computed, 1, 4 or 8; None takes 4 for the shipped `base` and 1 for all others.
+
+    Four gain 0.05 to 0.17 dB and cost four times the network's time (`bundle/docs/benchmark.md`); `small` is there to be fast.
+
+    Args:
+        orientations: what was asked for.
+        model: name of shipped weights, or a file.
+
+    Raises:
+        UsageFault: another number.
+    """
+    check_choice("--orientations", orientations, (*ORIENTATIONS, None))
+    if orientations is not None:
+        return orientations
+    return 4 if _shipped(model) and Path(model).name.split("_x")[0] == TURNED else 1
+
+
+def prepare_network(network: nn.Module, runtime: ChosenRuntime, orientations: int = 1) -> nn.Module:
+    """`network` computed as `runtime` and `orientations` say: takes and gives what it did, float32 at both ends."""
+    once = InBfloat16(network) if runtime == "bf16" else network
+    return InOrientations(once, orientations) if orientations > 1 else once
+
+
+def _shipped(model: str) -> bool:
+    return Path(model).parent == MODELS_FOLDER or not any(mark in model for mark in ("/", "\\", ".safetensors"))
 
 
 class InBfloat16(nn.Module):
@@ -67,3 +101,42 @@ class InBfloat16(nn.Module):
         with torch.autocast(image.device.type, torch.bfloat16):
             pred: Tensor = self.network(image)
         return pred.float()
+
+
+class InOrientations(nn.Module):
+    """The mean of a network over rotations of the slice by quarter turns, each undone afterwards.
+
+    A network that was trained on all of them alike errs differently in each; the mean errs less. A turned slice keeps its sample 0, which
+    the scanner measured, at index 0, so that the low-resolution samples stay where the network expects them; the slice counts as periodic,
+    as its discrete Fourier transform has it. Sides must be multiples of the scale.
+
+    Args:
+        network: takes (B, 3, H, W), gives (B, 1, H, W).
+        orientations: 4, the rotations, or 8, these and their mirror images.
+
+    Raises:
+        ValueError: another number.
+    """
+
+    def __init__(self, network: nn.Module, orientations: int) -> None:
+        super().__init__()
+        if orientations not in ORIENTATIONS[1:]:
+            raise ValueError(f"expected 4 or 8 orientations, got {orientations}")
+        self.network = network
+        self.turns = [(flipped, bool(len(flipped) % 2)) for flipped in FLIPS]
+        if orientations == 8:
+            self.turns += [(flipped, not transposed) for flipped, transposed in self.turns]
+
+    def forward(self, image: Tensor) -> Tensor:
+        """As the network's own; one orientation after another, so that memory stays that of one."""
+        total = torch.zeros_like(image[:, :1])
+        for flipped, transposed in self.turns:
+            turned = _flip(image, flipped)
+            pred = self.network(turned.transpose(-1, -2).contiguous() if transposed else turned)
+            total += _flip(pred.transpose(-1, -2) if transposed else pred, flipped)
+        return total / len(self.turns)
+
+
+def _flip(image: Tensor, axes: tuple[int, ...]) -> Tensor:
+    """Index i to -i, modulo the size: sample 0 stays."""
+    return image.flip(axes).roll([1] * len(axes), axes) if axes else image

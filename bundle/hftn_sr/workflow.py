@@ -49,13 +49,24 @@ class SaveResultd(Transform):
         device: where the network ran, for the record.
         data_consistency: put the measured band of k-space back.
         runtime: how the network was computed, for the record.
+        orientations: likewise, in how many each slice was.
         options: as for `PreparePaird`.
     """
 
-    def __init__(self, weights: str, device: Any, data_consistency: bool = False, runtime: ChosenRuntime = "eager", **options: Any) -> None:
+    def __init__(
+        self,
+        weights: str,
+        device: Any,
+        data_consistency: bool = False,
+        runtime: ChosenRuntime = "eager",
+        orientations: int = 1,
+        **options: Any,
+    ) -> None:
         self.weights = weights
         pair = PairOptions(**options)
-        self.options = RunOptions(weights, str(device), data_consistency=data_consistency, pair=pair, runtime=runtime)
+        self.options = RunOptions(
+            weights, str(device), data_consistency=data_consistency, pair=pair, runtime=runtime, orientations=orientations
+        )
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Adds the `record` of the case."""

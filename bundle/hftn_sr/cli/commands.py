@@ -72,6 +72,7 @@ def super_resolve(
     model: Annotated[str, typer.Option(help="base, small, hftn, or a .safetensors file.")] = "base",
     device: Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="Where the network runs.")] = "auto",
     runtime: Annotated[Literal["auto", "eager", "bf16"], typer.Option(help="Float32 (eager), bfloat16, or bf16 where safe.")] = "auto",
+    orientations: Annotated[Optional[int], typer.Option(help="1, 4 or 8 turns of each slice averaged; else 4 for base.")] = None,  # noqa: UP045 - typer
     overwrite: Annotated[Literal["never", "stale", "always"], typer.Option(help="Redo an output that exists.")] = "never",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check all inputs and say what would be done.")] = False,
     threads: Annotated[Optional[int], typer.Option(help="CPU threads; else all.", min=1)] = None,  # noqa: UP045 - typer
@@ -95,7 +96,7 @@ def super_resolve(
         from hftn_sr.api import choose_device, use_threads
         from hftn_sr.inference.case import RunOptions
         from hftn_sr.inference.pair import PairOptions
-        from hftn_sr.runtime import choose_runtime
+        from hftn_sr.runtime import choose_orientations, choose_runtime
         from hftn_sr.weights import check_model
 
         if output is None:
@@ -112,7 +113,8 @@ def super_resolve(
         )
         where = choose_device(device)
         how = choose_runtime(runtime, where, model)
-        options = RunOptions(model, where, overwrite, dry_run, data_consistency, preview, pair, how)
+        turns = choose_orientations(orientations, model)
+        options = RunOptions(model, where, overwrite, dry_run, data_consistency, preview, pair, how, turns)
         if bids and not dry_run:
             from hftn_sr.pairs.bids_derivative import write_description
 

@@ -63,6 +63,7 @@ class RunOptions:
         preview: write a picture beside the result.
         pair: how files become a pair.
         runtime: how the network is computed, see `runtime.choose_runtime`.
+        orientations: in how many each slice is computed, see `runtime.InOrientations`.
     """
 
     model: str = "base"
@@ -73,6 +74,7 @@ class RunOptions:
     preview: bool = True
     pair: PairOptions = field(default_factory=PairOptions)
     runtime: ChosenRuntime = "eager"
+    orientations: int = 1
 
     def __post_init__(self) -> None:
         """Raises UsageFault."""

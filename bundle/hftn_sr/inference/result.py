@@ -130,7 +130,12 @@ def fingerprint(case: Case, options: RunOptions, target: str, reference: str, mo
         "target": target,
         "reference": reference,
         "model": model.sha256,
-        "options": {**chosen, "data_consistency": options.data_consistency, "runtime": options.runtime},
+        "options": {
+            **chosen,
+            "data_consistency": options.data_consistency,
+            "runtime": options.runtime,
+            "orientations": options.orientations,
+        },
     }
 
 
@@ -146,6 +151,7 @@ def pair_record(case: Case, options: RunOptions, pair: PreparedPair, model: Mode
         "model": {"name": model.name, "file": model.path.name, "sha256": model.sha256, "training": model.record},
         "device": options.device,
         "runtime": options.runtime,
+        "orientations": options.orientations,
         "threads": torch.get_num_threads(),
         **pair.record,
         "warnings": list(pair.warnings),

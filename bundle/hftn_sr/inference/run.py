@@ -89,7 +89,7 @@ def _run(
     prepared = time.monotonic()
     if slices:
         slices(len(pair))
-    preds = apply_network(prepare_network(used.network, options.runtime), pair, options.device, each)
+    preds = apply_network(prepare_network(used.network, options.runtime, options.orientations), pair, options.device, each)
     record = save_result(case, options, pair, preds, used, {"read_and_place": prepared - started})
     return Outcome(case.name, "done", case.output, "", pair.warnings, record, time.monotonic() - started)
 
@@ -112,7 +112,7 @@ def _prepared(case: Case, options: RunOptions, model: Callable[[int], Model]) ->
     reset_peak()
     grid = target.grid.finer(scale, through_plane)
     through, first, second = (grid.shape[axis] for axis in grid.slice_axes(through_plane))
-    network = prepare_network(used.network, options.runtime)
+    network = prepare_network(used.network, options.runtime, options.orientations)
     needed = demand(target, reference, grid, (first, second), network, options.device, chosen.register == "rigid")
     check_memory(case.target, needed)
     check_space(case.output, disk_bytes(through * first * second))
