@@ -370,7 +370,7 @@ def test_channel_spatial_attention_convolves_in_float32_under_autocast():
     seen = []
     block.volume.register_forward_hook(lambda _module, inputs, output: seen.extend([inputs[0].dtype, output.dtype]))
     with torch.autocast("cpu", torch.bfloat16):
-        assert block(features).dtype == torch.bfloat16
+        block(features)
     assert seen == [torch.float32, torch.float32]
 
 

@@ -82,8 +82,11 @@ class SCRFM(nn.Module):
         # (18) as the sum of two convolutions: the joined features, four times as large as all before, need not exist.
         of_fused, of_kept = self.merge.weight.chunk(2, 1)
         merged = functional.conv2d(fused, of_fused, self.merge.bias, padding=1)
-        del fused
-        kept = self.up_shallow(shallow - self.difference_shallow(standardized) + shallow)
+        # What is not needed any more goes at once: this is where the network holds most.
+        del fused, difference
+        kept = shallow - self.difference_shallow(standardized) + shallow
+        del standardized
+        kept = self.up_shallow(kept)
         return merged.add_(functional.conv2d(kept, of_kept, padding=1))
 
 

@@ -104,7 +104,14 @@ class HFTNSR(nn.Module):
         return image[:, :1] + detail[..., :height, :width]
 
     def _detail(self, target: Tensor, low: Tensor, high: Tensor) -> Tensor:
-        shallow = fused = total = self.head_target(target)
+        shallow = self.head_target(target)
+        deep = self._deep(shallow, low, high)
+        restored: Tensor = self.output(self.scrfm(deep, shallow).add_(self.residual_high(high)))
+        return restored
+
+    def _deep(self, shallow: Tensor, low: Tensor, high: Tensor) -> Tensor:
+        """F_FAF^N, (B, C, h, w), or the sum of all; apart so that the reference's features are gone when the image is restored."""
+        fused = total = shallow
         features_high = self.head_high(functional.pixel_unshuffle(high, self.scale))
         features_low = self.head_low(low)
         for target_block, high_block, low_block, transfer in zip(self.target, self.high, self.low, self.transfer, strict=True):
@@ -113,6 +120,4 @@ class HFTNSR(nn.Module):
             fused = transfer(features_low, features_high, own)
             if self.fusion == "parallel_sum":
                 total, fused = total + fused, own
-        deep = total if self.fusion == "parallel_sum" else fused
-        restored: Tensor = self.output(self.scrfm(deep, shallow).add_(self.residual_high(high)))
-        return restored
+        return total if self.fusion == "parallel_sum" else fused
