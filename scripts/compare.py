@@ -15,8 +15,9 @@ from typing import get_args
 
 from rich.console import Console
 
+from hftn_sr.comparison.choices import Choices
 from hftn_sr.comparison.rows import chosen_methods
-from hftn_sr.comparison.run import Choices, compare
+from hftn_sr.comparison.run import compare
 from hftn_sr.comparison.sizes import GMAC
 from hftn_sr.comparison.terminal import TerminalProgress, summary
 from hftn_sr.errors import INTERRUPTED, OK, SOME_FAILED, Fault

@@ -1,14 +1,17 @@
 """Small data for comparisons."""
 
 import json
+import os
 import shutil
 from pathlib import Path
 
 import h5py
 import numpy as np
 import pytest
+from small_comparison import small
 
 import hftn_sr
+from hftn_sr.comparison.run import compare
 from hftn_sr.volumes.nifti import read_nifti, save_nifti
 
 
@@ -27,6 +30,16 @@ def synthetic(tmp_path_factory):
     save_nifti(folder / "target.nii.gz", part, "synthetic")
     shutil.copy(sample / "synthetic_reference.nii.gz", folder / "reference.nii.gz")
     return write_datalist(folder, {"case": "synthetic", "target": "target.nii.gz", "reference": "reference.nii.gz"})
+
+
+@pytest.fixture(scope="session")
+def finished(synthetic, tmp_path_factory):
+    """Folder of a comparison that nothing interrupted."""
+    output = tmp_path_factory.mktemp("comparison @#1 $x [ü]")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(output.parent)  # paths as a user types them: relative
+        compare(small(Path(os.path.relpath(synthetic)), Path(output.name)))
+    return output
 
 
 def smooth_noise(seed, shape=(2, 320, 320)):

@@ -1,10 +1,8 @@
 """A comparison as a user makes it: complete, the same after any interruption, refused where it would mix what does not belong together."""
 
 import csv
-import dataclasses
 import json
 import math
-import os
 import random
 import shutil
 import subprocess
@@ -17,16 +15,18 @@ import matplotlib.image
 import pytest
 import safetensors.torch
 import torch
+from small_comparison import SMALL, small
 
 from hftn_sr.comparison import run
+from hftn_sr.comparison.dataset import dataset_folder
 from hftn_sr.comparison.recording import TRAINING, VALIDATION, read_table
-from hftn_sr.comparison.rows import Row, chosen_methods
-from hftn_sr.comparison.run import Choices, compare
+from hftn_sr.comparison.rows import Row
+from hftn_sr.comparison.run import compare
 from hftn_sr.comparison.settings import data_digest
 from hftn_sr.errors import Fault, UsageFault
+from hftn_sr.pairs.datalist import load_datalist
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "compare.py"
-SMALL = {"gmac": 0.3, "iterations": 4, "eval_slices": 2, "crop_size": 32, "scales": (2,)}
 COLUMNS = [
     "method",
     "scale",
@@ -44,22 +44,8 @@ COLUMNS = [
 ]
 
 
-def small(data, output, methods="edsr,early_fusion", **choices):
-    return Choices(data, output, methods=chosen_methods(methods), **{**SMALL, **choices})
-
-
 def table(output, without=("minutes",)):
     return [{key: value for key, value in row.items() if key not in without} for row in read_table(output / "table.csv")]
-
-
-@pytest.fixture(scope="session")
-def finished(synthetic, tmp_path_factory):
-    """Folder of a comparison that nothing interrupted."""
-    output = tmp_path_factory.mktemp("comparison @#1 $x [ü]")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(output.parent)  # paths as a user types them: relative
-        compare(small(Path(os.path.relpath(synthetic)), Path(output.name)))
-    return output
 
 
 def test_a_comparison_has_a_row_for_each_method_and_all_its_files(finished):
@@ -253,7 +239,7 @@ def test_a_copy_of_the_open_data_gets_its_datalist_in_the_output(mirror, tmp_pat
     for name in ("longitudinal", "cross_sectional"):
         (bare / name).symlink_to(mirror / name)
     choices = small(bare, tmp_path / "output")
-    found = run._dataset(choices)
+    found = dataset_folder(choices.data, choices.output)
     assert sorted(path.name for path in bare.iterdir()) == ["cross_sectional", "longitudinal"]
-    assert len(run.load_datalist(found, "testing")) == 2
-    assert run._dataset(dataclasses.replace(choices, data=found)) == found
+    assert len(load_datalist(found, "testing")) == 2
+    assert dataset_folder(found, choices.output) == found

@@ -76,6 +76,9 @@ def test_the_datalist_has_relative_paths_and_three_sections(stand_in, tmp_path):
         "weight": 3.0,
     }
     assert datalist["training"][-1]["transform"] == ""
+    masked = {entry["case"]: entry["lesions"] for section in datalist.values() for entry in section if "lesions" in entry}
+    assert sorted(masked) == [f"mni{patient}_{contrast}_to_FLAIR" for patient in ("07", "19") for contrast in ("T1", "T2")]
+    assert all(case[3:5] == Path(mask).parent.name[-2:] and Path(mask).name.startswith("GOLD_STANDARD") for case, mask in masked.items())
     assert [path.name for path in (tmp_path / "lists").iterdir()] == ["open_ms.json"]
 
 

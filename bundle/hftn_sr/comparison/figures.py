@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
@@ -21,7 +22,7 @@ from hftn_sr.comparison.rows import OUR_READING, title
 from hftn_sr.comparison.scoring import View
 from hftn_sr.report import NOTICE
 
-__all__ = ["curves", "reconstructions"]
+__all__ = ["curves", "method_colours", "png", "reconstructions"]
 
 COLUMNS = 8  # of a picture: the truth and seven methods, as in the paper's figures
 ROWS = ("image", "residual", "detail")
@@ -81,14 +82,14 @@ def reconstructions(comparison: Comparison, scales: Sequence[int]) -> bytes:
         axis.set_axis_off()
     figure.suptitle(f"{some_view.case}, slice {some_view.index + 1} of those scored; PSNR over all cases; one residual scale", fontsize=10)
     figure.colorbar(drawn, ax=list(axes.ravel()), shrink=0.5, aspect=50, label="residual, intensity").ax.tick_params(labelsize=7)
-    return _png(figure)
+    return png(figure)
 
 
 def curves(comparison: Comparison) -> bytes:
     """PNG: training loss and validation gain of every trained row against iterations, one column for each scale."""
     trained = [result for result in _first_seed(comparison) if result.row.trained]
     methods = list(dict.fromkeys(result.row.method for result in trained))
-    colours = dict(zip(methods, mpl.colormaps["tab20"]([*range(0, 20, 2), *range(1, 20, 2)]), strict=False))  # dark ones first
+    colours = method_colours(methods)
     figure = Figure(figsize=(5.5 * len(comparison.scales) + 1.8, 6.5), layout="constrained", dpi=100)
     FigureCanvasAgg(figure)
     axes = figure.subplots(2, len(comparison.scales), squeeze=False)
@@ -103,7 +104,20 @@ def curves(comparison: Comparison) -> bytes:
         axes[1, column].axhline(0, color="0.6", linewidth=0.8)
     if trained:
         figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside right center", fontsize=8)
-    return _png(figure)
+    return png(figure)
+
+
+def method_colours(methods: Sequence[str]) -> dict[str, Any]:
+    """One colour for each of up to twenty methods, dark ones first."""
+    return dict(zip(methods, mpl.colormaps["tab20"]([*range(0, 20, 2), *range(1, 20, 2)]).tolist(), strict=False))
+
+
+def png(figure: Figure) -> bytes:
+    """A figure with the notice that stands on all of them."""
+    figure.text(0.995, 0.002, NOTICE, ha="right", va="bottom", fontsize=6, color="0.4")
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", metadata={"Software": None})
+    return buffer.getvalue()
 
 
 def _draw(axes: NDArray[np.object_], block: _Block) -> AxesImage:
@@ -153,10 +167,3 @@ def _gain(result: Result) -> tuple[list[float], list[float]]:
 
 def _curve(axis: Axes, x: list[float], y: list[float], **style: object) -> None:
     axis.plot(x, y, **style)  # type: ignore[arg-type]
-
-
-def _png(figure: Figure) -> bytes:
-    figure.text(0.995, 0.002, NOTICE, ha="right", va="bottom", fontsize=6, color="0.4")
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", metadata={"Software": None})
-    return buffer.getvalue()

@@ -12,7 +12,7 @@ from hftn_sr.metrics import SCORES
 from hftn_sr.protocols import Protocol
 from hftn_sr.statistics import Mean, mean_score, paired_difference
 
-__all__ = ["Comparison", "Failure", "Result"]
+__all__ = ["Comparison", "Failure", "Result", "slices_words"]
 
 
 @dataclass(frozen=True)
@@ -89,17 +89,19 @@ class Comparison:
     def captions(self) -> list[str]:
         """What must stand over every table of these figures: protocol first, then what intervals and differences are."""
         some = next(iter(self.results)).means()["psnr"]
-        slices = (
-            "all slices"
-            if self.eval_slices is None
-            else f"the {self.eval_slices} middle slices of each volume, which are the volume for peaks and means"
-        )
         cases = len(next(iter(self.results)).scored.cases)
         warning = [f"WARNING: trained on {len(self.seen)} of the scored cases ({', '.join(self.seen[:3])})"] if self.seen else []
         return [
             self.protocol.description,
             *warning,
-            f"{cases} {self.section} cases, {slices}; intervals: 95 %, bootstrap over {some.count} {some.over}",
+            f"{cases} {self.section} cases, {slices_words(self.eval_slices)}; intervals: 95 %, bootstrap over {some.count} {some.over}",
             f"difference: PSNR less that of {title(self.baseline)}, paired, with its interval",
             f"{self.sizes}; {self.budget}, weights of the last iteration",
         ]
+
+
+def slices_words(eval_slices: int | None) -> str:
+    """Which slices of each volume were scored: so many from its middle, or all for None."""
+    if eval_slices is None:
+        return "all slices"
+    return f"the {eval_slices} middle slices of each volume, which are the volume for peaks and means"

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import threading
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,81 +16,26 @@ import torch
 from monai.bundle import ConfigParser
 
 import hftn_sr
+from hftn_sr.comparison.choices import Choices, check_choices
+from hftn_sr.comparison.dataset import dataset_folder
 from hftn_sr.comparison.figures import curves, reconstructions
 from hftn_sr.comparison.results import Comparison, Failure, Result
 from hftn_sr.comparison.rows import Row, needs_training
 from hftn_sr.comparison.schedule import TIMED_STEPS, Schedule, schedule, timed_schedule
 from hftn_sr.comparison.scoring import score_row
 from hftn_sr.comparison.settings import check_unchanged, data_digest, read_record
-from hftn_sr.comparison.sizes import GMAC, Sizes, fitted_options, width_name
+from hftn_sr.comparison.sizes import GMAC, fitted_options, width_name
 from hftn_sr.comparison.table import case_rows, markdown, table_csv
 from hftn_sr.comparison.training import TRAIN_YAML, Stopped, seconds_per_iteration, train_row
-from hftn_sr.errors import Fault, UsageFault
+from hftn_sr.errors import Fault
 from hftn_sr.networks import METHODS, build_network
 from hftn_sr.networks.cost import Cost, method_cost
-from hftn_sr.pairs.datalist import DATALIST, Section, load_datalist
-from hftn_sr.pairs.open_ms import open_ms_pairs, write_datalist
-from hftn_sr.protocols import ProtocolName, choose_protocol
+from hftn_sr.pairs.datalist import load_datalist
+from hftn_sr.protocols import choose_protocol
 from hftn_sr.statistics import write_cases
 from hftn_sr.volumes.files import write_bytes, write_json
 
-__all__ = ["Choices", "Progress", "compare"]
-
-
-@dataclass(frozen=True)
-class Choices:
-    """What is compared, and how.
-
-    Args:
-        data: folder with datalist.json, or a copy of the open data without one.
-        output: folder for tables, pictures and runs; a later command goes on with what it finds there.
-        methods: keys of METHODS.
-        scales: 2, 4 or both.
-        seeds: of weights and patches.
-        sizes: `matched`, every network as wide as a bound on its multiplications lets it be, or `paper`, the published widths.
-        gmac: that bound for every scale; None for `sizes.GMAC`.
-        iterations: that every network is trained for; or else
-        minutes: that the training of every network may take, from a measurement at its beginning.
-        eval_slices: scored slices of each volume, from its middle; None for all.
-        protocol: key of PROTOCOLS.
-        protocol_crop: for `sanet`, side of its central square in voxels; None for the published 320.
-        section: of the datalist that is scored.
-        baseline: method that differences refer to; None for early fusion or, without it, zero-filling.
-        jobs: rows at a time.
-        crop_size: side of the training patches in voxels.
-        learning_rate: at the start; None for that of train.yaml.
-        overwrite: begin rows anew that were made with other settings.
-    """
-
-    data: Path
-    output: Path
-    methods: Sequence[str]
-    scales: Sequence[int] = (2, 4)
-    seeds: Sequence[int] = (0,)
-    sizes: Sizes = "matched"
-    gmac: float | None = None
-    iterations: int | None = None
-    minutes: float | None = None
-    eval_slices: int | None = None
-    protocol: ProtocolName = "corrected"
-    protocol_crop: int | None = None
-    section: Section = "testing"
-    baseline: str | None = None
-    jobs: int = 1
-    crop_size: int = 64
-    learning_rate: float | None = None
-    overwrite: bool = False
-
-    @property
-    def knobs(self) -> dict[str, Any]:
-        """What all rows set in train.yaml. One thread: a second one would change sums, and thus figures, in their last digits."""
-        data = {"crop_size": self.crop_size, "protocol": self.protocol, "protocol_crop": self.protocol_crop}
-        return {**data, "threads": 1, **({} if self.learning_rate is None else {"learning_rate": self.learning_rate})}
-
-    @property
-    def reference_method(self) -> str:
-        """That differences refer to."""
-        return self.baseline or ("early_fusion" if "early_fusion" in self.methods else "zero_filling")
+__all__ = ["Progress", "compare"]
 
 
 class Progress:
@@ -130,7 +74,7 @@ def compare(choices: Choices, progress: Progress | None = None) -> Comparison:
         scales=list(dict.fromkeys(choices.scales)),
         seeds=list(dict.fromkeys(choices.seeds)),
     )
-    _check(choices)
+    check_choices(choices)
     choices.output.mkdir(parents=True, exist_ok=True)
     try:
         with filelock.FileLock(choices.output / ".lock", timeout=0):
@@ -140,7 +84,7 @@ def compare(choices: Choices, progress: Progress | None = None) -> Comparison:
 
 
 def _compare(choices: Choices, progress: Progress) -> Comparison:
-    dataset = _dataset(choices)
+    dataset = dataset_folder(choices.data, choices.output)
     data = data_digest(dataset, ("training", "validation"))
     cases: list[Any] = load_datalist(dataset, choices.section)
     trained_on = {case["target"] for case in load_datalist(dataset, "training")}
@@ -184,8 +128,8 @@ def _compare(choices: Choices, progress: Progress) -> Comparison:
         section=choices.section,
         eval_slices=choices.eval_slices,
         seen=[case["case"] for case in cases if case["target"] in trained_on],
-        budget=_budget_words(choices),
-        sizes=_size_words(choices),
+        budget=choices.budget_words,
+        sizes=choices.size_words,
     )
     _write(choices, comparison)
     return comparison
@@ -288,52 +232,6 @@ def _all_options(row: Row) -> dict[str, Any]:
     return dict(options)
 
 
-def _dataset(choices: Choices) -> Path:
-    """A folder with a datalist: the data themselves, or one in the output that names the files of a copy of the open data."""
-    if (choices.data / DATALIST).is_file() or not choices.data.is_dir():
-        return choices.data.absolute()
-    try:
-        open_ms_pairs(choices.data)
-    except Fault:
-        return choices.data.absolute()  # reading it says what is missing
-    root, own = choices.data.absolute(), choices.output.absolute() / "data"
-    write_datalist(root, own / DATALIST)
-    content = json.loads((own / DATALIST).read_text(encoding="utf-8"))
-    for section in ("training", "validation", "testing"):
-        for case in content[section]:
-            case |= {key: str(root / case[key]) for key in ("target", "reference", "transform") if case.get(key)}
-    write_json(own / DATALIST, content)
-    return own
-
-
-def _check(choices: Choices) -> None:
-    if (choices.iterations is None) == (choices.minutes is None):
-        raise UsageFault("--iterations", "one budget is needed, iterations or minutes", "--iterations 1000")
-    if choices.iterations is not None:
-        schedule(choices.iterations)
-    if choices.minutes is not None:
-        timed_schedule(choices.minutes, 1)
-    for scale in choices.scales:
-        if scale not in (2, 4):
-            raise UsageFault("--scales", f"{scale} (need 2 or 4)", "--scales 2 4")
-    if choices.baseline is not None and choices.baseline not in choices.methods:
-        raise UsageFault("--baseline", f"{choices.baseline} is not among the methods", "name it in --methods, too")
-    if choices.eval_slices is not None and choices.eval_slices < 1:
-        raise UsageFault("--eval-slices", f"{choices.eval_slices} (need at least 1)", "--eval-slices 4")
-    if choices.learning_rate is not None and not 0 < choices.learning_rate < math.inf:
-        raise UsageFault("--learning-rate", f"{choices.learning_rate} (need a finite number above 0)", "--learning-rate 0.01")
-    if choices.jobs < 1:
-        raise UsageFault("--jobs", f"{choices.jobs} (need at least 1)", "--jobs 1")
-    if choices.gmac is not None and not 0 < choices.gmac < math.inf:
-        raise UsageFault("--gmac", f"{choices.gmac} (need a finite number above 0)", f"--gmac {GMAC[4]}")
-    if choices.crop_size % 8 or choices.crop_size < 16:
-        raise UsageFault("--crop-size", f"{choices.crop_size} (need a multiple of 8, at least 16)", "--crop-size 64")
-    try:
-        choose_protocol(choices.protocol, choices.protocol_crop)
-    except ValueError as error:
-        raise UsageFault("--protocol-crop", str(error), "--protocol sanet") from None
-
-
 def _write(choices: Choices, comparison: Comparison) -> None:
     if not comparison.results:
         raise Fault(choices.output, f"no row could be finished ({comparison.failures[0].finding})", "see its training.log")
@@ -346,14 +244,3 @@ def _write(choices: Choices, comparison: Comparison) -> None:
         for scale in scales:
             write_bytes(choices.output / f"figure_x{scale}.png", reconstructions(comparison, [scale]))
     write_bytes(choices.output / "curves.png", curves(comparison))
-
-
-def _budget_words(choices: Choices) -> str:
-    return f"{choices.iterations} iterations" if choices.iterations is not None else f"{choices.minutes:g} minutes of training"
-
-
-def _size_words(choices: Choices) -> str:
-    if choices.sizes == "paper":
-        return "published sizes"
-    bounds = " and ".join(f"{choices.gmac or GMAC[scale]:g} GMAC at x{scale}" for scale in choices.scales)
-    return f"each network as wide as {bounds} let it be"

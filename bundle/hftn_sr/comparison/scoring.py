@@ -12,7 +12,6 @@ import numpy as np
 import torch
 from monai.inferers import SliceInferer
 from numpy.typing import NDArray
-from torch import nn
 
 from hftn_sr.comparison.recording import read_table, table_bytes
 from hftn_sr.comparison.rows import Row
@@ -24,11 +23,12 @@ from hftn_sr.transforms import LoadPaird
 from hftn_sr.volumes.files import json_bytes, write_files
 from hftn_sr.weights import load_weights
 
-__all__ = ["Scored", "View", "middle", "score_row"]
+__all__ = ["Predict", "Scored", "View", "middle", "predictor", "score_row", "sums_columns", "sums_from"]
 
 SLICES, VIEW, RECORD = "slices.csv", "view.npz", "scores.json"
 
 Image = NDArray[np.float32]
+Predict = Callable[[torch.Tensor], torch.Tensor]
 
 
 @dataclass(frozen=True)
@@ -87,11 +87,7 @@ def score_row(
     """
     if read_record(folder / RECORD) == wanted:
         return _read(folder)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    network = build_network(row.method, row.scale, row.options)
-    if weights is not None:
-        load_weights(network, weights)
-    network = channels_last(network.to(device)).eval().requires_grad_(False)
+    predict = predictor(row, weights)
     load, decomposition = LoadPaird(row.scale), METHODS[row.method].decomposition
     sums: dict[str, SliceSums] = {}
     view: View | None = None
@@ -99,7 +95,7 @@ def score_row(
         pair = load(case)
         chosen = middle(pair["label"].shape[-1], slices)
         prepared = protocol.prepare(pair["label"][..., chosen], pair["reference"][..., chosen], row.scale, decomposition)
-        pred = _predict(network, prepared.image, device)
+        pred = predict(prepared.image)
         pred, truth = (restore(image, prepared.mean, prepared.std)[0] for image in (pred, prepared.label))
         sums[case["case"]] = slice_sums(pred, truth)
         view = view or _view(case["case"], pred, truth, prepared.image[1:].sum(0))
@@ -110,18 +106,32 @@ def score_row(
     return _read(folder)
 
 
+def predictor(row: Row, weights: Path | None) -> Predict:
+    """The row's network as a function from whole slices (3, H, W, D) to (1, H, W, D), one slice after another, on a GPU where there is one.
+
+    Args:
+        row: method, scale and options.
+        weights: of its network; None for interpolation.
+    """
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    network = build_network(row.method, row.scale, row.options)
+    if weights is not None:
+        load_weights(network, weights)
+    network = channels_last(network.to(device)).eval().requires_grad_(False)
+    inferer = SliceInferer(roi_size=[-1, -1], spatial_dim=2, sw_batch_size=1, device=torch.device("cpu"), sw_device=device)
+
+    def predict(image: torch.Tensor) -> torch.Tensor:
+        with torch.inference_mode():
+            found: torch.Tensor = inferer(image[None].float(), network)
+        return found[0].float()
+
+    return predict
+
+
 def middle(depth: int, count: int | None) -> slice:
     """The middle `count` of `depth` slices; all for None."""
     count = depth if count is None else min(count, depth)
     return slice((depth - count) // 2, (depth - count) // 2 + count)
-
-
-def _predict(network: nn.Module, image: torch.Tensor, device: torch.device) -> torch.Tensor:
-    """(3, H, W, D) to (1, H, W, D)."""
-    inferer = SliceInferer(roi_size=[-1, -1], spatial_dim=2, sw_batch_size=1, device=torch.device("cpu"), sw_device=device)
-    with torch.inference_mode():
-        found: torch.Tensor = inferer(image[None].float(), network)
-    return found[0].float()
 
 
 def _view(case: str, pred: torch.Tensor, truth: torch.Tensor, reference: torch.Tensor) -> View:
@@ -133,17 +143,7 @@ def _view(case: str, pred: torch.Tensor, truth: torch.Tensor, reference: torch.T
 def _write(folder: Path, scored: Scored, wanted: Mapping[str, Any]) -> None:
     """All three at once, what they depend on last."""
     rows = [
-        {
-            "case": case,
-            "slice": index,
-            "squared_error": float(sums.squared_error[index]),
-            "squared_truth": float(sums.squared_truth[index]),
-            "ssim": float(sums.ssim[index]),
-            "voxels": sums.voxels,
-            "peak": sums.peak,
-        }
-        for case, sums in scored.cases.items()
-        for index in range(len(sums.ssim))
+        {"case": case, "slice": index, **columns} for case, sums in scored.cases.items() for index, columns in enumerate(sums_columns(sums))
     ]
     buffer = io.BytesIO()
     np.savez_compressed(buffer, **asdict(scored.view))
@@ -157,12 +157,27 @@ def _read(folder: Path) -> Scored:
     by_case: dict[str, list[dict[str, str]]] = {}
     for row in read_table(folder / SLICES):
         by_case.setdefault(row["case"], []).append(row)
-    cases = {case: _sums(rows) for case, rows in by_case.items()}
+    cases = {case: sums_from(rows) for case, rows in by_case.items()}
     with np.load(folder / VIEW) as stored:
         view = View(str(stored["case"]), int(stored["index"]), *(stored[key] for key in ("pred", "truth", "reference")))
     return Scored(cases, view)
 
 
-def _sums(rows: Sequence[Mapping[str, str]]) -> SliceSums:
+def sums_columns(sums: SliceSums) -> list[dict[str, float]]:
+    """The sums of a volume as one record for each slice."""
+    return [
+        {
+            "squared_error": float(sums.squared_error[index]),
+            "squared_truth": float(sums.squared_truth[index]),
+            "ssim": float(sums.ssim[index]),
+            "voxels": sums.voxels,
+            "peak": sums.peak,
+        }
+        for index in range(len(sums.ssim))
+    ]
+
+
+def sums_from(rows: Sequence[Mapping[str, Any]]) -> SliceSums:
+    """The sums of a volume from the records of its slices, numbers or their text."""
     error, truth, ssim = (np.array([float(row[key]) for row in rows]) for key in ("squared_error", "squared_truth", "ssim"))
     return SliceSums(error, truth, ssim, int(rows[0]["voxels"]), float(rows[0]["peak"]))

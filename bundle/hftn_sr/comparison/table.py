@@ -6,12 +6,13 @@ import json
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+from hftn_sr.comparison.lesions import Interval
 from hftn_sr.comparison.recording import table_bytes
 from hftn_sr.comparison.results import Comparison, Result
 from hftn_sr.comparison.rows import ABLATIONS, OUR_READING, title
 from hftn_sr.statistics import CaseScores, Mean, case_scores
 
-__all__ = ["case_rows", "markdown", "table_csv", "table_rows"]
+__all__ = ["FOOTNOTE", "MARK", "case_rows", "interval", "markdown", "pipes", "table_csv", "table_rows"]
 
 MARK = "\u2020"
 FOOTNOTE = f"{MARK} our reading: no code and at most an abstract of the publication was found; see bundle/docs/baselines.md."
@@ -87,9 +88,9 @@ def _methods_table(comparison: Comparison, methods: Sequence[str]) -> str:
     head = ["method", *_score_heads(comparison, "PSNR \u2191, dB", "SSIM \u2191", "NMSE \u2193", "difference, dB")]
 
     def cells(result: Result) -> Cells:
-        return [*_scores(result), _interval(comparison.lead(result, comparison.baseline), "+.2f")]
+        return [*_scores(result), interval(comparison.lead(result, comparison.baseline), "+.2f")]
 
-    return _pipes(head, [[_name(method, seed, comparison), *line] for method, seed, line in _side_by_side(comparison, methods, cells, 4)])
+    return pipes(head, [[_name(method, seed, comparison), *line] for method, seed, line in _side_by_side(comparison, methods, cells, 4)])
 
 
 def _ablations_table(comparison: Comparison, methods: Sequence[str]) -> str:
@@ -98,7 +99,7 @@ def _ablations_table(comparison: Comparison, methods: Sequence[str]) -> str:
     for method, seed, line in _side_by_side(comparison, methods, _scores, 3):
         ticks = ["\u221a" if has else "\u00d7" for has in ABLATIONS[method]]
         rows.append([_name(method, seed, comparison), *ticks, *line])
-    return _pipes(head, rows)
+    return pipes(head, rows)
 
 
 def _networks_table(comparison: Comparison) -> str:
@@ -111,7 +112,7 @@ def _networks_table(comparison: Comparison) -> str:
         budget = [str(result.iterations), f"{result.minutes:.1f}"]
         name = _name(row.method, row.seed, comparison)
         rows.append([name, f"x{row.scale}", str(row.width or "-"), other or "-", *cost, *budget])
-    return _pipes(head, rows)
+    return pipes(head, rows)
 
 
 def _side_by_side(
@@ -127,7 +128,7 @@ def _side_by_side(
 
 def _scores(result: Result) -> Cells:
     means = result.means()
-    return [_interval(means["psnr"], ".2f"), f"{means['ssim'].value:.4f}", f"{means['nmse'].value:.5f}"]
+    return [interval(means["psnr"], ".2f"), f"{means['ssim'].value:.4f}", f"{means['nmse'].value:.5f}"]
 
 
 def _score_heads(comparison: Comparison, *names: str) -> list[str]:
@@ -149,11 +150,13 @@ def _method(comparison: Comparison, result: Result) -> str:
     return f"{result.row.method} seed {result.row.seed}" if several else result.row.method
 
 
-def _interval(mean: Mean | None, form: str) -> str:
+def interval(mean: Mean | Interval | None, form: str) -> str:
+    """As in `31.42 [30.90, 31.97]`, each number in the format `form`; a dash for none."""
     return f"{mean.value:{form}} [{mean.low:{form}}, {mean.high:{form}}]" if mean else "-"
 
 
-def _pipes(head: Cells, rows: Iterable[Cells]) -> str:
+def pipes(head: Cells, rows: Iterable[Cells]) -> str:
+    """A Markdown table."""
     return "\n".join(f"| {' | '.join(line)} |" for line in [head, ["---"] * len(head), *rows])
 
 

@@ -25,7 +25,17 @@ from hftn_sr.networks import build_network
 from hftn_sr.volumes.files import sha256_of, write_json
 from hftn_sr.weights import save_weights
 
-__all__ = ["CHECKPOINT", "TRAIN_YAML", "WEIGHTS", "Stopped", "Trained", "seconds_per_iteration", "train_row", "workflow_overlay"]
+__all__ = [
+    "CHECKPOINT",
+    "TRAIN_YAML",
+    "WEIGHTS",
+    "Stopped",
+    "Trained",
+    "finished_training",
+    "seconds_per_iteration",
+    "train_row",
+    "workflow_overlay",
+]
 
 TRAIN_YAML = Path(__file__).absolute().parents[2] / "configs" / "train.yaml"
 CHECKPOINT, WEIGHTS, RECORD, OVERLAY, LOG = "latest.pt", "weights.safetensors", "trained.json", "workflow.json", "training.log"
@@ -116,7 +126,7 @@ def train_row(
         Fault: the training failed.
         Stopped: `stop` was set.
     """
-    if trained := _finished(folder):
+    if trained := finished_training(folder):
         return trained
     if _iteration(folder) < plan.iterations:
         _run(folder, dataset, workflow_overlay(row, plan, knobs), stop, told)
@@ -147,7 +157,8 @@ def seconds_per_iteration(
     return statistics.median([float(each["seconds"]) for each in read_table(folder / TRAINING)][SETTLED:])
 
 
-def _finished(folder: Path) -> Trained | None:
+def finished_training(folder: Path) -> Trained | None:
+    """What was trained in the run's `folder`; None where that is not over, or its weights are missing or not those that were recorded."""
     record = read_record(folder / RECORD)
     weights = folder / WEIGHTS
     if not record or not weights.is_file() or sha256_of(weights) != record["sha256"]:

@@ -13,13 +13,13 @@ from typing import Any, Literal, get_args
 from hftn_sr.errors import Fault, NothingToDo
 from hftn_sr.volumes.files import write_json
 
-__all__ = ["DATALIST", "SECTIONS", "Section", "check_new", "load_datalist", "relative", "workflow_datalist", "write_cases"]
+__all__ = ["DATALIST", "PATHS", "SECTIONS", "Section", "check_new", "load_datalist", "relative", "workflow_datalist", "write_cases"]
 
 Section = Literal["training", "validation", "testing"]
 
 DATALIST = "datalist.json"
 SECTIONS: tuple[Section, ...] = get_args(Section)
-PATHS = ("target", "reference", "transform")
+PATHS = ("target", "reference", "transform", "lesions")
 GRIDS = ("header", "index")
 
 
@@ -27,9 +27,10 @@ def load_datalist(folder: Path | str, section: Section) -> list[dict[str, Any]]:
     """Cases of one section of `folder`/datalist.json, with absolute paths.
 
     The file is {"training": [...], "validation": [...], "testing": [...]}; a case has `case`, `target` and `reference`, and optionally
-    `transform` (ITK file that maps target points to reference points), `weight` (how often it is drawn in training, 1 if absent) and
-    `grid` ("header": the reference is placed by the two headers, the default; "index": slice i of one image belongs to slice i of the
-    other, whatever the headers say). Paths are relative to `folder`; NIfTI or fastMRI .h5 files.
+    `transform` (ITK file that maps target points to reference points), `lesions` (mask of the target's lesions, which only the study of
+    robustness reads), `weight` (how often it is drawn in training, 1 if absent) and `grid` ("header": the reference is placed by the two
+    headers, the default; "index": slice i of one image belongs to slice i of the other, whatever the headers say). Paths are relative to
+    `folder`; NIfTI or fastMRI .h5 files.
 
     Raises:
         Fault: no such file, not a datalist, an empty section, two cases of one name, or a case with a missing file or an unknown grid.

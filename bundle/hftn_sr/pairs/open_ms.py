@@ -38,6 +38,7 @@ SECTIONS: dict[Split, str] = {"train": "training", "validation": "validation", "
 MISALIGNED = {"longitudinal/raw/patient20/study2_T1W_intrastudy_to_FLAIR.txt"}
 TRANSFORM = re.compile(r"longitudinal/raw/patient(?P<patient>\d+)/(?P<study>study\d)_(?P<contrast>T[12])W_intrastudy_to_FLAIR\.txt")
 MNI_NAME = "{}_N4_noneck_reduced_winsor_regtoFLAIR_brain_N4_regtoMNI.nii.gz"
+MNI_LESIONS = "GOLD_STANDARD_N4_noneck_reduced_winsor_regtoFLAIR_regtoMNI.nii.gz"
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,7 @@ class OpenMSPair:
         transform: ITK transform file (LPS, mm) from a target point to a reference point, as ITK resampling wants it; None for identity.
         target_contrast: "T1", "T2" or "FLAIR".
         reference_contrast: likewise.
+        lesions: NIfTI mask on the target's grid, the consensus of the data's raters; None where there is none.
     """
 
     case: str
@@ -61,6 +63,7 @@ class OpenMSPair:
     transform: Path | None
     target_contrast: str
     reference_contrast: str
+    lesions: Path | None = None
 
 
 def fetch_open_ms(output: Path, mirror: Path | None = None, progress: Progress | None = None) -> FetchReport:
@@ -79,7 +82,7 @@ def open_ms_pairs(root: Path) -> list[OpenMSPair]:
     """
     folder = data_folder(Path(root), FOLDER)
     pairs = sorted([*_native_pairs(folder), *_mni_pairs(folder)], key=lambda pair: pair.case)
-    for path in (path for pair in pairs for path in (pair.target, pair.reference, pair.transform)):
+    for path in (path for pair in pairs for path in (pair.target, pair.reference, pair.transform, pair.lesions)):
         if path is not None and not path.is_file():
             raise Fault(path, f"found no such file, need the data of {REPOSITORY}", "fetch the data into this folder first")
     return pairs
@@ -96,6 +99,7 @@ def write_datalist(root: Path, output_json: Path) -> None:
     datalist: dict[str, list[dict[str, Any]]] = {"training": [], "validation": [], "testing": []}
     for pair in open_ms_pairs(root):
         paths = {"target": pair.target, "reference": pair.reference, "transform": pair.transform}
+        paths |= {"lesions": pair.lesions} if pair.lesions else {}
         entry = {name: path.relative_to(root).as_posix() if path else "" for name, path in paths.items()}
         datalist[SECTIONS[pair.split]].append({"case": pair.case, **entry, "weight": 3.0 if pair.transform else 1.0})
     write_json(output_json, datalist)
@@ -114,7 +118,8 @@ def _mni_pairs(folder: Path) -> Iterator[OpenMSPair]:
         images = {contrast: folder / patient / MNI_NAME.format(contrast) for contrast in ("T1", "T2", "FLAIR")}
         for target, reference in permutations(images, 2):
             case = f"mni{patient[-2:]}_{reference}_to_{target}"
-            yield OpenMSPair(case, SPLITS[patient], images[target], images[reference], None, target, reference)
+            lesions = folder / patient / MNI_LESIONS if target == "FLAIR" else None
+            yield OpenMSPair(case, SPLITS[patient], images[target], images[reference], None, target, reference, lesions)
 
 
 def _source() -> Source:
