@@ -170,15 +170,15 @@ def test_the_exit_code_tells_all_some_and_none_apart(states, code):
 
 
 def test_the_summary_holds_a_row_for_each_case_in_both_formats(tmp_path):
-    record = {"scale": 2, "similarity": {"value": 1.2}, "coverage": 0.93}
+    record = {"scale": 2, "reference": {"file": "r.nii", "used": False}, "similarity": {"value": 1.2}, "coverage": 0.93}
     done = Outcome("ü, [1]", "done", tmp_path / "target_sr.nii.gz", "", ("first", "second"), record, 1.234)
     failed = Outcome("b", "failed", tmp_path / "target_sr.nii.gz", "x: empty file. Fix: y.")
     write_summary(tmp_path, [done, failed])
     summary = json.loads((tmp_path / "summary.json").read_text(encoding="utf-8"))
     assert (summary["interrupted"], summary["exit_code"]) == (False, 8)
     assert summary["cases"][0] == {
-        "case": "ü, [1]", "status": "done", "output": "target_sr.nii.gz", "scale": 2, "similarity": 1.2, "coverage": 0.93,
-        "seconds": 1.23, "warnings": "first; second", "message": "",
+        "case": "ü, [1]", "status": "done", "output": "target_sr.nii.gz", "scale": 2, "reference": "left out", "similarity": 1.2,
+        "coverage": 0.93, "seconds": 1.23, "warnings": "first; second", "message": "",
     }  # fmt: skip
     with (tmp_path / "summary.csv").open(encoding="utf-8", newline="") as stream:
         rows = list(csv.DictReader(stream))

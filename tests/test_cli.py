@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import os
 import signal
@@ -13,8 +14,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from rich.console import Console
 
 import hftn_sr
+from hftn_sr.cli.progress import ConsoleReporter
 from hftn_sr.volumes import files
 from hftn_sr.volumes.nifti import read_nifti
 from phantoms import oblique, phantom, points, write, write_volume
@@ -175,6 +178,23 @@ def test_warnings_are_told_with_the_name_of_the_case(tmp_path, put_case, super_r
     assert "WARNING target.nii.gz scale 2 chosen: nearest to the ratio 2.00 of in-plane voxel sizes" in result.stderr
 
 
+def test_a_target_goes_without_a_reference_and_is_warned_of(tmp_path, put_case, super_resolve):
+    target, _ = put_case(tmp_path)
+    result = super_resolve("--target", target, "--output", tmp_path / "o" / "o.nii.gz", "--scale", 2)
+    assert result.exit_code == 0, result.stderr
+    assert "WARNING target.nii.gz no reference was given: the result is made from the target alone" in result.stderr
+    assert "No reference" in (tmp_path / "o" / "report.html").read_text(encoding="utf-8")
+
+
+def test_a_step_that_takes_long_is_told_with_the_name_of_its_case():
+    told = io.StringIO()
+    with ConsoleReporter(Console(file=told)) as reporter:
+        reporter.begin(1)
+        reporter.case("one [1]")
+        reporter.tell("registering it")
+    assert told.getvalue() == "one [1] registering it\n"
+
+
 # Usage
 
 
@@ -210,7 +230,10 @@ def test_a_misspelt_command_is_refused(command):
     [
         ((), "--output: is missing"),
         (("--output", "o.nii"), "--target: is missing"),
-        (("--output", "o.nii", "--target", "t.nii"), "--reference: is missing"),
+        (("--output", "o.nii", "--target", "t.nii"), "--scale: is missing, and without --reference nothing tells it"),
+        (("--output", "o.nii", "--target", "t.nii", "--reference-transform", "t.txt"), "--reference-transform: needs a reference"),
+        (("--output", "o.nii", "--target", "t.nii", "--reference-optional"), "--reference-optional: needs --cases"),
+        (("--output", "o", "--bids", "ds", "--target", "FLAIR"), "--reference: is missing, --bids needs its suffix"),
         (("--output", "o", "--cases", "in", "--target", "t.nii"), "--target: does not go with --cases"),
         (("--output", "o.nii", "--target", "t.nii", "--reference", "r.nii", "--scale", "3"), "--scale: scale 3 (need 2 or 4)"),
         (("--output", "o.nii", "--target", "t.nii", "--reference", "r.nii", "--model", "bigger"), "--model: no model 'bigger'"),
@@ -282,6 +305,27 @@ def test_a_folder_of_good_and_bad_cases_is_worked_off_and_summed_up(tmp_path, pu
     again = super_resolve("--cases", source, "--output", output)
     assert again.exit_code == 8
     assert statuses(output)["good [1]"] == "skipped"
+
+
+def test_a_case_without_a_reference_is_done_where_that_is_asked_for(tmp_path, put_case, super_resolve, command):
+    source, output = tmp_path / "in", tmp_path / "out"
+    for name in ("lone", "pair"):
+        put_case(source / name)
+    (source / "lone" / "reference.nii.gz").unlink()
+    missing = super_resolve("--cases", source, "--output", output, "--reference-optional")
+    assert missing.exit_code == 8  # nothing tells the scale
+    (line,) = faults(missing)
+    assert line.startswith("ERROR lone --scale: is missing, and without a reference nothing tells it")
+    assert super_resolve("--cases", source, "--output", output, "--reference-optional", "--scale", 2).exit_code == 0
+    with (output / "summary.csv").open(encoding="utf-8", newline="") as stream:
+        rows = {row["case"]: row for row in csv.DictReader(stream)}
+    assert (rows["lone"]["status"], rows["lone"]["reference"], rows["lone"]["similarity"]) == ("done", "none", "")
+    assert rows["pair"]["status"] == "skipped"
+    again = command("report", "--results", output, "--cases", source)
+    assert again.exit_code == 0, again.stderr
+    assert "2 cases: 2 done" in (output / "report.html").read_text(encoding="utf-8")
+    single = command("report", "--results", output / "lone" / "target_sr.nii.gz", "--target", source / "lone" / "target.nii.gz")
+    assert single.exit_code == 0, single.stderr
 
 
 @pytest.mark.parametrize(("name", "content"), [("summary.csv", "mine"), ("summary.json", '{"m": 1}'), ("summary.json", "[1]")])

@@ -17,6 +17,7 @@ from hftn_sr.errors import Fault, NothingToDo, UsageFault, check_choice
 from hftn_sr.evaluation import evaluate_volumes
 from hftn_sr.inference.case import Case, Outcome, Overwrite, RunOptions
 from hftn_sr.inference.pair import PairBy, PairOptions
+from hftn_sr.inference.reference import Misfit, Register
 from hftn_sr.inference.run import run_case
 from hftn_sr.runtime import Runtime, choose_orientations, choose_runtime
 from hftn_sr.volumes.files import check_writable
@@ -31,7 +32,7 @@ StrPath = str | PathLike[str]
 
 def super_resolve(
     target: StrPath,
-    reference: StrPath,
+    reference: StrPath | None,
     output: StrPath,
     *,
     scale: Literal[2, 4] | None = None,
@@ -42,7 +43,8 @@ def super_resolve(
     overwrite: Overwrite = "never",
     through_plane: int | None = None,
     reference_transform: StrPath | None = None,
-    register: Literal["none", "rigid"] = "none",
+    register: Register = "auto",
+    misfit: Misfit = "leave-out",
     pair_by: PairBy = "auto",
     data_consistency: bool = False,
     preview: bool = True,
@@ -53,7 +55,8 @@ def super_resolve(
 
     Args:
         target: low-resolution volume, .nii, .nii.gz or fastMRI .h5.
-        reference: high-resolution volume of the same head in another contrast; on any grid.
+        reference: high-resolution volume of the same head in another contrast; on any grid. None for none: the result then comes from the
+            target alone, and scale must be given.
         output: .nii or .nii.gz to write, with a .json record and a _preview.png beside it.
         scale: 2 or 4; None takes the one nearest to the ratio of in-plane voxel sizes.
         model: `base`, `small` or a .safetensors file.
@@ -64,7 +67,8 @@ def super_resolve(
         overwrite: what happens where output exists, see `RunOptions`.
         through_plane: the target's through-plane array axis; None takes the one whose voxel size differs.
         reference_transform: ITK transform file that maps a target point to a reference point (LPS, mm).
-        register: `rigid` registers the reference to the target first, and keeps the result where it makes the pair more alike.
+        register: `auto` registers the reference to the target where it does not lie in place, `rigid` in any case; see `PairOptions`.
+        misfit: what happens to a reference that gains less than none, as that of another patient: `leave-out` or `use`.
         pair_by: how slices of the two belong together, see `PairOptions`.
         data_consistency: put the measured band of k-space back into the result.
         preview: write the picture.
@@ -79,8 +83,12 @@ def super_resolve(
         NothingToDo: the output exists and may not be redone.
     """
     transform = Path(reference_transform) if reference_transform else None
-    case = Case(Path(target).name, Path(target), Path(reference), Path(output), transform)
-    pair = PairOptions(scale=scale, through_plane=through_plane, register=register, pair_by=pair_by, read=read or ReadOptions())
+    if reference is None and transform:
+        raise UsageFault("--reference-transform", "needs a reference", "--reference FILE, or leave it out")
+    case = Case(Path(target).name, Path(target), Path(reference) if reference else None, Path(output), transform)
+    pair = PairOptions(
+        scale=scale, through_plane=through_plane, register=register, misfit=misfit, pair_by=pair_by, read=read or ReadOptions()
+    )
     where = choose_device(device)
     how = choose_runtime(runtime, where, model)
     turns = choose_orientations(orientations, model)
@@ -88,7 +96,7 @@ def super_resolve(
         model, where, overwrite, data_consistency=data_consistency, preview=preview, pair=pair, runtime=how, orientations=turns
     )
     report = reporter or Reporter()
-    outcome = run_case(case, options, lambda wanted: load_model(model, wanted, options.device), report.slices, report.advance)
+    outcome = run_case(case, options, lambda wanted: load_model(model, wanted, options.device), report.slices, report.advance, report.tell)
     if outcome.status == "skipped":
         raise NothingToDo(case.output, outcome.message, "choose another output or overwrite")
     return outcome

@@ -15,7 +15,7 @@ import torch
 from hftn_sr.errors import ALL_FAILED, INTERRUPTED, NOTHING, OK, SOME_FAILED, Fault, NothingToDo
 from hftn_sr.inference.case import Case, Outcome, RunOptions
 from hftn_sr.inference.run import run_case
-from hftn_sr.pairs.cases import case_files, case_folders
+from hftn_sr.pairs.cases import case_files, case_folders, lone_target
 from hftn_sr.volumes.files import write_bytes, write_json
 from hftn_sr.weights import Model, load_model
 
@@ -31,6 +31,9 @@ class Reporter:
     def case(self, name: str) -> None:
         """This case begins."""
 
+    def tell(self, step: str) -> None:
+        """This takes long and begins now, in words."""
+
     def slices(self, count: int) -> None:
         """The network will see so many slices."""
 
@@ -41,10 +44,15 @@ class Reporter:
         """The case is over."""
 
 
-def find_cases(folder: Path, output: Path) -> tuple[list[Case], list[Outcome]]:
+def find_cases(folder: Path, output: Path, reference_optional: bool = False) -> tuple[list[Case], list[Outcome]]:
     """Cases of a folder: each sub-folder with `target.nii.gz` and `reference.nii.gz` (or `.nii`).
 
     A sub-folder may also hold `reference_transform` (.txt, .tfm, .mat or .h5), an ITK file that maps target points to reference points.
+
+    Args:
+        folder: of the cases.
+        output: folder of the results.
+        reference_optional: let a target without a reference be a case, too.
 
     Returns:
         the cases, whose results go to `output`/<sub-folder>/target_sr.nii.gz, and a failed outcome for each sub-folder that has one of
@@ -58,7 +66,9 @@ def find_cases(folder: Path, output: Path) -> tuple[list[Case], list[Outcome]]:
     for sub in case_folders(folder):
         result = output / sub.name / "target_sr.nii.gz"
         try:
-            if files := case_files(sub):
+            if reference_optional and (target := lone_target(sub)):
+                cases.append(Case(sub.name, target, None, result))
+            elif files := case_files(sub):
                 cases.append(Case(sub.name, files.target, files.reference, result, files.transform))
         except Fault as fault:
             failed.append(Outcome(sub.name, "failed", result, str(fault)))
@@ -90,7 +100,7 @@ def run_cases(
     for case in cases:
         reporter.case(case.name)
         try:
-            outcome = run_case(case, options, model, reporter.slices, reporter.advance)
+            outcome = run_case(case, options, model, reporter.slices, reporter.advance, reporter.tell)
         except Exception as error:
             if debug:
                 raise
@@ -132,7 +142,8 @@ def write_summary(folder: Path, outcomes: Sequence[Outcome], interrupted: bool =
             "status": outcome.status,
             "output": outcome.output.name if outcome.status == "done" else "",
             "scale": outcome.record.get("scale", ""),
-            "similarity": outcome.record.get("similarity", {}).get("value", ""),
+            "reference": _reference(outcome),
+            "similarity": (outcome.record.get("similarity") or {}).get("value", ""),
             "coverage": outcome.record.get("coverage", ""),
             "seconds": round(outcome.seconds, 2),
             "warnings": "; ".join(outcome.warnings),
@@ -147,6 +158,14 @@ def write_summary(folder: Path, outcomes: Sequence[Outcome], interrupted: bool =
     writer.writeheader()
     writer.writerows(rows)
     write_bytes(folder / "summary.csv", table.getvalue().encode())
+
+
+def _reference(outcome: Outcome) -> str:
+    """What became of the reference, in a word or two; empty where nothing is known."""
+    reference = outcome.record.get("reference", {})
+    if not {"file", "used"} <= set(reference):
+        return ""
+    return "used" if reference["used"] else "left out" if reference["file"] else "none"
 
 
 def _one_line(case: Case, error: BaseException) -> str:

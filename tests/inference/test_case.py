@@ -189,7 +189,8 @@ def test_the_record_says_what_was_done_with_what(case, run, weights):
     assert record["scale_chosen"] == "nearest to the ratio 2.00 of in-plane voxel sizes"
     assert (record["coverage"], record["voxels_without_reference"]) == (1.0, 0)
     assert 1.02 < record["similarity"]["value"] <= 2
-    assert record["placement"] == {"by": "header", "transform": None, "register": "none"}
+    assert record["placement"] == {"by": "header", "transform": None, "register": "auto"}
+    assert record["reference"]["used"] is True
     assert set(record["seconds"]) == {"read_and_place", "network", "restore_and_save"}
     assert record["seconds"]["network"] > 0
     assert record["warnings"] == ["scale 2 chosen: nearest to the ratio 2.00 of in-plane voxel sizes"]
@@ -634,7 +635,8 @@ def test_a_reference_whose_header_puts_it_elsewhere_is_warned_of(tmp_path, moved
     affine[0, 3] += moved
     nib.save(nib.Nifti1Image(np.asarray(image.dataobj), affine), tmp_path / "reference.nii.gz")
     moved_case = Case("one", tmp_path / "low.nii.gz", tmp_path / "reference.nii.gz", tmp_path / "result.nii.gz")
-    options = RunOptions("small", dry_run=True, pair=PairOptions(scale=2))
+    options = RunOptions("small", dry_run=True, pair=PairOptions(scale=2, register="none"))
     outcome = run_case(moved_case, options, lambda scale: load_model("small", scale))
     assert any("--register rigid" in warning for warning in outcome.warnings) is warned
     assert (outcome.record["alignment"]["displacement_voxels"] > 2) is warned
+    assert outcome.record["reference"]["used"] is not warned

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from hftn_sr.errors import Fault, UsageFault
-from hftn_sr.inference.findings import alignment_record, choose_scale, interpolated_in_plane, misplaced
+from hftn_sr.inference.findings import alignment_record, choose_scale, interpolated_in_plane, misfit_of, misplaced
 from hftn_sr.kspace import truncate, zero_fill
 from hftn_sr.volumes.alignment import Alignment
 from hftn_sr.volumes.volume import Volume
@@ -48,6 +48,12 @@ def test_what_was_asked_for_is_taken():
     assert choose_scale(volume((1, 1, 5)), volume((1, 1, 1)), 2, 4) == (4, "as asked")
 
 
+def test_without_a_reference_the_scale_must_be_given():
+    assert choose_scale(volume((1, 1, 5)), None, 2, 4) == (4, "as asked")
+    with pytest.raises(UsageFault, match=r"--scale: is missing, and without a reference nothing tells it"):
+        choose_scale(volume((1, 1, 5)), None, 2, None)
+
+
 def test_a_scale_that_there_is_no_network_for_is_a_usage_fault():
     with pytest.raises(UsageFault, match=r"--scale: scale 3 \(need 2 or 4\)"):
         choose_scale(volume((2, 2, 5)), volume((1, 1, 1)), 2, 3)
@@ -84,6 +90,24 @@ def test_a_reference_in_place_gives_no_warning():
 def test_a_reference_out_of_place_is_named_with_the_cure(alignment, said):
     (warning,) = misplaced(alignment, 2)
     assert said in warning and "--register rigid" in warning
+    (warning,) = misplaced(alignment, 2, registered=True)
+    assert said in warning and "--reference-transform" in warning and "--register" not in warning
+
+
+@pytest.mark.parametrize(
+    ("alignment", "said"),
+    [
+        (Alignment(0.5, 0.05, 0), None),
+        (Alignment(0.3, 0.24, 0), None),
+        (Alignment(0.3, 0.26, 0), "lie 1.0 voxels of the result away from where it belongs, and then gains less than none"),
+        (Alignment(0.3, 0.05, 1), None),  # of thin slices, the next one serves nearly as well
+        (Alignment(0.3, 0.26, 1), "lie 1.0 voxels of the result and a slice away"),
+        (Alignment(0.05, 0.0, 0), "the edges of target and reference do not match (agreement 0.05, usually above 0.24): another patient"),
+    ],
+)
+def test_a_reference_that_gains_less_than_none_is_told_from_one_that_gains_more(alignment, said):
+    found = misfit_of(alignment, 4)
+    assert said in found if said else found == ""
 
 
 def test_the_record_tells_displacements_in_voxels_of_the_result():

@@ -33,11 +33,12 @@ import sys
 import torch
 torch.set_num_threads(1)
 import hftn_sr
-target, reference, output, scale, model, runtime, in_memory = sys.argv[1:]
+target, reference, output, scale, model, runtime, in_memory, register = sys.argv[1:]
 from hftn_sr.volumes import scratch
 from hftn_sr.inference import memory
 scratch.IN_MEMORY = memory.IN_MEMORY = int(in_memory)
-hftn_sr.super_resolve(target, reference, output, scale=int(scale), model=model, runtime=runtime)
+options = {"register": register, "misfit": "use"} if register else {}
+hftn_sr.super_resolve(target, reference if register else None, output, scale=int(scale), model=model, runtime=runtime, **options)
 """
 
 
@@ -60,24 +61,30 @@ def put_pair(folder, shape, scale, turned):
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="this system does not tell how much memory a process had")
 @pytest.mark.parametrize(
-    ("method", "scale", "shape", "turned", "in_memory"),
+    ("method", "scale", "shape", "turned", "in_memory", "register"),
     [
-        ("small", 2, (320, 320, 12), 0, 1 << 28),
-        ("small", 4, (320, 256, 64), 2, 1 << 28),
-        ("base", 2, (768, 768, 3), 0, 0),
-        ("base", 4, (512, 512, 4), 2, 0),
+        ("small", 2, (320, 320, 12), 0, 1 << 28, "none"),
+        ("small", 4, (320, 256, 64), 2, 1 << 28, "none"),
+        ("base", 2, (768, 768, 3), 0, 0, "none"),
+        ("base", 4, (512, 512, 4), 2, 0, "none"),
+        ("small", 4, (320, 256, 64), 2, 1 << 28, "auto"),
+        ("small", 2, (320, 320, 12), 0, 1 << 28, ""),  # and no reference
     ],
 )
-def test_the_prediction_is_never_below_the_true_peak_and_at_most_half_above_it(tmp_path, method, scale, shape, turned, in_memory):
+def test_the_prediction_is_never_below_the_true_peak_and_at_most_half_above_it(
+    tmp_path, method, scale, shape, turned, in_memory, register
+):  # fmt: skip
     save_weights(tmp_path / "w.safetensors", build_network(method, scale), {})
     pair = put_pair(tmp_path, shape, scale, turned)
     runtime = "bf16" if has_bfloat16() else "eager"
-    arguments = (*pair, tmp_path / "out.nii.gz", scale, tmp_path / "w.safetensors", runtime, in_memory)
+    arguments = (*pair, tmp_path / "out.nii.gz", scale, tmp_path / "w.safetensors", runtime, in_memory, register)
     subprocess.run(
         [sys.executable, "-c", CHILD, *map(str, arguments)],
         env={**os.environ, "PYTHONPATH": BUNDLE, "OMP_NUM_THREADS": "1"}, check=True, timeout=300,
     )  # fmt: skip
-    record = json.loads((tmp_path / "out.json").read_text())["memory"]
+    whole = json.loads((tmp_path / "out.json").read_text())
+    assert ("registration" in (whole["placement"] or {})) is (register == "auto")
+    record = whole["memory"]
     assert record["peak_measured_gb"] <= record["peak_predicted_gb"] <= 1.5 * record["peak_measured_gb"]
 
 

@@ -120,6 +120,27 @@ def test_without_the_reference_the_rest_is_shown(made, tmp_path):
     assert '"reference": null' in (tmp_path / entry["viewer"]["file"]).read_text()
 
 
+def test_a_reference_that_was_not_used_is_not_shown_as_if_it_had_been(made, tmp_path):
+    record = record_of(made) | {"reference": {**record_of(made)["reference"], "used": False}}
+    assert open_images(made, record).reference is None
+    copy = QcCase(**{**vars(made), "output": tmp_path / "target_sr.nii.gz"})
+    copy.output.write_bytes(made.output.read_bytes())
+    (tmp_path / "target_sr.json").write_text(json.dumps(record), encoding="utf-8")
+    entry = entry_of(copy, tmp_path / "files")
+    assert entry["pictures"]["reference"] == "No reference"
+    assert dict(entry["facts"])["Reference used"] == "no, the network got none"
+    assert not any("stay black" in warning for warning in entry["warnings"])
+
+
+def test_a_result_without_a_reference_has_its_entry(made, tmp_path, weights):
+    output = tmp_path / "target_sr.nii.gz"
+    api.super_resolve(made.target, None, output, scale=2, model=str(weights[2]))
+    entry = entry_of(QcCase("alone", output, made.target), tmp_path / "files")
+    assert (entry["summary"]["similarity"], dict(entry["facts"])["Reference"]) == ("–", "none")
+    assert entry["pictures"]["reference"] == "No reference"
+    assert entry["warnings"] == json.loads((tmp_path / "target_sr.json").read_text())["warnings"]
+
+
 # Pictures
 
 

@@ -9,7 +9,7 @@ import torch
 from torch.nn import functional
 
 from hftn_sr.kspace import shift, truncate
-from hftn_sr.volumes.alignment import edge_alignment
+from hftn_sr.volumes.alignment import Alignment, edge_alignment
 
 SCALE, REACH = 2, 6
 
@@ -107,3 +107,9 @@ def test_one_slice_is_enough():
 def test_shapes_must_agree():
     with pytest.raises(ValueError, match=r"\(6, 64, 64\) and \(6, 64, 63\)"):
         edge_alignment(torch.rand(6, 64, 64), torch.rand(6, 64, 63), REACH)
+
+
+def test_the_better_of_two_placements_fits_shows_the_same_slice_and_lies_nearer():
+    worst_first = [Alignment(0.02, 0.0, 0), Alignment(0.12, 3.0, 1), Alignment(0.4, 0.1, 1), Alignment(0.3, 1.0, 0), Alignment(0.2, 0.1, 0)]
+    for number, one in enumerate(worst_first):
+        assert [one.better_than(other) for other in worst_first] == [place < number for place in range(len(worst_first))]

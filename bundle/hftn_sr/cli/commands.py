@@ -14,6 +14,7 @@ from hftn_sr import __version__
 from hftn_sr.cli.bids import bids_cases
 from hftn_sr.cli.convert import convert
 from hftn_sr.cli.data import data
+from hftn_sr.cli.examples import examples
 from hftn_sr.cli.export import export
 from hftn_sr.cli.faults import Debug, OptionalPath, one_line_errors, warn
 from hftn_sr.cli.report import draw_report, report
@@ -29,6 +30,7 @@ __all__ = ["app", "main"]
 app = typer.Typer(
     name="hftn-sr",
     help="Multi-contrast super-resolution of MR images. Research use only. Not for clinical use.",
+    epilog=examples("super-resolve --help", "data open-ms --output data/"),
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,
@@ -37,13 +39,13 @@ app = typer.Typer(
 )
 app.add_typer(data)
 
-Axis = Annotated[Optional[int], typer.Option(help="Through-plane array axis; else the one whose voxel size differs.", min=0, max=2)]  # noqa: UP045 - typer
+Axis = Annotated[Optional[int], typer.Option(help="Slice axis; else by voxel size.", min=0, max=2)]  # noqa: UP045 - typer
 Frame = Annotated[Optional[int], typer.Option(help="Which volume of a 4D file, from 0.", min=0)]  # noqa: UP045 - typer
 NanToNum = Annotated[bool, typer.Option("--nan-to-num", help="Take 0 for voxels that are not finite.")]
 Magnitude = Annotated[bool, typer.Option("--magnitude", help="Take the absolute value of complex voxels.")]
 AssumeAffine = Annotated[
     Optional[Literal["sform", "qform", "spacing"]],  # noqa: UP045 - typer
-    typer.Option(help="Where voxels lie, if the header contradicts itself or does not say."),
+    typer.Option(help="Where voxels lie, if the header is unclear."),
 ]
 
 
@@ -56,35 +58,37 @@ def _version(version: Annotated[bool, typer.Option("--version", help="Print the 
 
 @app.command(
     "super-resolve",
-    epilog="Examples:  hftn-sr super-resolve --target flair.nii.gz --reference t2.nii.gz --output flair_sr.nii.gz --scale 2  |  "
-    "hftn-sr super-resolve --cases patients/ --output results/ --overwrite stale  |  "
-    "hftn-sr super-resolve --bids ds/ --target FLAIR --reference T2w --output ds/derivatives/hftn-sr",
+    epilog=examples(
+        "super-resolve --target lr.nii --reference t2.nii --output sr.nii",
+        "super-resolve --cases patients/ --output results/ --overwrite stale",
+        "super-resolve --bids ds/ --target FLAIR --reference T2w --output out/",
+    ),
 )
 def super_resolve(
-    target: Annotated[OptionalPath, typer.Option(help="Low-resolution NIfTI or fastMRI .h5 file; with --bids, its suffix.")] = None,
-    reference: Annotated[OptionalPath, typer.Option(help="High-resolution one of another contrast, on any grid.")] = None,
-    cases: Annotated[OptionalPath, typer.Option(help="Folder of cases instead: */target.nii.gz with */reference.nii.gz.")] = None,
-    bids: Annotated[OptionalPath, typer.Option(help="BIDS dataset instead; its FLAIR images: --target FLAIR.")] = None,
-    target_entities: Annotated[str, typer.Option(metavar="<acq-x>", help="With --bids: which one, if there are several.")] = "",
+    target: Annotated[OptionalPath, typer.Option(help="Low-resolution NIfTI or fastMRI .h5 file.")] = None,
+    reference: Annotated[OptionalPath, typer.Option(help="High-resolution one, another contrast.")] = None,
+    cases: Annotated[OptionalPath, typer.Option(help="*/target.nii.gz with */reference.nii.gz.")] = None,
+    bids: Annotated[OptionalPath, typer.Option(help="BIDS dataset; --target is then a suffix.")] = None,
+    target_entities: Annotated[str, typer.Option(metavar="<acq-x>", help="With --bids: which one of several.")] = "",
     reference_entities: Annotated[str, typer.Option(metavar="<acq-x>", help="Likewise; acq- is the one without acq.")] = "",
-    output: Annotated[OptionalPath, typer.Option(help="NIfTI file to write; with --cases or --bids, a folder.")] = None,
-    scale: Annotated[Optional[int], typer.Option(help="2 or 4; else the one nearest to the voxel sizes' ratio.")] = None,  # noqa: UP045 - typer
-    model: Annotated[str, typer.Option(help="base, small, hftn, or a .safetensors file.")] = "base",
+    output: Annotated[OptionalPath, typer.Option(help="NIfTI file; a folder with --cases, --bids.")] = None,
+    scale: Annotated[Optional[int], typer.Option(help="2 or 4; else from the voxel sizes.")] = None,  # noqa: UP045 - typer
+    model: Annotated[str, typer.Option(help="base, small, hftn or FILE.")] = "base",
     device: Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="Where the network runs.")] = "auto",
-    runtime: Annotated[Literal["auto", "eager", "bf16"], typer.Option(help="Float32 (eager), bfloat16, or bf16 where safe.")] = "auto",
-    orientations: Annotated[Optional[int], typer.Option(help="1, 4 or 8 turns of each slice averaged; else 4 for base.")] = None,  # noqa: UP045 - typer
-    overwrite: Annotated[Literal["never", "stale", "always"], typer.Option(help="Redo an output that exists.")] = "never",
+    runtime: Annotated[Literal["auto", "eager", "bf16"], typer.Option(help="bfloat16 or eager float32.")] = "auto",
+    orientations: Annotated[Optional[int], typer.Option(help="Turns averaged: 1, 4, 8; else 4 for base.")] = None,  # noqa: UP045 - typer
+    overwrite: Annotated[Literal["never", "stale", "always"], typer.Option(help="Redo existing outputs.")] = "never",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check all inputs and say what would be done.")] = False,
     threads: Annotated[Optional[int], typer.Option(help="CPU threads; else all.", min=1)] = None,  # noqa: UP045 - typer
-    reference_transform: Annotated[OptionalPath, typer.Option(help="ITK transform, target point to reference point.")] = None,
-    register: Annotated[Literal["none", "rigid"], typer.Option(help="Register the reference first, kept if better.")] = "none",
-    pair_by: Annotated[
-        Literal["auto", "header", "index"], typer.Option(help="Slices by position or number; auto: number for .h5.")
-    ] = "auto",
+    reference_transform: Annotated[OptionalPath, typer.Option(help="ITK transform, target to reference point.")] = None,
+    register: Annotated[Literal["auto", "none", "rigid"], typer.Option(help="auto: if out of place.")] = "auto",
+    misfit: Annotated[Literal["leave-out", "use"], typer.Option(help="If it does not fit.")] = "leave-out",
+    reference_optional: Annotated[bool, typer.Option("--reference-optional", help="--cases: also those without a reference.")] = False,
+    pair_by: Annotated[Literal["auto", "header", "index"], typer.Option(help="Pair slices; .h5 by index.")] = "auto",
     through_plane: Axis = None,
     data_consistency: Annotated[bool, typer.Option("--data-consistency", help="Put the measured k-space back at the end.")] = False,
-    preview: Annotated[bool, typer.Option(help="Write a picture beside the result.")] = True,
-    page: Annotated[bool, typer.Option("--report/--no-report", help="Write report.html, a QC page of the results.")] = True,
+    preview: Annotated[bool, typer.Option(help="Write a picture, too.")] = True,
+    page: Annotated[bool, typer.Option("--report/--no-report", help="Write a QC page, too.")] = True,
     frame: Frame = None,
     nan_to_num: NanToNum = False,
     magnitude: Magnitude = False,
@@ -105,11 +109,21 @@ def super_resolve(
             raise UsageFault("--scale", f"scale {scale} (need 2 or 4)", "--scale 2 or --scale 4")
         check_model(model)
         entities = (target_entities, reference_entities)
-        found, failed = _cases(target, reference, cases, bids, entities, output, reference_transform)
+        if reference_optional and cases is None:
+            raise UsageFault("--reference-optional", "needs --cases", "--cases FOLDER; for one target just leave --reference out")
+        if target and reference is None and not (cases or bids):
+            _check_target_only(scale, reference_transform)
+        found, failed = _cases(target, reference, cases, bids, entities, output, reference_transform, reference_optional)
         use_threads(threads)
         read = _read_options(frame, nan_to_num, magnitude, assume_affine)
         pair = PairOptions(
-            scale=scale, through_plane=through_plane, register=register, reference_transform=reference_transform, pair_by=pair_by, read=read
+            scale=scale,
+            through_plane=through_plane,
+            register=register,
+            misfit=misfit,
+            reference_transform=reference_transform,
+            pair_by=pair_by,
+            read=read,
         )
         where = choose_device(device)
         how = choose_runtime(runtime, where, model)
@@ -122,7 +136,7 @@ def super_resolve(
         _run(found, failed, options, output if cases or bids else None, page, debug)
 
 
-@app.command(epilog="Example:  hftn-sr degrade --input flair.nii.gz --output flair_x2.nii.gz --scale 2")
+@app.command(epilog=examples("degrade --input flair.nii.gz --output flair_x2.nii.gz --scale 2"))
 def degrade(
     input: Annotated[Path, typer.Option(help="High-resolution NIfTI or fastMRI .h5 file.")],  # noqa: A002 - the option's name
     output: Annotated[Path, typer.Option(help="NIfTI file to write.")],
@@ -147,7 +161,7 @@ def degrade(
         typer.echo(api.degrade(input, output, scale=scale, **options))  # type: ignore[arg-type]
 
 
-@app.command(epilog="Example:  hftn-sr evaluate --prediction flair_sr.nii.gz --truth flair.nii.gz --json scores.json")
+@app.command(epilog=examples("evaluate --prediction sr.nii.gz --truth flair.nii.gz"))
 def evaluate(
     prediction: Annotated[Path, typer.Option(help="NIfTI file on the truth's grid, or on a crop of it.")],
     truth: Annotated[Path, typer.Option(help="High-resolution NIfTI or fastMRI .h5 file.")],
@@ -177,9 +191,9 @@ def evaluate(
             write_json(json_file, {key: value if value != float("inf") else "infinite" for key, value in scores.items()})
 
 
-app.command(epilog="Example:  hftn-sr convert singlecoil_val/file1000041.h5 file1000033.h5 --output nifti/")(convert)
-app.command(epilog="Example:  hftn-sr export --model base --scale 2 --format onnx --output base_x2.onnx")(export)
-app.command(epilog="Example:  hftn-sr report --results results/ --cases patients/")(report)
+app.command(epilog=examples("convert singlecoil_val/file1000041.h5 --output nifti/"))(convert)
+app.command(epilog=examples("export --model base --scale 2 --format onnx --output base_x2.onnx"))(export)
+app.command(epilog=examples("report --results results/ --cases patients/"))(report)
 
 
 def main() -> NoReturn:
@@ -200,6 +214,7 @@ def _cases(
     entities: tuple[str, str],
     output: Path,
     transform: Path | None,
+    reference_optional: bool,
 ) -> tuple[list[Case], list[Outcome]]:
     from hftn_sr.batch import find_cases
     from hftn_sr.inference.case import Case
@@ -217,14 +232,23 @@ def _cases(
             raise UsageFault(surplus[0], "does not go with --cases", "leave one out; a case folder may hold reference_transform.txt")
         if output.is_file():
             raise UsageFault(output, "is a file, a folder is needed with --cases", "give --output a folder")
-        return find_cases(cases, output)
-    for name, value in (("--target", target), ("--reference", reference)):
-        if value is None:
-            raise UsageFault(name, "is missing", "--target FILE --reference FILE, or --cases FOLDER")
-    assert target is not None and reference is not None
+        return find_cases(cases, output, reference_optional)
+    if target is None:
+        raise UsageFault("--target", "is missing", "--target FILE --reference FILE, or --cases FOLDER")
     if bids is not None:
+        if reference is None:
+            raise UsageFault("--reference", "is missing, --bids needs its suffix", "--reference T2w, or another suffix")
         return bids_cases(bids, str(target), str(reference), entities, output)
     return [Case(target.name, target, reference, output, transform)], []
+
+
+def _check_target_only(scale: int | None, transform: Path | None) -> None:
+    """Find out at once whether a target can go without a reference. Raises UsageFault."""
+    if transform:
+        raise UsageFault("--reference-transform", "needs a reference", "--reference FILE, or leave it out")
+    if scale is None:
+        finding = "is missing, and without --reference nothing tells it"
+        raise UsageFault("--scale", finding, "--scale 2 or --scale 4, or --reference FILE of another contrast")
 
 
 def _read_options(

@@ -7,15 +7,22 @@ from typing import Annotated, Literal
 
 import typer
 
+from hftn_sr.cli.examples import examples
 from hftn_sr.cli.faults import Debug, OptionalPath, one_line_errors, warn
 from hftn_sr.errors import SOME_FAILED
 
 __all__ = ["data"]
 
-data = typer.Typer(name="data", help="Fetch open data, or list your own pairs for training.", no_args_is_help=True, rich_markup_mode=None)
+data = typer.Typer(
+    name="data",
+    help="Fetch open data, or list your own pairs for training.",
+    epilog=examples("data open-ms --output data/"),
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
 
 
-@data.command("open-ms", epilog="Example:  hftn-sr data open-ms --output data/")
+@data.command("open-ms", epilog=examples("data open-ms --output data/"))
 def open_ms(
     output: Annotated[Path, typer.Option(help="Folder for the images and datalist.json.")],
     mirror: Annotated[OptionalPath, typer.Option(help="Local copy that is read first [env: HFTN_SR_DATA_MIRROR].")] = None,
@@ -37,7 +44,7 @@ def open_ms(
         typer.echo(f"{output}: {counts}; datalist.json")
 
 
-@data.command("split", epilog="Example:  hftn-sr data split --cases patients/ --fractions 70 10 20 --seed 0")
+@data.command("split", epilog=examples("data split --cases patients/ --fractions 70 10 20 --seed 0"))
 def split(
     cases: Annotated[Path, typer.Option(help="Folder of cases: */target.nii.gz with */reference.nii.gz, full resolution.")],
     output: Annotated[OptionalPath, typer.Option(help="Folder for datalist.json; else the folder of cases.")] = None,
@@ -65,7 +72,7 @@ def split(
             raise typer.Exit(SOME_FAILED)
 
 
-@data.command("fastmri", epilog="Example:  hftn-sr data fastmri --images fastmri/ --output data/")
+@data.command("fastmri", epilog=examples("data fastmri --images fastmri/ --output data/"))
 def fastmri(
     images: Annotated[Path, typer.Option(help="Folder with singlecoil_train/*.h5 and singlecoil_val/*.h5, from its owners.")],
     output: Annotated[Path, typer.Option(help="Folder for datalist.json and the two lists of pairs.")],

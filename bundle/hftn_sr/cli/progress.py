@@ -28,7 +28,7 @@ class ConsoleReporter(Reporter):
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("slices, left:"), TimeRemainingColumn())
         self.progress = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
         self.task: TaskID | None = None
-        self.position, self.cases = 0, 0
+        self.position, self.cases, self.name = 0, 0, ""
 
     def __enter__(self) -> ConsoleReporter:
         self.progress.start()
@@ -43,8 +43,13 @@ class ConsoleReporter(Reporter):
 
     def case(self, name: str) -> None:
         """This case begins."""
+        self.name = name
         number = f"[{self.position + 1}/{self.cases}] " if self.cases > 1 else ""
         self.task = self.progress.add_task(f"{number}{name}".replace("[", r"\["), total=None)
+
+    def tell(self, step: str) -> None:
+        """This takes long and begins now: a line, above the bar where there is one."""
+        self.console.print(f"{self.name} {step}", markup=False, highlight=False, soft_wrap=True)
 
     def slices(self, count: int) -> None:
         """The network will see so many slices."""

@@ -22,7 +22,7 @@ def report(
     results: Annotated[Path, typer.Option(help="Folder that super-resolve --cases wrote, or one result.")],
     cases: Annotated[OptionalPath, typer.Option(help="Folder of cases that they were made from; truth.nii.gz in a case is scored.")] = None,
     target: Annotated[OptionalPath, typer.Option(help="For one result: its low-resolution NIfTI file.")] = None,
-    reference: Annotated[OptionalPath, typer.Option(help="For one result: its reference.")] = None,
+    reference: Annotated[OptionalPath, typer.Option(help="For one result: its reference, if it had one.")] = None,
     reference_transform: Annotated[OptionalPath, typer.Option(help="For one result: its ITK transform, if it had one.")] = None,
     truth: Annotated[OptionalPath, typer.Option(help="For one result: a measured high-resolution image to score it by.")] = None,
     debug: Debug = False,
@@ -30,6 +30,8 @@ def report(
     """Write report.html, the QC page of finished results: warnings, slices, figures and a viewer."""
     with one_line_errors(debug):
         from hftn_sr.errors import Fault, UsageFault
+        from hftn_sr.inference.case import side_files
+        from hftn_sr.inference.result import own_record
         from hftn_sr.qc import QcCase
 
         if not results.exists():
@@ -45,7 +47,8 @@ def report(
             return
         if cases is not None:
             raise UsageFault("--cases", "does not go with one result", "--target FILE --reference FILE")
-        for name in ("--target", "--reference"):
+        had_one = own_record(side_files(results)[0]).get("reference", {}).get("file", "") is not None
+        for name in ("--target", "--reference") if had_one else ("--target",):
             if single[name] is None:
                 raise UsageFault(name, "is missing", f"{name} FILE, from which the result was made")
         for path in filter(None, single.values()):
@@ -74,6 +77,8 @@ def _of_folder(folder: Path, results: Path) -> list[QcCase]:
     from hftn_sr.qc import QcCase
 
     found, failed = find_cases(folder, results)
+    alone = {case.name: case for case in find_cases(folder, results, True)[0] if case.reference is None and case.output.is_file()}
+    found, failed = [*found, *alone.values()], [each for each in failed if each.case not in alone]
     cases = [QcCase(each.case, each.output, status=each.status, message=each.message) for each in failed]
     for case in found:
         truths = [path for suffix in IMAGE_SUFFIXES if (path := case.target.with_name(f"truth{suffix}")).is_file()]

@@ -26,7 +26,7 @@ class Case:
     Args:
         name: for messages and the summary.
         target: low-resolution NIfTI or fastMRI .h5 file.
-        reference: high-resolution one of another contrast.
+        reference: high-resolution one of another contrast; None for none, and the target's detail comes from itself alone.
         output: NIfTI file to write.
         transform: ITK file that maps target points to reference points; None for none.
         sidecar: what the side file says besides the record, which then stands under RECORD_KEY; for BIDS.
@@ -34,7 +34,7 @@ class Case:
 
     name: str
     target: Path
-    reference: Path
+    reference: Path | None
     output: Path
     transform: Path | None = None
     sidecar: dict[str, Any] = field(default_factory=dict)

@@ -14,34 +14,40 @@ from hftn_sr.volumes.nifti import VolumeHeader
 from hftn_sr.volumes.scratch import blocks
 from hftn_sr.volumes.volume import Volume
 
-__all__ = ["alignment_record", "choose_scale", "interpolated_in_plane", "LOW_SIMILARITY", "MIN_COVERAGE", "misplaced"]
+__all__ = ["alignment_record", "choose_scale", "interpolated_in_plane", "LOW_SIMILARITY", "MIN_COVERAGE", "misfit_of", "misplaced"]
 
 SCALES = (2, 4)
 SCALE_TOLERANCE = 0.25  # relative distance of the voxel sizes' ratio from a scale
 ONE_AXIS = 1.5  # ratio of the two in-plane voxel sizes from which only one axis has low resolution
 MIN_COVERAGE = 0.8  # share of the target's grid that the reference must cover
 LOW_SIMILARITY = 1.02  # normalised mutual information; unrelated volumes stay below, aligned contrasts of one head well above
+NO_MATCH = "the edges of target and reference do not match"
+WORSE_THAN_NONE = 1.0  # voxels of the result from which a displaced reference gains less than none (bundle/docs/design-log.md)
 OUTER, INNER = (0.75, 1.0), (0.4, 0.65)  # bands of k-space as shares of the Nyquist frequency
 EMPTY = 1e-3  # power density of the outer band relative to the inner one that no measured image has
 
 
-def choose_scale(target: Volume | VolumeHeader, reference: Volume | VolumeHeader, through_plane: int, asked: int | None) -> tuple[int, str]:
+def choose_scale(
+    target: Volume | VolumeHeader, reference: Volume | VolumeHeader | None, through_plane: int, asked: int | None
+) -> tuple[int, str]:
     """The upscaling factor, and in words how it was chosen.
 
     Args:
         target: low-resolution.
-        reference: high-resolution.
+        reference: high-resolution; None where there is none.
         through_plane: the target's through-plane axis.
         asked: what the user asked for, if anything.
 
     Raises:
-        UsageFault: asked is neither 2 nor 4.
+        UsageFault: asked is neither 2 nor 4, or is needed because there is no reference.
         Fault: the voxel sizes fit neither scale, or only one in-plane axis has low resolution.
     """
     if asked is not None:
         if asked not in SCALES:
             raise UsageFault("--scale", f"scale {asked} (need 2 or 4)", "--scale 2 or --scale 4")
         return asked, "as asked"
+    if reference is None:
+        raise UsageFault("--scale", "is missing, and without a reference nothing tells it", "--scale 2 or --scale 4")
     own = np.delete(target.grid.spacing, through_plane)
     if own.max() / own.min() > ONE_AXIS:
         raise Fault(
@@ -76,19 +82,34 @@ def interpolated_in_plane(target: Volume, through_plane: int) -> bool:
     return bool(densities[0].mean() < EMPTY * densities[1].mean())
 
 
-def misplaced(alignment: Alignment, scale: int) -> list[str]:
-    """A warning where the reference shows something else than the target, or lies somewhere else; empty where it is in place."""
+def misfit_of(alignment: Alignment, scale: int) -> str:
+    """Why a reference gains less than none; empty where it gains more."""
+    if not alignment.fits:
+        return f"{NO_MATCH} (agreement {alignment.prominence:.2f}, usually above 0.24): another patient, another visit, or far out of place"
+    if alignment.displacement * scale > WORSE_THAN_NONE:
+        return f"it seems to lie {_apart(alignment, scale)} away from where it belongs, and then gains less than none"
+    return ""
+
+
+def misplaced(alignment: Alignment, scale: int, registered: bool = False) -> list[str]:
+    """A warning where a reference that is used shows something else than the target, or lies somewhere else; empty where it is in place.
+
+    Args:
+        alignment: of the reference as it is used.
+        scale: upscaling factor s.
+        registered: whether that was tried already, so that it is no cure.
+    """
     if alignment.in_place:
         return []
+    cure = "place it by --reference-transform" if registered else "try --register rigid"
     if not alignment.fits:
-        finding = f"the edges of target and reference do not match (agreement {alignment.prominence:.2f}, usually above 0.24)"
-        return [f"{finding}: another patient, another visit, or far out of place; try --register rigid, and do not trust fine detail"]
-    apart = []
-    if alignment.displacement > FARTHEST:
-        apart.append(f"{alignment.displacement * scale:.1f} voxels of the result")
-    if alignment.slice_offset:
-        apart.append("a slice")
-    return [f"the reference seems to lie {' and '.join(apart)} away from where it belongs, which costs detail: try --register rigid"]
+        return [f"{misfit_of(alignment, scale)}; {cure}, and do not trust fine detail"]
+    return [f"the reference seems to lie {_apart(alignment, scale)} away from where it belongs, which costs detail: {cure}"]
+
+
+def _apart(alignment: Alignment, scale: int) -> str:
+    apart = [f"{alignment.displacement * scale:.1f} voxels of the result"] if alignment.displacement > FARTHEST else []
+    return " and ".join([*apart, *(["a slice"] if alignment.slice_offset else [])])
 
 
 def alignment_record(alignment: Alignment | None, scale: int) -> dict[str, Any] | None:

@@ -27,6 +27,7 @@ __all__ = ["Demand", "available", "check_memory", "demand", "measured_peak", "ne
 LIBRARIES = 64 << 20  # bytes that libraries take on their first use
 SPARE = 1.1  # what the allocator holds beyond what is asked for
 OF_BOX, OF_BLOCK = 20, 12  # bytes for each voxel of the reference and of the grid that are resampled at a time
+ITK_REGISTRATION = 760 << 20  # bytes that ITK's registration takes when it is loaded, and keeps
 OF_REGISTRATION = 120  # bytes for each voxel of target and reference that rigid registration looks at
 OF_FFT = 48  # bytes for each voxel of the slice that is in hand: spectra in double precision
 PROBES = (64, 128)  # sides of the slices at which a network's memory is measured
@@ -48,6 +49,11 @@ class Demand:
     available: int | None
 
     @property
+    def fits(self) -> bool:
+        """Whether there is as much, as far as the system tells."""
+        return self.available is None or self.more <= self.available
+
+    @property
     def warnings(self) -> tuple[str, ...]:
         """What the user must know."""
         if self.available is None or self.more <= NEAR * self.available:
@@ -56,30 +62,39 @@ class Demand:
 
 
 def demand(
-    target: VolumeHeader, reference: VolumeHeader, grid: Grid, slice_size: tuple[int, int], network: nn.Module, device: str, register: bool
-) -> Demand:
-    """What a case will need at its peak, none of its voxels being read yet.
+    target: VolumeHeader, reference: VolumeHeader | None, grid: Grid, slice_size: tuple[int, int], network: nn.Module, device: str
+) -> tuple[Demand, Demand]:
+    """What a case will need at its peak, none of its voxels being read yet: without and with registration of the reference.
 
     Args:
         target: low-resolution.
-        reference: as placed by its header.
+        reference: as placed by its header; None where there is none.
         grid: of the result.
         slice_size: of one slice of the result.
         network: as it will be applied, on its device.
         device: where the network runs; memory of another device than the CPU does not count.
-        register: whether the reference will be registered.
     """
-    low, high, result = (4 * _count(each) for each in (target.grid, reference.grid, grid))
+    low, result = 4 * _count(target.grid), 4 * _count(grid)
     kept = result if result <= IN_MEMORY else BLOCK
     pixels = slice_size[0] * slice_size[1]
-    resampling = BLOCK
-    if not same_grid(reference.grid, grid):
-        resampling = max(OF_BOX * _voxels(box) + OF_BLOCK * _voxels(place) for place, box in plan(reference.grid, grid))
-    placing = high + max(kept + resampling, OF_REGISTRATION * _registered(target.grid, reference.grid) if register else 0)
+    placing = registering = of_reference = of_itk = 0
+    if reference:
+        resampling = BLOCK
+        if not same_grid(reference.grid, grid):
+            resampling = max(OF_BOX * _voxels(box) + OF_BLOCK * _voxels(place) for place, box in plan(reference.grid, grid))
+        high, of_reference = 4 * _count(reference.grid), kept
+        placing = high + kept + resampling
+        registering = high + OF_REGISTRATION * _registered(target.grid, reference.grid)
+        of_itk = 0 if "itk.ITKRegistrationCommonPython" in sys.modules else ITK_REGISTRATION
     of_network = network_bytes(network, *slice_size) if torch.device(device).type == "cpu" else 0
-    predicting = 2 * kept + of_network + OF_FFT * pixels
-    more = int(SPARE * (low + max(placing, predicting, 2 * kept + 2 * BLOCK))) + LIBRARIES
-    return Demand(_status("VmRSS") + more, more, available())
+    later = kept + of_reference + max(of_network + OF_FFT * pixels, 2 * BLOCK)
+    free, used = available(), _status("VmRSS")
+
+    def at_peak(of_placing: int, of_libraries: int) -> Demand:
+        more = int(SPARE * (low + max(of_placing, later))) + of_libraries
+        return Demand(used + more, more, free)
+
+    return at_peak(placing, LIBRARIES), at_peak(max(placing, registering), LIBRARIES + of_itk)
 
 
 def check_memory(path: Path, needed: Demand) -> None:
@@ -88,8 +103,8 @@ def check_memory(path: Path, needed: Demand) -> None:
     Raises:
         Fault: it needs more memory than there is.
     """
-    if needed.available is not None and needed.more > needed.available:
-        finding = f"too large for the memory (needs {_gb(needed.more)}, {_gb(needed.available)} is free)"
+    if not needed.fits:
+        finding = f"too large for the memory (needs {_gb(needed.more)}, {_gb(needed.available or 0)} is free)"
         raise Fault(path, finding, "close other programs, use a machine with more memory, or crop both images to the part of interest")
 
 

@@ -21,14 +21,12 @@ from hftn_sr.inference.findings import (
     alignment_record,
     choose_scale,
     interpolated_in_plane,
-    misplaced,
 )
-from hftn_sr.kspace import Decomposition, truncate
-from hftn_sr.volumes.alignment import Alignment, edge_alignment
+from hftn_sr.inference.reference import Misfit, Register, place_reference
+from hftn_sr.kspace import Decomposition
 from hftn_sr.volumes.nifti import ReadOptions
-from hftn_sr.volumes.placement import paired_by_index, read_transform, similarity
+from hftn_sr.volumes.placement import paired_by_index, similarity
 from hftn_sr.volumes.reading import is_fastmri, read_volume
-from hftn_sr.volumes.registration import register_rigid
 from hftn_sr.volumes.resampling import coverage, resample_into
 from hftn_sr.volumes.scratch import Scratch
 from hftn_sr.volumes.volume import Grid, Volume
@@ -37,8 +35,7 @@ __all__ = ["PairBy", "PairOptions", "PreparedPair", "apply_network", "prepare_pa
 
 PairBy = Literal["auto", "header", "index"]
 
-ALIGNMENT_SLICES, ALIGNMENT_VOXELS = 12, 2**20
-ALIGNMENT_REACH = 12  # voxels of the result
+INTERPOLATED = "the target's outer k-space is empty: it was interpolated after the scan, its true resolution is lower than its grid"
 SLICES_AT_ONCE = 1  # more bring nothing on a CPU and cost memory
 
 
@@ -50,7 +47,9 @@ class PairOptions:
         scale: 2 or 4; None takes the one nearest to the ratio of in-plane voxel sizes.
         through_plane: the target's through-plane array axis 0, 1 or 2; None takes the one whose voxel size differs.
         reference_transform: ITK file that maps a target point to a reference point, before any registration.
-        register: `rigid` moves the reference where that makes the pair more similar.
+        register: `rigid` moves the reference where that makes the pair more similar; `auto` does where it does not lie in place, and keeps
+            that only if its edges then lie better; `none` does not.
+        misfit: whether a reference that gains less than none, as that of another patient, is left out or used all the same.
         pair_by: `header` places the reference by the two headers, `index` puts slice i on slice i, see `paired_by_index`; `auto` is `index`
             for two fastMRI files, whose headers do not say where they lie, unless a transform is given.
         decomposition: how the reference is split, see `kspace.decompose`; must be the one that the network was trained with.
@@ -60,14 +59,16 @@ class PairOptions:
     scale: int | None = None
     through_plane: int | None = None
     reference_transform: Path | None = None
-    register: Literal["none", "rigid"] = "none"
+    register: Register = "auto"
+    misfit: Misfit = "leave-out"
     pair_by: PairBy = "auto"
     decomposition: Decomposition = "band"
     read: ReadOptions = field(default_factory=ReadOptions)
 
     def __post_init__(self) -> None:
         """Raises UsageFault."""
-        check_choice("--register", self.register, ("none", "rigid"))
+        check_choice("--register", self.register, get_args(Register))
+        check_choice("--misfit", self.misfit, get_args(Misfit))
         check_choice("--through-plane", self.through_plane, (0, 1, 2, None))
         check_choice("--pair-by", self.pair_by, get_args(PairBy))
         if self.pair_by == "index" and self.reference_transform:
@@ -85,12 +86,12 @@ class PreparedPair:
 
     Args:
         target: low-resolution, as read.
-        on_grid: the reference on the grid in its own unit, (Z, Y, X).
+        on_grid: the reference on the grid in its own unit, (Z, Y, X); None where none is used, and the network gets zeros.
         unit: target intensity that counts as 1.
         reference_unit: that of the reference.
         grid: of the result, in the target's axis order.
         through_plane: the target's through-plane axis.
-        reference_sha256: of the reference's file.
+        reference_sha256: of the reference's file; None where there is none.
         scale: upscaling factor s.
         decomposition: how the reference is split.
         record: what the side file says of the pair.
@@ -98,12 +99,12 @@ class PreparedPair:
     """
 
     target: Volume
-    on_grid: Scratch
+    on_grid: Scratch | None
     unit: float
     reference_unit: float
     grid: Grid
     through_plane: int
-    reference_sha256: str
+    reference_sha256: str | None
     scale: int
     decomposition: Decomposition
     record: dict[str, Any]
@@ -123,7 +124,9 @@ class PreparedPair:
         return in_plane_last(torch.from_numpy(self.target.data), self.axes)[index] / self.unit
 
     def reference(self, index: int) -> Tensor:
-        """(H, W), a slice of the reference in its own unit."""
+        """(H, W), a slice of the reference in its own unit; zeros without one."""
+        if self.on_grid is None:
+            return torch.zeros([self.grid.shape[axis] for axis in self.axes[1:]])
         return in_plane_last(torch.from_numpy(self.on_grid.array.T), self.axes)[index]
 
     def slice(self, index: int) -> Tensor:
@@ -136,19 +139,29 @@ class PreparedPair:
         return torch.stack([self.slice(index) for index in range(len(self))], -1)
 
 
-def prepare_pair(target_path: Path, reference_path: Path, options: PairOptions, folder: Path | None = None) -> PreparedPair:
+def prepare_pair(
+    target_path: Path,
+    reference_path: Path | None,
+    options: PairOptions,
+    folder: Path | None = None,
+    tell: Callable[[str], None] | None = None,
+) -> PreparedPair:
     """Read a low-resolution target and its reference, and place the reference on the target's high-resolution grid.
 
     Args:
         target_path: NIfTI or fastMRI .h5 file.
-        reference_path: likewise.
+        reference_path: likewise; None for none, which needs `options.scale`.
         options: how the two become a pair.
         folder: where a reference too large for memory is put meanwhile; None for the system's folder for temporary files.
+        tell: called with what takes long, before it begins.
 
     Raises:
         Fault: a file that cannot be used, or a pair that does not belong together.
     """
-    target, reference = read_volume(target_path, options.read), read_volume(reference_path, options.read)
+    target = read_volume(target_path, options.read)
+    if reference_path is None:
+        return _target_only(target, options)
+    reference = read_volume(reference_path, options.read)
     if target.sha256 == reference.sha256 or np.array_equal(target.data, reference.data):
         raise Fault(reference_path, "is the same image as the target", "give another contrast of the same head as --reference")
     through_plane = target.grid.through_plane() if options.through_plane is None else options.through_plane
@@ -159,8 +172,9 @@ def prepare_pair(target_path: Path, reference_path: Path, options: PairOptions, 
     warnings = list(dict.fromkeys((*target.notes, *reference.notes)))
     if options.scale is None:
         warnings.append(f"scale {scale} chosen: {why}")
-    reference, placement = _placed(target, reference, options)
-    grid = target.grid.finer(scale, through_plane)
+    temporary, grid = folder or Path(gettempdir()), target.grid.finer(scale, through_plane)
+    placed = place_reference(target, reference, scale, through_plane, options, by_index, temporary, tell)
+    reference = placed.volume
     share = coverage(reference.grid, grid)
     if share < MIN_COVERAGE:
         raise Fault(
@@ -170,32 +184,27 @@ def prepare_pair(target_path: Path, reference_path: Path, options: PairOptions, 
         )
     alike = similarity(target, reference)
     warnings += _findings(target, reference, through_plane, grid, share, alike)
-    on_grid, sha256 = Scratch(grid.shape[::-1], folder or Path(gettempdir())), reference.sha256
-    for _ in resample_into(reference, grid, on_grid.array.T):
-        on_grid.release()
-    del reference  # as large as the result, and no longer needed
-    size = on_grid.array.size
-    alignment = _alignment(target, on_grid, grid.slice_axes(through_plane), scale)
-    if alignment:
-        warnings += misplaced(alignment, scale)
+    warnings += placed.warnings
+    size = int(np.prod(grid.shape, dtype=np.int64))
+    on_grid = _on_grid(reference, grid, temporary) if placed.used else None
     record = {
         "scale": scale,
         "scale_chosen": why,
         "through_plane": through_plane,
         "coverage": round(share, 4),
-        "voxels_without_reference": round((1 - share) * size),
+        "voxels_without_reference": round((1 - share) * size) if placed.used else size,
         "similarity": {"measure": "normalised mutual information, 1 to 2", "value": round(alike, 4)},
-        "alignment": alignment_record(alignment, scale),
-        "placement": {"by": "index" if by_index else "header", **placement},
+        "alignment": alignment_record(placed.alignment, scale),
+        "placement": {"by": "index" if by_index else "header", **placed.record},
     }
     return PreparedPair(
         target,
         on_grid,
         _unit(target.path, [target.data], target.data.size),
-        _unit(reference_path, on_grid.parts(), size),
+        _unit(reference_path, on_grid.parts(), size) if on_grid else 1.0,
         grid,
         through_plane,
-        sha256,
+        reference.sha256,
         scale,
         options.decomposition,
         record,
@@ -226,32 +235,33 @@ def apply_network(
         yield from pred
 
 
-def _placed(target: Volume, reference: Volume, options: PairOptions) -> tuple[Volume, dict[str, Any]]:
-    record: dict[str, Any] = {"transform": None, "register": options.register}
-    if options.reference_transform:
-        reference = reference.moved(read_transform(options.reference_transform))
-        record["transform"] = options.reference_transform.name
-    if options.register == "rigid":
-        found = register_rigid(target, reference)
-        record["registration"] = {
-            "kept": found.kept,
-            "similarity_before": round(found.similarity_before, 4),
-            "similarity_after": round(found.similarity_after, 4),
-            "target_to_reference_ras": np.round(found.matrix, 6).tolist(),
-        }
-        reference = reference.moved(found.matrix) if found.kept else reference
-    return reference, record
+def _target_only(target: Volume, options: PairOptions) -> PreparedPair:
+    """Of a target without a reference."""
+    through_plane = target.grid.through_plane() if options.through_plane is None else options.through_plane
+    scale, why = choose_scale(target, None, through_plane, options.scale)
+    grid = target.grid.finer(scale, through_plane)
+    warnings = [*target.notes, "no reference was given: the result is made from the target alone, with less detail than a reference brings"]
+    if interpolated_in_plane(target, through_plane):
+        warnings.append(INTERPOLATED)
+    record = {
+        "scale": scale,
+        "scale_chosen": why,
+        "through_plane": through_plane,
+        "coverage": 0.0,
+        "voxels_without_reference": int(np.prod(grid.shape, dtype=np.int64)),
+        "similarity": None,
+        "alignment": None,
+        "placement": None,
+    }
+    unit = _unit(target.path, [target.data], target.data.size)
+    return PreparedPair(target, None, unit, 1.0, grid, through_plane, None, scale, options.decomposition, record, tuple(warnings))
 
 
-def _alignment(target: Volume, on_grid: Scratch, axes: tuple[int, int, int], scale: int) -> Alignment | None:
-    """Of the middle slices, at the target's resolution; fewer of large ones, so that the memory for it stays below 100 MB."""
-    measured = in_plane_last(torch.from_numpy(target.data), axes)
-    reference = in_plane_last(torch.from_numpy(on_grid.array.T), axes)
-    depth, height, width = measured.shape
-    count = min(depth, max(1, min(ALIGNMENT_SLICES, ALIGNMENT_VOXELS // (height * width))))
-    middle = range((depth - count) // 2, (depth - count) // 2 + count)
-    lowered = torch.stack([truncate(reference[index], scale) for index in middle])
-    return edge_alignment(measured[middle.start : middle.stop], lowered, ALIGNMENT_REACH // scale)
+def _on_grid(reference: Volume, grid: Grid, folder: Path) -> Scratch:
+    on_grid = Scratch(grid.shape[::-1], folder)
+    for _ in resample_into(reference, grid, on_grid.array.T):
+        on_grid.release()
+    return on_grid
 
 
 def _findings(target: Volume, reference: Volume, through_plane: int, grid: Grid, share: float, alike: float) -> list[str]:
@@ -264,7 +274,7 @@ def _findings(target: Volume, reference: Volume, through_plane: int, grid: Grid,
             "check that they belong together, or try --register rigid"
         )
     if interpolated_in_plane(target, through_plane):
-        found.append("the target's outer k-space is empty: it was interpolated after the scan, its true resolution is lower than its grid")
+        found.append(INTERPOLATED)
     finest = float(reference.grid.spacing.min())
     wanted = float(np.delete(grid.spacing, through_plane).max())
     if finest > 1.5 * wanted:

@@ -109,7 +109,7 @@ def _restored(pair: PreparedPair, preds: Iterable[torch.Tensor], data_consistenc
         off += float((truncate(slices[index].double() / pair.unit, pair.scale) - measured).square().sum())
         norm += float(measured.square().sum())
         signal.append(float(slices[index].clamp(min=0).mean()))
-        for scratch in (result, pair.on_grid):
+        for scratch in filter(None, (result, pair.on_grid)):
             scratch.release()
         before = time.monotonic()
     return _Restored((off / max(norm, np.finfo(float).tiny)) ** 0.5, int(np.argmax(signal)), waited)
@@ -121,7 +121,7 @@ def _releasing(chunks: Iterable[bytes], scratch: Scratch) -> Iterator[bytes]:
         scratch.release()
 
 
-def fingerprint(case: Case, options: RunOptions, target: str, reference: str, model: Model) -> dict[str, Any]:
+def fingerprint(case: Case, options: RunOptions, target: str, reference: str | None, model: Model) -> dict[str, Any]:
     """All that the voxels of a result depend on: hashes of the two images and the model, and the options."""
     chosen = asdict(case.pair_options(options.pair))
     chosen["reference_transform"] = sha256_of(case.transform) if case.transform else None
@@ -147,7 +147,11 @@ def pair_record(case: Case, options: RunOptions, pair: PreparedPair, model: Mode
         | {"python": platform.python_version()},
         "case": case.name,
         "target": {"file": case.target.name, "sha256": pair.target.sha256},
-        "reference": {"file": case.reference.name, "sha256": pair.reference_sha256},
+        "reference": {
+            "file": case.reference.name if case.reference else None,
+            "sha256": pair.reference_sha256,
+            "used": pair.on_grid is not None,
+        },
         "model": {"name": model.name, "file": model.path.name, "sha256": model.sha256, "training": model.record},
         "device": options.device,
         "runtime": options.runtime,
@@ -178,7 +182,7 @@ def _preview(pair: PreparedPair, volume: Volume, model: Model, index: int) -> by
     strong = max(float(np.percentile(np.abs(added), 99.5)), 1e-6 * pair.unit)
     panels = [
         Panel("target, zero-filled", views[0], (0, bright)),
-        Panel("reference on its grid", views[1], (0, max(bright_reference, 1e-6))),
+        Panel("reference on its grid" if pair.on_grid else "no reference", views[1], (0, max(bright_reference, 1e-6))),
         Panel(f"super-resolved ({model.name})", views[2], (0, bright)),
         Panel("what the network added", added, (-strong, strong), signed=True),
     ]

@@ -33,6 +33,7 @@ def run_case(
     model: Callable[[int], Model],
     slices: Callable[[int], None] | None = None,
     each: Callable[[int], None] | None = None,
+    tell: Callable[[str], None] | None = None,
 ) -> Outcome:
     """Super-resolve one case.
 
@@ -44,6 +45,7 @@ def run_case(
         model: gives the model for a scale.
         slices: called with the number of slices before the network starts.
         each: called with the number of slices just finished.
+        tell: called with what takes long before the network starts.
 
     Raises:
         Fault: an input cannot be used or the output cannot be written; nothing was changed then.
@@ -51,13 +53,13 @@ def run_case(
     started = time.monotonic()
     _check_output(case, options)
     if options.dry_run:
-        return _planned(case, options, model, started)
+        return _planned(case, options, model, started, tell)
     check_writable(case.output)
     with _alone(case.output):
         reason = _reason_to_skip(case, options, model)
         if reason:
             return Outcome(case.name, "skipped", case.output, reason, seconds=time.monotonic() - started)
-        return _run(case, options, model, started, slices, each)
+        return _run(case, options, model, started, slices, each, tell)
 
 
 @contextmanager
@@ -84,8 +86,9 @@ def _run(
     started: float,
     slices: Callable[[int], None] | None,
     each: Callable[[int], None] | None,
+    tell: Callable[[str], None] | None,
 ) -> Outcome:
-    pair, used = _prepared(case, options, model)
+    pair, used = _prepared(case, options, model, tell)
     prepared = time.monotonic()
     if slices:
         slices(len(pair))
@@ -94,14 +97,17 @@ def _run(
     return Outcome(case.name, "done", case.output, "", pair.warnings, record, time.monotonic() - started)
 
 
-def _prepared(case: Case, options: RunOptions, model: Callable[[int], Model]) -> tuple[PreparedPair, Model]:
+def _prepared(
+    case: Case, options: RunOptions, model: Callable[[int], Model], tell: Callable[[str], None] | None
+) -> tuple[PreparedPair, Model]:
     chosen = case.pair_options(options.pair)
-    target, reference = (read_volume_header(path, chosen.read) for path in (case.target, case.reference))
+    target = read_volume_header(case.target, chosen.read)
+    reference = read_volume_header(case.reference, chosen.read) if case.reference else None
     through_plane = target.grid.through_plane() if chosen.through_plane is None else chosen.through_plane
     try:
         scale, _ = choose_scale(target, reference, through_plane, chosen.scale)
     except Fault:
-        if same_grid(reference.grid, target.grid):  # perhaps one image twice, which only its voxels tell
+        if reference and same_grid(reference.grid, target.grid):  # perhaps one image twice, which only its voxels tell
             prepare_pair(case.target, case.reference, chosen)
         raise
     used = model(scale)
@@ -113,19 +119,24 @@ def _prepared(case: Case, options: RunOptions, model: Callable[[int], Model]) ->
     grid = target.grid.finer(scale, through_plane)
     through, first, second = (grid.shape[axis] for axis in grid.slice_axes(through_plane))
     network = prepare_network(used.network, options.runtime, options.orientations)
-    needed = demand(target, reference, grid, (first, second), network, options.device, chosen.register == "rigid")
-    check_memory(case.target, needed)
+    plain, registering = demand(target, reference, grid, (first, second), network, options.device)
+    check_memory(case.target, registering if chosen.register == "rigid" else plain)
+    found: tuple[str, ...] = ()
+    if chosen.register == "auto" and not registering.fits:
+        chosen = replace(chosen, register="none")
+        found = ("too little memory is free to register the reference, should it lie out of place",)
     check_space(case.output, disk_bytes(through * first * second))
-    pair = prepare_pair(case.target, case.reference, chosen, existing_folder(case.output))
+    pair = prepare_pair(case.target, case.reference, chosen, existing_folder(case.output), tell)
+    needed = registering if "registration" in (pair.record["placement"] or {}) else plain
     memory = {"peak_predicted_gb": round(needed.peak / 1e9, 3)}
-    return replace(pair, record={**pair.record, "memory": memory}, warnings=(*pair.warnings, *needed.warnings)), used
+    return replace(pair, record={**pair.record, "memory": memory}, warnings=(*pair.warnings, *found, *needed.warnings)), used
 
 
-def _planned(case: Case, options: RunOptions, model: Callable[[int], Model], started: float) -> Outcome:
+def _planned(case: Case, options: RunOptions, model: Callable[[int], Model], started: float, tell: Callable[[str], None] | None) -> Outcome:
     reason = _reason_to_skip(case, options, model)
     if reason:
         return Outcome(case.name, "skipped", case.output, reason, seconds=time.monotonic() - started)
-    pair, used = _prepared(case, options, model)
+    pair, used = _prepared(case, options, model, tell)
     record = pair_record(case, options, pair, used)
     size = " x ".join(str(size) for size in pair.grid.shape)
     voxel = " x ".join(f"{size:.3g}" for size in pair.grid.spacing)
@@ -169,7 +180,8 @@ def _reason_to_skip(case: Case, options: RunOptions, model: Callable[[int], Mode
         return ""
     try:
         used = model(record["scale"])
-        wanted = fingerprint(case, options, sha256_of(case.target), sha256_of(case.reference), used)
+        of_reference = sha256_of(case.reference) if case.reference else None
+        wanted = fingerprint(case, options, sha256_of(case.target), of_reference, used)
         up_to_date = record["output"]["sha256"] == sha256_of(case.output) and record["fingerprint"] == wanted
     except (OSError, KeyError, TypeError, Fault):  # whatever is wrong shows when the case is redone
         return ""

@@ -93,7 +93,7 @@ def write_description(dataset: Path, output: Path) -> None:
 def sidecar(pair: BidsPair) -> tuple[dict[str, Any], str]:
     """What the side file of the pair's result says by the rules of BIDS, and a warning where one of them cannot be kept; empty for none."""
     content: dict[str, Any] = {
-        "Description": f"{pair.target.path.name} at a finer in-plane resolution, by means of {pair.reference.path.name}.",
+        "Description": f"{pair.target.path.name} at a finer in-plane resolution; HftnSr says whether {pair.reference.path.name} was used.",
         "Sources": [f"bids:{SOURCE}:{image.relative}" for image in (pair.target, pair.reference)],
     }
     told = _read(pair.target.path.with_name(pair.target.path.name.removesuffix(".gz").removesuffix(".nii") + ".json"))

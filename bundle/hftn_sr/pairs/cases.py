@@ -8,7 +8,7 @@ from pathlib import Path
 
 from hftn_sr.errors import Fault
 
-__all__ = ["CaseFiles", "case_files", "case_folders"]
+__all__ = ["CaseFiles", "case_files", "case_folders", "lone_target"]
 
 IMAGE_SUFFIXES = (".nii.gz", ".nii")
 TRANSFORM_SUFFIXES = (".txt", ".tfm", ".mat", ".h5")
@@ -57,6 +57,16 @@ def case_files(folder: Path) -> CaseFiles | None:
             raise Fault(folder, f"no {role} (searched {role}.nii.gz and {role}.nii)", f"put the {role} there")
     target, reference = (path for path in images.values() if path is not None)
     return CaseFiles(target, reference, _one(folder, "reference_transform", TRANSFORM_SUFFIXES))
+
+
+def lone_target(folder: Path) -> Path | None:
+    """`target` (.nii.gz or .nii) of a case without a reference; None where it has one, or has no target.
+
+    Raises:
+        Fault: two files for one role.
+    """
+    target, reference = (_one(folder, role, IMAGE_SUFFIXES) for role in ("target", "reference"))
+    return None if reference else target
 
 
 def _one(folder: Path, stem: str, suffixes: Sequence[str]) -> Path | None:

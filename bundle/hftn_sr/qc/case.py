@@ -22,7 +22,7 @@ from hftn_sr.volumes.resampling import resample
 from hftn_sr.volumes.scratch import IN_MEMORY
 from hftn_sr.volumes.volume import Volume
 
-__all__ = ["Images", "QcCase", "Slab", "cases_of_run", "open_images"]
+__all__ = ["Images", "QcCase", "Slab", "cases_of_run", "open_images", "was_used"]
 
 SAME_PLACE = 0.01  # of a voxel, that the result may lie off the target's grid
 
@@ -69,7 +69,7 @@ class Slab:
 
     Args:
         zero_filled: the target with zeros outside its measured k-space.
-        reference: placed and resampled as for the network; None where its file is missing.
+        reference: placed and resampled as for the network; None where its file is missing or the network was given none.
         result: super-resolved.
         added: the part of the result outside the measured band: what it holds more than the zero-filled target.
     """
@@ -86,7 +86,7 @@ class Images:
 
     Args:
         target: low-resolution.
-        reference: placed in the target's space; None where its file is missing.
+        reference: placed in the target's space; None where its file is missing or the network was given none.
         result: super-resolved, on the target's high-resolution grid.
         scale: upscaling factor.
         through_plane: the array axis along which slices lie.
@@ -146,7 +146,13 @@ def open_images(case: QcCase, record: dict[str, Any]) -> Images:
     if reference and record["placement"].get("by") == "index":
         target, reference = paired_by_index(target, reference, scale, through_plane)
     _check_grid(target, result, scale, through_plane)
+    reference = reference if was_used(record) else None
     return Images(target, _placed(reference, case, record["placement"]) if reference else None, result, scale, through_plane)
+
+
+def was_used(record: dict[str, Any]) -> bool:
+    """Whether the network was given the reference; older records, which do not say so, are of runs that always did."""
+    return bool(record["reference"].get("used", True))
 
 
 def _unchanged(volume: Volume, sha256: str) -> Volume:

@@ -16,7 +16,7 @@ from hftn_sr.evaluation import evaluate_volumes
 from hftn_sr.inference.case import side_files
 from hftn_sr.inference.result import own_record
 from hftn_sr.metrics import CONVENTIONS
-from hftn_sr.qc.case import Images, QcCase, open_images
+from hftn_sr.qc.case import Images, QcCase, open_images, was_used
 from hftn_sr.qc.pictures import draw_strips, find_extent
 from hftn_sr.qc.viewer import embed
 from hftn_sr.volumes.files import json_bytes, sha256_of, write_files
@@ -111,7 +111,7 @@ def _shown(case: QcCase, record: dict[str, Any], key: str) -> tuple[dict[str, An
     except ValueError:
         content["findings"].append(str(Fault(case.output, "no pictures, it has no positive voxel", "look at the target")))
         return content, extra
-    if images.reference is None:
+    if images.reference is None and was_used(record):
         content["findings"].append("the reference's file is not known, its pictures stay black")
     strips = draw_strips(images, extent)
     embedded = embed(images, extent, key)
@@ -120,6 +120,7 @@ def _shown(case: QcCase, record: dict[str, Any], key: str) -> tuple[dict[str, An
     depth = images.result.data.shape[images.through_plane]
     nearest = min(range(len(names)), key=lambda place: abs(extent.slices[place] - extent.busiest))
     content["pictures"] = {
+        "reference": "Reference" if was_used(record) else "No reference",
         "slices": [{"file": f"{key}/{name}", "index": index} for name, index in zip(names, extent.slices, strict=True)],
         "start": nearest,
         "depth": depth,
@@ -160,32 +161,39 @@ def _decibel(value: float) -> str:
 def _summary(record: dict[str, Any]) -> dict[str, Any]:
     return {
         "scale": record["scale"],
-        "similarity": f"{record['similarity']['value']:.3f}",
+        "similarity": f"{record['similarity']['value']:.3f}" if record["similarity"] else "–",
         "residual": f"{record['data_consistency']['residual']:.2g}",
         "seconds": f"{sum(record['seconds'].values()):.1f}",
     }
 
 
 def _facts(record: dict[str, Any]) -> list[list[str]]:
-    consistency, placement, model = record["data_consistency"], record["placement"], record["model"]
+    consistency, model = record["data_consistency"], record["model"]
     put_back = "the measured k-space was put back" if consistency["applied"] else "the measured k-space was not put back"
-    registration = placement.get("registration")
-    if registration:
-        verb = "kept" if registration["kept"] else "found no better place, left out"
-        how = f"{verb} (similarity {registration['similarity_before']} before, {registration['similarity_after']} after)"
     steps = ", ".join(f"{name.replace('_', ' ')} {value:.1f}" for name, value in record["seconds"].items())
     return [
         ["Scale", f"{record['scale']}, {record['scale_chosen']}"],
         ["Data-consistency residual", f"{consistency['residual']:.4g}, relative L2 distance from the target; {put_back}"],
-        ["Similarity of the pair", f"{record['similarity']['value']}, {record['similarity']['measure']}"],
-        ["Reference covers", f"{record['coverage']:.1%} of the target"],
-        *([["Transform given", str(placement["transform"])]] if placement["transform"] else []),
-        *([["Rigid registration", how]] if registration else []),
+        *(_facts_of_reference(record) if record["reference"]["file"] else []),
         ["Time", f"{sum(record['seconds'].values()):.1f} s on {record['device']}, {record['runtime']}: {steps}"],
         ["Model", f"{model['name']} ({model['file']})"],
         ["Model sha256", str(model["sha256"])],
         ["Target", f"{record['target']['file']}, sha256 {record['target']['sha256']}"],
-        ["Reference", f"{record['reference']['file']}, sha256 {record['reference']['sha256']}"],
+        ["Reference", f"{record['reference']['file']}, sha256 {record['reference']['sha256']}" if record["reference"]["file"] else "none"],
         ["Result", f"{record['output']['file']}, sha256 {record['output']['sha256']}"],
         ["Software", ", ".join(f"{name} {version}" for name, version in record["software"].items())],
+    ]
+
+
+def _facts_of_reference(record: dict[str, Any]) -> list[list[str]]:
+    placement, registration = record["placement"], record["placement"].get("registration")
+    if registration:
+        verb = "kept" if registration["kept"] else "found no better place, left out"
+        how = f"{verb} (similarity {registration['similarity_before']} before, {registration['similarity_after']} after)"
+    return [
+        *([] if was_used(record) else [["Reference used", "no, the network got none"]]),
+        ["Similarity of the pair", f"{record['similarity']['value']}, {record['similarity']['measure']}"],
+        ["Reference covers", f"{record['coverage']:.1%} of the target"],
+        *([["Transform given", str(placement["transform"])]] if placement["transform"] else []),
+        *([["Rigid registration", how]] if registration else []),
     ]

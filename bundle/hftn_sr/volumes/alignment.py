@@ -57,6 +57,15 @@ class Alignment:
         """Whether the reference lies where it belongs."""
         return self.fits and self.displacement <= FARTHEST and self.slice_offset == 0
 
+    def better_than(self, other: Alignment) -> bool:
+        """Whether this placement of a reference is to be preferred to another one of the same reference."""
+        return self._order > other._order
+
+    @property
+    def _order(self) -> tuple[float, ...]:
+        """Displacements mean something only where there is a peak; where there is none, what has more in common is better."""
+        return (1.0, -abs(self.slice_offset), -self.displacement) if self.fits else (0.0, self.prominence)
+
 
 def edge_alignment(target: Tensor, reference: Tensor, reach: int) -> Alignment | None:
     """Compare the edges of two volumes on one grid, slice by slice.

@@ -6,12 +6,13 @@ import os
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from monailabel.interfaces.tasks.infer_v2 import InferTask, InferType
 
 from hftn_sr.api import super_resolve
+from hftn_sr.inference.reference import Register
 from hftn_sr.weights import shipped_models
 from hftn_sr_label.pairing import Pair
 from hftn_sr_label.parameters import choice, switch
@@ -51,7 +52,7 @@ class SuperResolve(InferTask):
             "names": self.names,
             "scale": ["auto", "2", "4"],
             "weights": list(self.weights()),
-            "register": ["none", "rigid"],
+            "register": list(get_args(Register)),
             "data_consistency": False,
         }
 
@@ -67,7 +68,7 @@ class SuperResolve(InferTask):
         pair: Pair = request["pair"]
         scale = choice(request, "scale", ("auto", "2", "4"))
         weights = self.weights()
-        register = choice(request, "register", ("none", "rigid"))
+        register = choice(request, "register", get_args(Register))
         device, warnings = _device(request)
         with tempfile.TemporaryDirectory() as folder:
             outcome = super_resolve(
