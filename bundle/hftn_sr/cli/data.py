@@ -84,13 +84,15 @@ def fastmri(
 ) -> None:
     """List the published PD and PDFS pairs of your copy of the fastMRI single-coil knee set; the lists are fetched (11 kB)."""
     with one_line_errors(debug):
+        from hftn_sr.cli.waiting import waiting
         from hftn_sr.pairs.datalist import check_new, write_cases
         from hftn_sr.pairs.fastmri import fastmri_cases, fetch_lists, read_lists
 
         check_new(output, overwrite == "always")
         for note in fetch_lists(output, mirror).notes:
             typer.echo(note, err=True)
-        listed = fastmri_cases(read_lists(output), images, output, target, seed)
+        with waiting(f"read the headers of {images}"):
+            listed = fastmri_cases(read_lists(output), images, output, target, seed)
         for warning in listed.warnings:
             warn(warning)
         if listed.missing:

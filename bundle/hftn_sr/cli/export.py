@@ -24,6 +24,7 @@ def export(
 ) -> None:
     """Write a trained network as one file that runs without this package, for slices of any size up to a stated one."""
     with one_line_errors(debug):
+        from hftn_sr.cli.waiting import waiting
         from hftn_sr.errors import UsageFault
         from hftn_sr.export import check_output, export_model
         from hftn_sr.weights import load_model
@@ -31,6 +32,7 @@ def export(
         if scale not in (2, 4):
             raise UsageFault("--scale", f"scale {scale} (need 2 or 4)", "--scale 2 or --scale 4")
         check_output(output, form, overwrite == "always")
-        metadata = export_model(load_model(model, scale), form, output)
+        with waiting(f"write {output}"):
+            metadata = export_model(load_model(model, scale), form, output)
         largest = metadata["largest_voxels"]
         typer.echo(f"{output} ({f'slices of at most {largest} voxels' if largest else 'slices of any size'})")

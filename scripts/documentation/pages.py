@@ -1,0 +1,97 @@
+"""Markdown files of the repository as pages that link to each other, to the reference and to copies of other files."""
+
+from __future__ import annotations
+
+import posixpath
+import re
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+
+from jinja2 import Environment, FileSystemLoader
+from markdown_it import MarkdownIt
+from markdown_it.token import Token
+
+from hftn_sr.errors import Fault
+
+__all__ = ["Page", "Site", "TEMPLATES"]
+
+TEMPLATES = Path(__file__).parent / "templates"
+TEMPLATE = Environment(loader=FileSystemLoader(TEMPLATES), autoescape=True).get_template("page.html.jinja2")
+REMOTE = re.compile(r"[a-z][a-z+.-]*:|//")
+
+
+@dataclass(frozen=True)
+class Page:
+    """A page: its file name in the site, the words that lead to it, its Markdown, and the path in the repository that it is written for."""
+
+    name: str
+    link: str
+    text: str
+    source: str
+
+
+class Site:
+    """Writes pages.
+
+    Args:
+        root: the repository.
+        output: folder for the pages.
+        pages: all of them, in the order in which they are offered.
+        extra: further links, file to words.
+    """
+
+    def __init__(self, root: Path, output: Path, pages: Sequence[Page], extra: Mapping[str, str]) -> None:
+        self.root, self.output, self.pages = root, output, pages
+        self.links = [(page.name, page.link) for page in pages] + list(extra.items())
+        self.names = {page.source: page.name for page in pages}
+        self.markdown = MarkdownIt("commonmark").enable("table")
+        self.markdown.add_render_rule("table_open", lambda *_: '<div class="table"><table>')
+        self.markdown.add_render_rule("table_close", lambda *_: "</table></div>")
+
+    def write(self, page: Page) -> None:
+        """Write a page and copy the files that it shows or links to.
+
+        Raises:
+            Fault: a link leads to nothing in the repository.
+        """
+        tokens = self.markdown.parse(page.text)
+        _name_headings(tokens)
+        for token in (child for block in tokens for child in block.children or ()):
+            for attribute in ("href", "src"):
+                if attribute in token.attrs:
+                    token.attrs[attribute] = self._target(page, str(token.attrs[attribute]))
+        body = self.markdown.renderer.render(tokens, self.markdown.options, {})
+        html = TEMPLATE.render(title=page.link, here=page.name, links=self.links, body=body)
+        (self.output / page.name).write_text(html, encoding="utf-8")
+
+    def _target(self, page: Page, link: str) -> str:
+        """Where a link of the page's source leads to in the site."""
+        if REMOTE.match(link) or link.startswith("#"):
+            return link
+        path, hash_sign, anchor = link.partition("#")
+        source = posixpath.normpath(posixpath.join(posixpath.dirname(page.source), path))
+        if (name := self.names.get(source) or self.names.get(f"{source}/README.md")) is not None:
+            return name + hash_sign + anchor
+        file = self.root / source
+        if source.startswith("bundle/hftn_sr") and (file.suffix == ".py" or (file / "__init__.py").is_file()):
+            return "api/" + source.removeprefix("bundle/").removesuffix("/__init__.py").removesuffix(".py") + ".html"
+        if not file.is_file():
+            raise Fault(self.root / page.source, f"links to {link}, where no file is", "correct the link")
+        copy = self.output / "files" / source
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(file, copy)
+        return f"files/{source}"
+
+
+def _name_headings(tokens: list[Token]) -> None:
+    """Give each heading the anchor that git hosts give it."""
+    seen: dict[str, int] = {}
+    for token, inline in pairwise(tokens):
+        if token.type == "heading_open":
+            text = "".join(child.content for child in inline.children or ()).strip().lower()
+            slug = re.sub(r"[^\w\- ]", "", text).replace(" ", "-")
+            seen[slug] = seen.get(slug, -1) + 1
+            token.attrs["id"] = f"{slug}-{seen[slug]}" if seen[slug] else slug
