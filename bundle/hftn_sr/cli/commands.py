@@ -152,13 +152,16 @@ def degrade(
     """Simulate a faster scan: keep the central 1/SCALE of each in-plane k-space axis."""
     with one_line_errors(debug):
         from hftn_sr import api
+        from hftn_sr.cli.waiting import waiting
 
         if scale not in (2, 4):
             raise UsageFault("--scale", f"scale {scale} (need 2 or 4)", "--scale 2 or --scale 4")
         read = _read_options(frame, nan_to_num, magnitude, assume_affine)
         redo = overwrite == "always"
         options = {"magnitude": magnitude, "through_plane": through_plane, "overwrite": redo, "read": read, "tell": warn}
-        typer.echo(api.degrade(input, output, scale=scale, **options))  # type: ignore[arg-type]
+        with waiting(f"write {output}"):
+            api.degrade(input, output, scale=scale, **options)  # type: ignore[arg-type]
+        typer.echo(output)
 
 
 @app.command(epilog=examples("evaluate --prediction sr.nii.gz --truth flair.nii.gz"))
@@ -176,12 +179,14 @@ def evaluate(
     """PSNR, SSIM and NMSE of a result against the truth, on the voxels that both have."""
     with one_line_errors(debug):
         from hftn_sr import api
+        from hftn_sr.cli.waiting import waiting
         from hftn_sr.volumes.files import write_json
 
         if json_file and any(json_file.absolute() == path.absolute() for path in (prediction, truth)):
             raise UsageFault("--json", f"{json_file} is an input, it would be overwritten", "--json FILE.json")
         read = _read_options(frame, nan_to_num, False, assume_affine)
-        scores = api.evaluate(prediction, truth, through_plane=through_plane, read=read)
+        with waiting(f"compare {prediction}"):
+            scores = api.evaluate(prediction, truth, through_plane=through_plane, read=read)
         for warning in scores["warnings"]:
             warn(warning)
         for name, unit, digits in (("psnr", " dB", 2), ("ssim", "", 4), ("nmse", "", 5)):
