@@ -12,9 +12,10 @@ from hftn_sr import runtime
 from hftn_sr.degradation import crop_to_multiple, in_plane_last
 from hftn_sr.errors import UsageFault
 from hftn_sr.inference.pair import PairOptions, prepare_pair
+from hftn_sr.kspace import truncate, zero_fill
 from hftn_sr.metrics import psnr
 from hftn_sr.networks import NETWORKS
-from hftn_sr.runtime import InBfloat16, InOrientations, choose_orientations, choose_runtime, prepare_network
+from hftn_sr.runtime import InBfloat16, InOrientations, WithMeasuredBand, choose_orientations, choose_runtime, prepare_network
 from hftn_sr.volumes.nifti import read_nifti
 from hftn_sr.weights import MODELS_FOLDER, load_model
 from test_workflows import PACKAGE
@@ -137,6 +138,17 @@ def test_averaged_over_orientations_a_network_treats_a_turned_slice_as_the_slice
     assert not torch.allclose(OfMeasuredSamples()(turned), OfMeasuredSamples()(image).transpose(-1, -2).flip(-1).roll(1, -1))
     mirrored = image.flip(-1).roll(1, -1)
     assert torch.allclose(network(mirrored), network(image).flip(-1).roll(1, -1)) == (orientations == 8)
+
+
+@pytest.mark.parametrize("scale", [2, 4])
+def test_the_measured_band_stays_and_the_rest_is_the_networks(scale):
+    low = torch.rand(2, 1, 12, 8, dtype=torch.double)
+    image = torch.cat([zero_fill(low, scale), torch.rand(2, 2, 12 * scale, 8 * scale, dtype=torch.double)], 1)
+    network = lambda image: image[:, 1:2]  # noqa: E731 - takes nothing from the target
+    result = WithMeasuredBand(network, scale)(image)
+    torch.testing.assert_close(truncate(result, scale), low)
+    added = result - zero_fill(low, scale)
+    torch.testing.assert_close(added, image[:, 1:2] - zero_fill(truncate(image[:, 1:2], scale), scale))
 
 
 @pytest.mark.parametrize("scale", [2, 4])

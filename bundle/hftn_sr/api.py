@@ -46,7 +46,7 @@ def super_resolve(
     register: Register = "auto",
     misfit: Misfit = "leave-out",
     pair_by: PairBy = "auto",
-    data_consistency: bool = False,
+    data_consistency: bool = True,
     preview: bool = True,
     read: ReadOptions | None = None,
     reporter: Reporter | None = None,
@@ -70,7 +70,7 @@ def super_resolve(
         register: `auto` registers the reference to the target where it does not lie in place, `rigid` in any case; see `PairOptions`.
         misfit: what happens to a reference that gains less than none, as that of another patient: `leave-out` or `use`.
         pair_by: how slices of the two belong together, see `PairOptions`.
-        data_consistency: put the measured band of k-space back into the result.
+        data_consistency: put the measured band of k-space back into the result; not done where the target was interpolated after the scan.
         preview: write the picture.
         read: how ambiguous files are read.
         reporter: is told of progress.

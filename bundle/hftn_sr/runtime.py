@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from hftn_sr.errors import check_choice
+from hftn_sr.kspace import replace_band
 from hftn_sr.weights import MODELS_FOLDER
 
 __all__ = [
@@ -16,6 +17,7 @@ __all__ = [
     "InBfloat16",
     "InOrientations",
     "Runtime",
+    "WithMeasuredBand",
     "choose_orientations",
     "choose_runtime",
     "has_bfloat16",
@@ -135,6 +137,23 @@ class InOrientations(nn.Module):
             pred = self.network(turned.transpose(-1, -2).contiguous() if transposed else turned)
             total += _flip(pred.transpose(-1, -2) if transposed else pred, flipped)
         return total / len(self.turns)
+
+
+class WithMeasuredBand(nn.Module):
+    """A network whose result holds the k-space that was measured, which is what `super-resolve` saves.
+
+    Args:
+        network: takes (B, 3, H, W), gives (B, 1, H, W).
+        scale: upscaling factor s, which divides H and W.
+    """
+
+    def __init__(self, network: nn.Module, scale: int) -> None:
+        super().__init__()
+        self.network, self.scale = network, scale
+
+    def forward(self, image: Tensor) -> Tensor:
+        """As the network's own."""
+        return replace_band(self.network(image), image[:, :1, :: self.scale, :: self.scale], self.scale)
 
 
 def _flip(image: Tensor, axes: tuple[int, ...]) -> Tensor:

@@ -57,7 +57,7 @@ class SaveResultd(Transform):
         self,
         weights: str,
         device: Any,
-        data_consistency: bool = False,
+        data_consistency: bool = True,
         runtime: ChosenRuntime = "eager",
         orientations: int = 1,
         **options: Any,

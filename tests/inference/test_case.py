@@ -117,13 +117,15 @@ def test_data_consistency_is_exact_on_the_file_read_back(case, run):
         low = truncate(torch.from_numpy(result).movedim(2, 0).double(), 2).movedim(0, 2).numpy()
         return float(np.linalg.norm(low - target) / np.linalg.norm(target))
 
-    plain = run(case).record["data_consistency"]
-    assert plain == {"applied": False, "residual": pytest.approx(residual(), rel=1e-3)}
+    plain = run(case, data_consistency=False).record["data_consistency"]
+    off = pytest.approx(residual(), rel=1e-3)
+    assert plain == {"applied": False, "residual": off, "residual_of_network": off}
     assert residual() > 1e-3
-    consistent = run(case, data_consistency=True, overwrite="always").record["data_consistency"]
+    consistent = run(case, overwrite="always").record["data_consistency"]
     assert residual() < 1e-6
     assert consistent["applied"]
     assert consistent["residual"] < 1e-6
+    assert consistent["residual_of_network"] == off
 
 
 def test_the_number_of_slices_at_once_does_not_change_the_result(case, run, monkeypatch):
@@ -194,7 +196,7 @@ def test_the_record_says_what_was_done_with_what(case, run, weights):
     assert set(record["seconds"]) == {"read_and_place", "network", "restore_and_save"}
     assert record["seconds"]["network"] > 0
     assert record["warnings"] == ["scale 2 chosen: nearest to the ratio 2.00 of in-plane voxel sizes"]
-    assert record["fingerprint"]["options"]["data_consistency"] is False
+    assert record["fingerprint"]["options"]["data_consistency"] is True
     assert record["fingerprint"]["options"]["read"] == {"frame": None, "nan_to_num": False, "magnitude": False, "assume_affine": None}
     assert side_files(case.output)[1].read_bytes().startswith(b"\x89PNG")
 
@@ -285,7 +287,9 @@ def test_a_target_that_the_scanner_interpolated_is_warned_of(tmp_path, pair, run
     low = truncate(torch.from_numpy(target.data[:20, :20]).movedim(2, 0), 2)
     interpolated = Volume(zero_fill(low, 2).movedim(0, 2).contiguous().numpy(), target.affine)
     case = Case("one", write_volume(tmp_path / "a.nii", interpolated), write_volume(tmp_path / "b.nii", reference), tmp_path / "c.nii")
-    assert any("the target's outer k-space is empty" in warning for warning in run(case).warnings)
+    outcome = run(case)
+    assert any("the target's outer k-space is empty" in warning for warning in outcome.warnings)
+    assert outcome.record["data_consistency"]["applied"] is False  # empty is not measured
 
 
 def test_a_reference_without_signal_where_the_target_lies_is_refused(tmp_path, pair, run):
@@ -334,7 +338,7 @@ def test_stale_redoes_a_case_whose_input_changed(case, run, role):
 
 @pytest.mark.parametrize(
     ("placing", "options"),
-    [({"scale": 2}, {}), ({}, {"data_consistency": True}), ({"register": "rigid"}, {}), ({"read": api.ReadOptions(nan_to_num=True)}, {})],
+    [({"scale": 2}, {}), ({}, {"data_consistency": False}), ({"register": "rigid"}, {}), ({"read": api.ReadOptions(nan_to_num=True)}, {})],
 )
 def test_stale_redoes_a_case_whose_options_changed(case, run, placing, options):
     run(case)
@@ -433,10 +437,10 @@ def test_a_run_that_cannot_finish_saving_leaves_the_old_output_and_is_redone(cas
     old = case.output.read_bytes()
     written.fail_at, written.error = len(written) + 1, OSError(28, "No space left on device")
     with pytest.raises(Fault, match="no space left on the disk"):
-        run(case, data_consistency=True, overwrite="always")
+        run(case, data_consistency=False, overwrite="always")
     assert case.output.read_bytes() == old
     written.fail_at = None
-    assert run(case, data_consistency=True, overwrite="stale").status == "done"
+    assert run(case, data_consistency=False, overwrite="stale").status == "done"
 
 
 def test_an_output_that_is_an_input_is_refused(case, run):
@@ -511,7 +515,7 @@ def test_a_redo_that_cannot_be_written_leaves_the_old_volume_with_its_old_record
     before = folder_of(case.output)
     monkeypatch.setattr("os.fsync", fail_at_the_last_of(3))
     with pytest.raises(Fault, match="no space left on the disk"):
-        run(case, preview=True, overwrite="always", data_consistency=True)
+        run(case, preview=True, overwrite="always", data_consistency=False)
     assert folder_of(case.output) == before
 
 
@@ -556,7 +560,7 @@ def test_a_misspelt_choice_is_refused_and_not_taken_for_another(case, run):
 def test_a_redo_without_a_picture_takes_the_outdated_one_away(case, run):
     run(case, preview=True)
     assert side_files(case.output)[1].exists()
-    run(case, preview=False, overwrite="always", data_consistency=True)
+    run(case, preview=False, overwrite="always", data_consistency=False)
     assert not side_files(case.output)[1].exists()
 
 

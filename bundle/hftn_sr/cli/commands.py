@@ -86,7 +86,7 @@ def super_resolve(
     reference_optional: Annotated[bool, typer.Option("--reference-optional", help="--cases: also those without a reference.")] = False,
     pair_by: Annotated[Literal["auto", "header", "index"], typer.Option(help="Pair slices; .h5 by index.")] = "auto",
     through_plane: Axis = None,
-    data_consistency: Annotated[bool, typer.Option("--data-consistency", help="Put the measured k-space back at the end.")] = False,
+    data_consistency: Annotated[bool, typer.Option(help="Keep the measured k-space.")] = True,
     preview: Annotated[bool, typer.Option(help="Write a picture, too.")] = True,
     page: Annotated[bool, typer.Option("--report/--no-report", help="Write a QC page, too.")] = True,
     frame: Frame = None,

@@ -59,7 +59,7 @@ class RunOptions:
         overwrite: what happens to an output that exists: `never` touch it; redo it if `stale`, that is if inputs, model or options are no
             longer those of its record; `always` redo it.
         dry_run: check and report, write nothing.
-        data_consistency: put the measured band of k-space back into the result.
+        data_consistency: put the measured band of k-space back into the result; not done where the target was interpolated after the scan.
         preview: write a picture beside the result.
         pair: how files become a pair.
         runtime: how the network is computed, see `runtime.choose_runtime`.
@@ -70,7 +70,7 @@ class RunOptions:
     device: str = "cpu"
     overwrite: Overwrite = "never"
     dry_run: bool = False
-    data_consistency: bool = False
+    data_consistency: bool = True
     preview: bool = True
     pair: PairOptions = field(default_factory=PairOptions)
     runtime: ChosenRuntime = "eager"

@@ -35,7 +35,10 @@ __all__ = ["PairBy", "PairOptions", "PreparedPair", "apply_network", "prepare_pa
 
 PairBy = Literal["auto", "header", "index"]
 
-INTERPOLATED = "the target's outer k-space is empty: it was interpolated after the scan, its true resolution is lower than its grid"
+INTERPOLATED = (
+    "the target's outer k-space is empty: it was interpolated after the scan, its true resolution is lower than its grid; "
+    "its k-space is not put back into the result"
+)
 SLICES_AT_ONCE = 1  # more bring nothing on a CPU and cost memory
 
 
@@ -191,6 +194,7 @@ def prepare_pair(
         "scale": scale,
         "scale_chosen": why,
         "through_plane": through_plane,
+        "interpolated_in_plane": INTERPOLATED in warnings,
         "coverage": round(share, 4),
         "voxels_without_reference": round((1 - share) * size) if placed.used else size,
         "similarity": {"measure": "normalised mutual information, 1 to 2", "value": round(alike, 4)},
@@ -241,12 +245,14 @@ def _target_only(target: Volume, options: PairOptions) -> PreparedPair:
     scale, why = choose_scale(target, None, through_plane, options.scale)
     grid = target.grid.finer(scale, through_plane)
     warnings = [*target.notes, "no reference was given: the result is made from the target alone, with less detail than a reference brings"]
-    if interpolated_in_plane(target, through_plane):
+    interpolated = interpolated_in_plane(target, through_plane)
+    if interpolated:
         warnings.append(INTERPOLATED)
     record = {
         "scale": scale,
         "scale_chosen": why,
         "through_plane": through_plane,
+        "interpolated_in_plane": interpolated,
         "coverage": 0.0,
         "voxels_without_reference": int(np.prod(grid.shape, dtype=np.int64)),
         "similarity": None,

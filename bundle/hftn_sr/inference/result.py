@@ -52,7 +52,8 @@ def save_result(
     """
     started = time.monotonic()
     result = Scratch(pair.grid.shape[::-1], existing_folder(case.output))
-    restored = _restored(pair, preds, options.data_consistency, result)
+    consistent = options.data_consistency and not pair.record["interpolated_in_plane"]
+    restored = _restored(pair, preds, consistent, result)
     volume = pair.target.on(pair.grid, result.array.T)
     chunks = nifti_chunks(volume, f"hftn-sr {__version__} {model.name}; research use only", case.suffix == ".nii.gz")
     side_file, preview = side_files(case.output)
@@ -62,7 +63,11 @@ def save_result(
             files.write(preview, [_preview(pair, volume, model, restored.busiest)])
         record = pair_record(case, options, pair, model)
         record["output"] = {"file": case.output.name, "sha256": sha256, "shape": list(volume.data.shape)}
-        record["data_consistency"] = {"applied": options.data_consistency, "residual": float(f"{restored.residual:.4g}")}
+        record["data_consistency"] = {
+            "applied": consistent,
+            "residual": float(f"{restored.residual:.4g}"),
+            "residual_of_network": float(f"{restored.of_network:.4g}"),
+        }
         if "memory" in record and (peak := measured_peak()):
             record["memory"] = {**record["memory"], "peak_measured_gb": round(peak / 1e9, 3)}
         rest = time.monotonic() - started - restored.waited
@@ -83,11 +88,13 @@ class _Restored:
 
     Args:
         residual: relative L2 distance between its low band and the target.
+        of_network: that of the network's output, before the measured band was put back.
         busiest: the slice with the most signal.
         waited: seconds that the network took.
     """
 
     residual: float
+    of_network: float
     busiest: int
     waited: float
 
@@ -95,7 +102,7 @@ class _Restored:
 def _restored(pair: PreparedPair, preds: Iterable[torch.Tensor], data_consistency: bool, result: Scratch) -> _Restored:
     """Bring the network's slices to the target's intensity, with the measured band of k-space put back if asked, and into `result`."""
     slices = in_plane_last(torch.from_numpy(result.array.T), pair.axes)
-    off = norm = waited = 0.0
+    off = off_network = norm = waited = 0.0
     signal = []
     before = time.monotonic()
     for index, pred in enumerate(preds):
@@ -103,6 +110,7 @@ def _restored(pair: PreparedPair, preds: Iterable[torch.Tensor], data_consistenc
         image, measured = pred.double(), pair.measured(index).double()
         if not torch.isfinite(image).all():
             raise Fault(pair.target.path, "the network's output is not finite", "check the intensities of both images and the model")
+        off_network += float((truncate(image, pair.scale) - measured).square().sum())
         if data_consistency:
             image = replace_band(image, measured, pair.scale)
         slices[index] = (image * pair.unit).float()
@@ -112,7 +120,8 @@ def _restored(pair: PreparedPair, preds: Iterable[torch.Tensor], data_consistenc
         for scratch in filter(None, (result, pair.on_grid)):
             scratch.release()
         before = time.monotonic()
-    return _Restored((off / max(norm, np.finfo(float).tiny)) ** 0.5, int(np.argmax(signal)), waited)
+    norm = max(norm, np.finfo(float).tiny)
+    return _Restored((off / norm) ** 0.5, (off_network / norm) ** 0.5, int(np.argmax(signal)), waited)
 
 
 def _releasing(chunks: Iterable[bytes], scratch: Scratch) -> Iterator[bytes]:

@@ -162,18 +162,28 @@ def _summary(record: dict[str, Any]) -> dict[str, Any]:
     return {
         "scale": record["scale"],
         "similarity": f"{record['similarity']['value']:.3f}" if record["similarity"] else "–",
-        "residual": f"{record['data_consistency']['residual']:.2g}",
+        "residual": f"{_residual_of_network(record):.2g}",
         "seconds": f"{sum(record['seconds'].values()):.1f}",
     }
+
+
+def _residual_of_network(record: dict[str, Any]) -> float:
+    """How far the network's output lay from what was measured; records of before it was put back by default have only the result's."""
+    found = record["data_consistency"]
+    return float(found.get("residual_of_network", found["residual"]))
 
 
 def _facts(record: dict[str, Any]) -> list[list[str]]:
     consistency, model = record["data_consistency"], record["model"]
     put_back = "the measured k-space was put back" if consistency["applied"] else "the measured k-space was not put back"
+    of_network = f"{put_back}, the network's own {_residual_of_network(record):.4g}"
     steps = ", ".join(f"{name.replace('_', ' ')} {value:.1f}" for name, value in record["seconds"].items())
     return [
         ["Scale", f"{record['scale']}, {record['scale_chosen']}"],
-        ["Data-consistency residual", f"{consistency['residual']:.4g}, relative L2 distance from the target; {put_back}"],
+        [
+            "Data-consistency residual",
+            f"{consistency['residual']:.4g}, relative L2 distance from the target; {of_network}",
+        ],
         *(_facts_of_reference(record) if record["reference"]["file"] else []),
         ["Time", f"{sum(record['seconds'].values()):.1f} s on {record['device']}, {record['runtime']}: {steps}"],
         ["Model", f"{model['name']} ({model['file']})"],

@@ -53,7 +53,7 @@ class SuperResolve(InferTask):
             "scale": ["auto", "2", "4"],
             "weights": list(self.weights()),
             "register": list(get_args(Register)),
-            "data_consistency": False,
+            "data_consistency": True,
         }
 
     def __call__(self, request: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
@@ -79,7 +79,7 @@ class SuperResolve(InferTask):
                 model=weights[choice(request, "weights", weights)],
                 device=device,  # type: ignore[arg-type]
                 register=register,  # type: ignore[arg-type]
-                data_consistency=switch(request, "data_consistency", False),
+                data_consistency=switch(request, "data_consistency", True),
                 preview=False,
             )
             handle, path = tempfile.mkstemp(prefix=f"{pair.name[:100]}_sr_", suffix=".nii.gz")
