@@ -68,8 +68,8 @@ def choose_orientations(orientations: int | None, model: str) -> int:
     Raises:
         UsageFault: another number.
     """
-    check_choice("--orientations", orientations, (*ORIENTATIONS, None))
     if orientations is not None:
+        check_choice("--orientations", orientations, ORIENTATIONS)
         return orientations
     return 4 if _shipped(model) and Path(model).name.split("_x")[0] == TURNED else 1
 
