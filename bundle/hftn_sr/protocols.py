@@ -18,7 +18,7 @@ from torch import Tensor
 
 from hftn_sr import metrics
 from hftn_sr.degradation import stack_channels
-from hftn_sr.kspace import Decomposition, truncate
+from hftn_sr.kspace import Decomposition, replace_band, truncate
 
 __all__ = ["PROTOCOLS", "Corrected", "Prepared", "Protocol", "ProtocolName", "Sanet", "centred_truncate", "choose_protocol", "restore"]
 
@@ -99,6 +99,16 @@ class Protocol(ABC):
         """
         return metrics.scores(restore(prediction, mean, std), restore(label, mean, std))
 
+    def finished(self, prediction: Tensor, image: Tensor, scale: int) -> Tensor:
+        """What a network's output becomes before it is scored; itself, unless a protocol says otherwise.
+
+        Args:
+            prediction: (1, H, W, D), in the network's unit.
+            image: (3, H, W, D), as `prepare` gives it.
+            scale: loss of in-plane resolution s.
+        """
+        return prediction
+
     @abstractmethod
     def _prepare_slices(self, label: Tensor, reference: Tensor, scale: int, decomposition: Decomposition, magnitude: bool) -> Prepared:
         """The same for slices (D, H, W): image (3, D, H, W), label (D, H, W), mean and std (D, 1, 1)."""
@@ -106,14 +116,25 @@ class Protocol(ABC):
 
 @dataclass(frozen=True)
 class Corrected(Protocol):
-    """Losing resolution keeps the amplitude; the network's unit is that of the images given to it."""
+    """Losing resolution keeps the amplitude; the network's unit is that of the images given to it.
+
+    What was measured of k-space is put back into a network's output, as `super-resolve` does.
+    """
 
     name: ClassVar[ProtocolName] = "corrected"
 
     @property
     def description(self) -> str:
         """The line that stands over a table of figures."""
-        return "protocol corrected: amplitude kept; PSNR and NMSE by volume, SSIM by slice, peak = maximum of the truth volume"
+        return (
+            "protocol corrected: amplitude kept; measured k-space put back into the networks' outputs; "
+            "PSNR and NMSE by volume, SSIM by slice, peak = maximum of the truth volume"
+        )
+
+    def finished(self, prediction: Tensor, image: Tensor, scale: int) -> Tensor:
+        """With the low band of the zero-filled target."""
+        pred, zero_filled = (each.movedim(-1, 1) for each in (prediction, image[:1]))
+        return replace_band(pred, zero_filled[..., ::scale, ::scale], scale).movedim(1, -1)
 
     def _prepare_slices(self, label: Tensor, reference: Tensor, scale: int, decomposition: Decomposition, magnitude: bool) -> Prepared:
         if label.is_complex() or reference.is_complex():

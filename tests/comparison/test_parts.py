@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 import pytest
+import safetensors.torch
 import torch
 from torch import nn
 
@@ -13,12 +14,12 @@ from hftn_sr.comparison.figures import _Block, reconstructions
 from hftn_sr.comparison.results import Comparison, Failure, Result
 from hftn_sr.comparison.rows import Row, chosen_methods
 from hftn_sr.comparison.schedule import TIMED_STEPS, schedule, timed_schedule
-from hftn_sr.comparison.scoring import Scored, View, middle, score_row
+from hftn_sr.comparison.scoring import Scored, View, middle, predictor, score_row
 from hftn_sr.comparison.settings import check_unchanged, differences
 from hftn_sr.comparison.table import markdown, table_rows
 from hftn_sr.errors import UsageFault
 from hftn_sr.metrics import scores, slice_sums
-from hftn_sr.networks import METHODS
+from hftn_sr.networks import METHODS, build_network
 from hftn_sr.networks.cost import Cost
 from hftn_sr.pairs.datalist import load_datalist
 from hftn_sr.protocols import PROTOCOLS
@@ -32,7 +33,8 @@ def scored(error, seed=0):
     truth = torch.rand(16, 20, 3, generator=generator)
     pred = truth + error * torch.randn(16, 20, 3, generator=torch.Generator().manual_seed(seed + 1))
     view = View("case", 0, pred[..., 0].numpy(), truth[..., 0].numpy(), truth[..., 1].numpy())
-    return Scored({"case": slice_sums(pred, truth)}, view)
+    alone = slice_sums(truth + 2 * (pred - truth), truth)
+    return Scored({"case": slice_sums(pred, truth)}, {"case": alone}, view)
 
 
 @pytest.fixture
@@ -103,6 +105,22 @@ def test_scores_of_interpolation_are_those_of_the_whole_volume_in_intensities(sy
     np.testing.assert_allclose(found.view.pred, prepared["image"][0, ..., found.view.index])
 
 
+def test_a_network_is_scored_with_the_measured_band_put_back_and_alone(synthetic, tmp_path):
+    (case,) = load_datalist(synthetic, "testing")
+    row = Row("early_fusion", 2, 0, {"width": 8, "groups": 1, "blocks": 1})
+    network = build_network(row.method, row.scale, row.options)
+    with torch.no_grad():
+        network.layers[-1].bias.fill_(0.1)  # a constant, which is in the measured band
+    safetensors.torch.save_file(network.state_dict(), tmp_path / "weights.safetensors")
+    found = score_row(tmp_path, row, tmp_path / "weights.safetensors", [case], None, PROTOCOLS["corrected"], {"slices": None})
+    prepared = DegradePaird(2)(LoadPaird(2)(case))
+    zero_filled, truth = prepared["image"][0], prepared["label"][0]
+    assert found.cases["synthetic"].scores() == pytest.approx(scores(zero_filled, truth), rel=1e-4)
+    assert found.alone["synthetic"].scores() == pytest.approx(scores(zero_filled + 0.1, truth), rel=1e-4)
+    robust = predictor(row, tmp_path / "weights.safetensors", PROTOCOLS["corrected"])
+    torch.testing.assert_close(robust(prepared["image"])[0], zero_filled)
+
+
 def test_scores_are_read_again_only_where_nothing_they_depend_on_has_changed(synthetic, tmp_path):
     (case,) = load_datalist(synthetic, "testing")
     row = Row("zero_filling", 2, None)
@@ -117,7 +135,7 @@ def test_the_markdown_has_both_scales_side_by_side_ticks_and_the_mark_of_our_rea
     text = markdown(comparison)
     methods, ablations = text.split("\n## ")[1:3]
     assert methods.count("**protocol corrected") == ablations.count("**protocol corrected") == 1
-    assert "| method | x2 PSNR \u2191, dB | x2 SSIM \u2191 | x2 NMSE \u2193 | x2 difference, dB | x4 PSNR" in methods
+    assert "| method | x2 PSNR \u2191, dB | x2 SSIM \u2191 | x2 NMSE \u2193 | x2 difference, dB | x2 alone, dB | x4 PSNR" in methods
     assert "| MCSR \u2020 |" in methods
     assert "\u2020 our reading" in methods
     assert "early fusion" in methods and "ablation" not in methods
@@ -145,7 +163,8 @@ def test_the_detail_is_where_zero_filling_errs_most():
 
 
 def test_a_picture_of_equal_images_is_drawn_too(comparison, tmp_path):
-    same = Scored({"case": scored(0.1).cases["case"]}, View("case", 0, *[np.zeros((16, 20), np.float32)] * 3))
+    sums = {"case": scored(0.1).cases["case"]}
+    same = Scored(sums, sums, View("case", 0, *[np.zeros((16, 20), np.float32)] * 3))
     blank = Comparison(
         [Result(Row("zero_filling", 2, None), tmp_path, same)],
         [],

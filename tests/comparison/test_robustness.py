@@ -127,11 +127,11 @@ def test_interrupted_it_goes_on_with_what_is_missing(measured, patients, finishe
     _, whole = measured
     built, real = [], robustness.predictor
 
-    def predictor(row, weights):
+    def predictor(row, weights, protocol):
         built.append(row.name)
         if len(built) == 3:
             raise KeyboardInterrupt
-        return real(row, weights)
+        return real(row, weights, protocol)
 
     monkeypatch.setattr(robustness, "predictor", predictor)
     with pytest.raises(KeyboardInterrupt):
@@ -155,7 +155,7 @@ def test_rows_that_are_trained_later_are_added(measured, patients, finished, tmp
     assert "Not finished: early_fusion_x2_s0." in text
     (tmp_path / "aside").rename(tmp_path / "comparison/runs/early_fusion_x2_s0/trained.json")
     built, real = [], robustness.predictor
-    monkeypatch.setattr(robustness, "predictor", lambda row, weights: built.append(row.name) or real(row, weights))
+    monkeypatch.setattr(robustness, "predictor", lambda row, *rest: built.append(row.name) or real(row, *rest))
     late = measure_robustness(trial(patients, tmp_path / "comparison", tmp_path / "output"))
     assert set(built) == {"early_fusion_x2_s0"}
     assert [each.row.name for each in late.found.rows] == ROWS

@@ -37,6 +37,10 @@ class Result:
         """PSNR, SSIM and NMSE over the test cases."""
         return {name: mean_score(self.scored.cases, name) for name in SCORES}
 
+    def alone(self) -> Mean:
+        """PSNR of what the network gives by itself."""
+        return mean_score(self.scored.alone, "psnr")
+
 
 @dataclass(frozen=True)
 class Failure:
@@ -95,7 +99,7 @@ class Comparison:
             self.protocol.description,
             *warning,
             f"{cases} {self.section} cases, {slices_words(self.eval_slices)}; intervals: 95 %, bootstrap over {some.count} {some.over}",
-            f"difference: PSNR less that of {title(self.baseline)}, paired, with its interval",
+            f"difference: PSNR less that of {title(self.baseline)}, paired, with its interval; alone: PSNR of a network's output as it is",
             f"{self.sizes}; {self.budget}, weights of the last iteration",
         ]
 

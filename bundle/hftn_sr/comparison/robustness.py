@@ -160,7 +160,7 @@ def _disturbed(
                 continue
             pair = load_pair(case, donors.get(case["case"]), scale, trial.eval_slices)
             for each in rows:
-                predict = predictor(each.row, each.weights)
+                predict = predictor(each.row, each.weights, found.protocol)
                 steps = track(tried, f"{each.row.name}: {case['case']}")
                 result = {step.name: sums_columns(_sums(found, each, pair, step, predict)) for step in steps}
                 kept[each.row.name].keep(case["case"], result)
@@ -192,7 +192,8 @@ def _lesions(
             if todo := [each for each in rows if name not in kept[each.row.name].results]:
                 pair = load_lesions(case, scale)
                 for each in track(todo, f"x{scale}, lesions of {case['case']}"):
-                    lesions = lesions_in(pair, predictor(each.row, each.weights), found.protocol, scale, each.decomposition)
+                    predict = predictor(each.row, each.weights, found.protocol)
+                    lesions = lesions_in(pair, predict, found.protocol, scale, each.decomposition)
                     kept[each.row.name].keep(name, {"left_out": pair.left_out, "lesions": lesions})
             by_row = {each.row.name: kept[each.row.name].results[name] for each in rows}
             left_out = next(iter(by_row.values()))["left_out"]

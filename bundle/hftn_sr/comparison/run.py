@@ -154,16 +154,15 @@ def _finish(
         progress.stage(row, "training", plan.iterations)
         trained = train_row(folder, dataset, row, plan, choices.knobs, stop, told)
     progress.stage(row, "scoring", len(cases))
+    weights, protocol = trained.weights if trained else None, choose_protocol(choices.protocol, choices.protocol_crop)
     wanted = {
         **scored,
-        "protocol": choices.protocol,
-        "protocol_crop": choices.protocol_crop,
+        "protocol": protocol.description,
         "version": hftn_sr.__version__,
         "decomposition": METHODS[row.method].decomposition,
         "options": _all_options(row),
         "weights": trained.sha256 if trained else None,
     }
-    weights, protocol = trained.weights if trained else None, choose_protocol(choices.protocol, choices.protocol_crop)
     found = score_row(folder, row, weights, cases, choices.eval_slices, protocol, wanted, told)
     return Result(row, folder, found, trained.iterations, trained.minutes) if trained else Result(row, folder, found)
 

@@ -26,6 +26,7 @@ from hftn_sr.weights import load_weights
 __all__ = ["Predict", "Scored", "View", "middle", "predictor", "score_row", "sums_columns", "sums_from"]
 
 SLICES, VIEW, RECORD = "slices.csv", "view.npz", "scores.json"
+ALONE = "alone_"  # before the columns of what the network gives by itself
 
 Image = NDArray[np.float32]
 Predict = Callable[[torch.Tensor], torch.Tensor]
@@ -55,11 +56,13 @@ class Scored:
     """What a row's network did on the test cases.
 
     Args:
-        cases: the slices of each case.
+        cases: the slices of each case, finished as the protocol says.
+        alone: the same, of what the network gives by itself.
         view: of the first case, the slice with the most signal.
     """
 
     cases: Mapping[str, SliceSums]
+    alone: Mapping[str, SliceSums]
     view: View
 
 
@@ -87,31 +90,34 @@ def score_row(
     """
     if read_record(folder / RECORD) == wanted:
         return _read(folder)
-    predict = predictor(row, weights)
+    predict = predictor(row, weights)  # alone
     load, decomposition = LoadPaird(row.scale), METHODS[row.method].decomposition
     sums: dict[str, SliceSums] = {}
+    alone: dict[str, SliceSums] = {}
     view: View | None = None
     for case in cases:
         pair = load(case)
         chosen = middle(pair["label"].shape[-1], slices)
         prepared = protocol.prepare(pair["label"][..., chosen], pair["reference"][..., chosen], row.scale, decomposition)
-        pred = predict(prepared.image)
-        pred, truth = (restore(image, prepared.mean, prepared.std)[0] for image in (pred, prepared.label))
-        sums[case["case"]] = slice_sums(pred, truth)
+        given = predict(prepared.image)
+        finished = protocol.finished(given, prepared.image, row.scale) if weights else given
+        given, pred, truth = (restore(image, prepared.mean, prepared.std)[0] for image in (given, finished, prepared.label))
+        sums[case["case"]], alone[case["case"]] = slice_sums(pred, truth), slice_sums(given, truth)
         view = view or _view(case["case"], pred, truth, prepared.image[1:].sum(0))
         told(len(sums))
     if view is None:
         raise ValueError("expected at least one case, got none")
-    _write(folder, Scored(sums, view), wanted)
+    _write(folder, Scored(sums, alone, view), wanted)
     return _read(folder)
 
 
-def predictor(row: Row, weights: Path | None) -> Predict:
+def predictor(row: Row, weights: Path | None, protocol: Protocol | None = None) -> Predict:
     """The row's network as a function from whole slices (3, H, W, D) to (1, H, W, D), one slice after another, on a GPU where there is one.
 
     Args:
         row: method, scale and options.
         weights: of its network; None for interpolation.
+        protocol: as which the network's output is finished; None leaves it as it is. That of interpolation is left in either case.
     """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     network = build_network(row.method, row.scale, row.options)
@@ -125,7 +131,10 @@ def predictor(row: Row, weights: Path | None) -> Predict:
             found: torch.Tensor = inferer(image[None].float(), network)
         return found[0].float()
 
-    return predict
+    def finished(image: torch.Tensor) -> torch.Tensor:
+        return protocol.finished(predict(image), image, row.scale) if protocol else predict(image)
+
+    return finished if weights else predict
 
 
 def middle(depth: int, count: int | None) -> slice:
@@ -143,7 +152,9 @@ def _view(case: str, pred: torch.Tensor, truth: torch.Tensor, reference: torch.T
 def _write(folder: Path, scored: Scored, wanted: Mapping[str, Any]) -> None:
     """All three at once, what they depend on last."""
     rows = [
-        {"case": case, "slice": index, **columns} for case, sums in scored.cases.items() for index, columns in enumerate(sums_columns(sums))
+        {"case": case, "slice": index, **columns, **{ALONE + name: value for name, value in alone.items()}}
+        for case, sums in scored.cases.items()
+        for index, (columns, alone) in enumerate(zip(sums_columns(sums), sums_columns(scored.alone[case]), strict=True))
     ]
     buffer = io.BytesIO()
     np.savez_compressed(buffer, **asdict(scored.view))
@@ -157,10 +168,10 @@ def _read(folder: Path) -> Scored:
     by_case: dict[str, list[dict[str, str]]] = {}
     for row in read_table(folder / SLICES):
         by_case.setdefault(row["case"], []).append(row)
-    cases = {case: sums_from(rows) for case, rows in by_case.items()}
+    cases, alone = ({case: sums_from(rows, prefix) for case, rows in by_case.items()} for prefix in ("", ALONE))
     with np.load(folder / VIEW) as stored:
         view = View(str(stored["case"]), int(stored["index"]), *(stored[key] for key in ("pred", "truth", "reference")))
-    return Scored(cases, view)
+    return Scored(cases, alone, view)
 
 
 def sums_columns(sums: SliceSums) -> list[dict[str, float]]:
@@ -177,7 +188,7 @@ def sums_columns(sums: SliceSums) -> list[dict[str, float]]:
     ]
 
 
-def sums_from(rows: Sequence[Mapping[str, Any]]) -> SliceSums:
-    """The sums of a volume from the records of its slices, numbers or their text."""
-    error, truth, ssim = (np.array([float(row[key]) for row in rows]) for key in ("squared_error", "squared_truth", "ssim"))
-    return SliceSums(error, truth, ssim, int(rows[0]["voxels"]), float(rows[0]["peak"]))
+def sums_from(rows: Sequence[Mapping[str, Any]], prefix: str = "") -> SliceSums:
+    """The sums of a volume from the records of its slices, numbers or their text, whose names begin with `prefix`."""
+    error, truth, ssim = (np.array([float(row[prefix + key]) for row in rows]) for key in ("squared_error", "squared_truth", "ssim"))
+    return SliceSums(error, truth, ssim, int(rows[0][f"{prefix}voxels"]), float(rows[0][f"{prefix}peak"]))

@@ -80,17 +80,18 @@ def _csv_row(comparison: Comparison, result: Result) -> dict[str, Any]:
         "difference": _fixed(lead.value, 4) if lead else "",
         "difference_low": _fixed(lead.low, 4) if lead else "",
         "difference_high": _fixed(lead.high, 4) if lead else "",
+        "psnr_alone": _fixed(result.alone().value, 4),
         "note": "our reading" if row.method in OUR_READING else "",
     }
 
 
 def _methods_table(comparison: Comparison, methods: Sequence[str]) -> str:
-    head = ["method", *_score_heads(comparison, "PSNR \u2191, dB", "SSIM \u2191", "NMSE \u2193", "difference, dB")]
+    head = ["method", *_score_heads(comparison, "PSNR \u2191, dB", "SSIM \u2191", "NMSE \u2193", "difference, dB", "alone, dB")]
 
     def cells(result: Result) -> Cells:
-        return [*_scores(result), interval(comparison.lead(result, comparison.baseline), "+.2f")]
+        return [*_scores(result), interval(comparison.lead(result, comparison.baseline), "+.2f"), f"{result.alone().value:.2f}"]
 
-    return pipes(head, [[_name(method, seed, comparison), *line] for method, seed, line in _side_by_side(comparison, methods, cells, 4)])
+    return pipes(head, [[_name(method, seed, comparison), *line] for method, seed, line in _side_by_side(comparison, methods, cells, 5)])
 
 
 def _ablations_table(comparison: Comparison, methods: Sequence[str]) -> str:
