@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import json
 import multiprocessing
 import platform
 import resource
@@ -13,7 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -35,7 +36,25 @@ LARGEST_MEMORY = 250.0  # MB at x2
 LARGEST_EXPONENT = 1.15
 SMALLEST_GAIN = 2.0  # of bfloat16 over float32
 
-Job = tuple[str, int, ChosenRuntime]  # method, scale, runtime
+
+class Job(NamedTuple):
+    """A network to be measured.
+
+    Args:
+        name: method.
+        scale: s.
+        runtime: how it is computed.
+        options: what differs from the method's own, JSON.
+    """
+
+    name: str
+    scale: int
+    runtime: ChosenRuntime
+    options: str = "{}"
+
+    def build(self) -> nn.Module:
+        """The network, untrained."""
+        return build_network(self.name, self.scale, json.loads(self.options))
 
 
 @dataclass(frozen=True)
@@ -46,6 +65,7 @@ class Row:
         name: method.
         scale: s.
         runtime: how it was computed.
+        options: what differs from the method's own, JSON.
         params: parameters.
         gmac: multiplications in thousand millions, for one slice.
         cpu_ms: median time of a slice in ms; on CUDA the device's time.
@@ -60,6 +80,7 @@ class Row:
     name: str
     scale: int
     runtime: ChosenRuntime
+    options: str
     params: int
     gmac: float
     cpu_ms: float
@@ -80,20 +101,21 @@ def measured(jobs: Sequence[Job], rounds: int, side: int = 320, device: str = "c
         side: voxels of a side of the output.
         device: `cpu` or `cuda`.
     """
-    yardsticks: list[Job] = [(YARDSTICK, scale, "eager") for scale in dict.fromkeys(scale for _, scale, _ in jobs)]
-    all_jobs = list(dict.fromkeys([*yardsticks, *jobs]))
+    yardsticks = {scale: Job(YARDSTICK, scale, "eager") for scale in dict.fromkeys(job.scale for job in jobs)}
+    all_jobs = list(dict.fromkeys([*yardsticks.values(), *jobs]))
     memory = {job: peak_memory(job, side, device) for job in all_jobs}  # first: this process is small now
     calls: dict[Any, Callable[[], Any]] = {job: _forward(job, side, device) for job in all_jobs}
     work: dict[Any, float] = {}
-    for how in dict.fromkeys(job[2] for job in all_jobs):
+    for how in dict.fromkeys(job.runtime for job in all_jobs):
         for channels, divisor in CONVOLUTIONS:
             calls[how, channels, divisor], work[how, channels, divisor] = _convolution(channels, side // divisor, PRECISION[how], device)
     times = take_turns(calls, rounds, _timer(device))
     limits: dict[str, float] = {}
     for key, gmac in work.items():
         limits[key[0]] = max(limits.get(key[0], 0.0), gmac / statistics.median(times[key]))
-    rows = [_row(job, times[job], times[YARDSTICK, job[1], "eager"], memory[job], limits[job[2]], side) for job in all_jobs]
-    return sorted(rows, key=lambda row: (row.scale, all_jobs.index((row.name, row.scale, row.runtime)))), limits
+    in_order = sorted(all_jobs, key=lambda job: job.scale)
+    rows = [_row(job, times[job], times[yardsticks[job.scale]], memory[job], limits[job.runtime], side) for job in in_order]
+    return rows, limits
 
 
 def take_turns(calls: Mapping[Any, Callable[[], Any]], rounds: int, timer: Callable[[Callable[[], Any]], float]) -> dict[Any, list[float]]:
@@ -113,16 +135,17 @@ def ratio(times: Sequence[float], yardstick: Sequence[float]) -> tuple[float, fl
     return statistics.median(ratios), min(ratios), max(ratios)
 
 
-def ratio_bound(name: str, scale: int, runtime: str) -> float | None:
-    """The ratio to EDSR that is wanted: BOUNDS, else 1.1 of EDSR's time per multiplication for HFTN-SR, none for the peers."""
-    if runtime != "eager" or (name not in OWN and METHODS[name].network != "hftn"):
+def ratio_bound(job: Job) -> float | None:
+    """The ratio to EDSR that is wanted: BOUNDS, else 1.1 of EDSR's time per multiplication for HFTN-SR, none for peers and other sizes."""
+    name, scale = job.name, job.scale
+    if job.runtime != "eager" or job.options != "{}" or (name not in OWN and METHODS[name].network != "hftn"):
         return None
     return BOUNDS.get((name, scale)) or MARGIN * method_cost(name, scale).multiplications / method_cost(YARDSTICK, scale).multiplications
 
 
 def bfloat16_gains(rows: Sequence[Row]) -> dict[tuple[str, int], float]:
     """How many times faster a network is in bfloat16, by name and scale, for those measured in both ways."""
-    ratios = {(row.name, row.scale, row.runtime): row.ratio_edsr for row in rows}
+    ratios = {(row.name, row.scale, row.runtime): row.ratio_edsr for row in rows if row.options == "{}"}
     return {
         (name, scale): ratios[name, scale, "eager"] / value
         for (name, scale, runtime), value in ratios.items()
@@ -143,9 +166,8 @@ def measured_growth(jobs: Sequence[Job], rounds: int, device: str = "cpu", sides
     found = []
     for job in jobs:
         seconds = [statistics.median(times[job, side]) for side in sides]
-        name, scale, runtime = job
         by_side = dict(zip(map(str, sides), seconds, strict=True))
-        found.append({"name": name, "scale": scale, "runtime": runtime, "seconds": by_side, "exponent": exponent(sides, seconds)})
+        found.append({**job._asdict(), "seconds": by_side, "exponent": exponent(sides, seconds)})
     return found
 
 
@@ -164,20 +186,18 @@ def machine(device: str) -> dict[str, Any]:
 
 
 def _row(job: Job, times: Sequence[float], yardstick: Sequence[float], memory: float, limit: float, side: int) -> Row:
-    name, scale, runtime = job
-    cost = network_cost(lambda: build_network(name, scale), side)
+    cost = network_cost(job.build, side)
     middle, low, high = ratio(times, yardstick)
     seconds = statistics.median(times)
-    bound = ratio_bound(name, scale, runtime)
+    bound = ratio_bound(job)
     share = cost.gmac / seconds / limit
-    return Row(name, scale, runtime, cost.parameters, cost.gmac, 1e3 * seconds, middle, low, high, bound, memory, share)
+    return Row(*job, cost.parameters, cost.gmac, 1e3 * seconds, middle, low, high, bound, memory, share)
 
 
 def _forward(job: Job, side: int, device: str) -> Callable[[], Tensor]:
-    name, scale, runtime = job
     torch.manual_seed(0)
-    network = channels_last(build_network(name, scale).eval().requires_grad_(False)).to(device)
-    prepared = prepare_network(network, runtime)
+    network = channels_last(job.build().eval().requires_grad_(False)).to(device)
+    prepared = prepare_network(network, job.runtime)
     return _call(prepared, torch.rand(1, 3, side, side, device=device))
 
 

@@ -57,10 +57,10 @@ def test_the_exponent_is_that_of_time_over_pixels(benchmark, power):
 
 
 def test_hftn_has_a_bound_to_keep_and_the_peers_have_none(benchmark):
-    assert [benchmark.ratio_bound("paper", scale, "eager") for scale in (2, 4)] == [5.2, 3.9]
-    assert benchmark.ratio_bound("ablation_3", 2, "eager") == pytest.approx(5.2, rel=0.2)  # from multiplications
-    assert benchmark.ratio_bound("sanet", 2, "eager") is None
-    assert benchmark.ratio_bound("paper", 2, "bf16") is None
+    assert [benchmark.ratio_bound(benchmark.Job("paper", scale, "eager")) for scale in (2, 4)] == [5.2, 3.9]
+    assert benchmark.ratio_bound(benchmark.Job("ablation_3", 2, "eager")) == pytest.approx(5.2, rel=0.2)  # from multiplications
+    for other in (("sanet", 2, "eager"), ("paper", 2, "bf16"), ("paper", 2, "eager", '{"channels": 8}')):
+        assert benchmark.ratio_bound(benchmark.Job(*other)) is None
 
 
 def test_time_is_that_of_the_process_not_of_the_clock(benchmark):
@@ -69,7 +69,7 @@ def test_time_is_that_of_the_process_not_of_the_clock(benchmark):
 
 def test_memory_is_of_a_process_of_its_own(benchmark):
     held = torch.ones(300 << 18)  # 300 MiB here must not count there
-    assert 0 < benchmark.peak_memory(("edsr", 4, "eager"), 32, "cpu") < 200
+    assert 0 < benchmark.peak_memory(benchmark.Job("edsr", 4, "eager"), 32, "cpu") < 200
     assert held.numel()
 
 
@@ -89,7 +89,7 @@ MEMORY = {
 @pytest.mark.parametrize(("name", "scale"), MEMORY)
 def test_peak_memory_does_not_grow_unnoticed(benchmark, name, scale):
     """A quarter more is room for other builds of PyTorch; a copy of all features at full size would be more."""
-    assert benchmark.peak_memory((name, scale, "eager"), 320, "cpu") < 1.25 * MEMORY[name, scale]
+    assert benchmark.peak_memory(benchmark.Job(name, scale, "eager"), 320, "cpu") < 1.25 * MEMORY[name, scale]
 
 
 def test_the_file_has_a_row_for_each_network_and_scale_and_the_yardstick(run, without_children, tmp_path):
@@ -145,7 +145,22 @@ def test_without_a_table_there_is_no_plot_and_it_says_so(run, without_children, 
 
 def test_scores_are_means_over_cases(script, tmp_path):
     (tmp_path / "table.csv").write_text("method,scale,psnr\nbase,x2,40\nbase,x2,42\nbase,4,30\n")
-    assert script.read_psnr(tmp_path / "table.csv") == {("base", 2): 41.0, ("base", 4): 30.0}
+    assert script.read_table(tmp_path / "table.csv") == {("base", 2): (41.0, "{}"), ("base", 4): (30.0, "{}")}
+
+
+def test_networks_of_a_table_have_the_sizes_that_its_scores_are_of(run, without_children, tmp_path):
+    table = 'method,scale,psnr,options\nzero_filling,4,30,\nedsr,4,33.0,"{""width"": 8}"\nbase,4,34.0,"{""channels"": 8}"\n'
+    (tmp_path / "table.csv").write_text(table)
+    quick = ["--rounds", 1, "--side", 32, "--output", tmp_path / "bench.json", "--growth", "without"]  # both scales, of which it has one
+    done = run(*quick, "--table", tmp_path / "table.csv", "--plot", tmp_path / "plot.png")
+    assert done.exit_code == 0, done.output
+    rows = json.loads((tmp_path / "bench.json").read_text())["rows"]
+    yardstick, edsr, base = rows
+    assert [row["options"] for row in rows] == ["{}", '{"width": 8}', '{"channels": 8}']
+    assert edsr["params"] < yardstick["params"] / 10 and edsr["ratio_edsr"] < 1
+    assert base["name"] == "base" and base["ratio_bound"] is None
+    assert "edsr x4 eager (width 8)" in done.output
+    assert (tmp_path / "plot.png").exists()
 
 
 @pytest.mark.parametrize("wrong", [["--networks", "edsr,sannet"], ["--device", "gpu"]])
