@@ -51,9 +51,7 @@ Growth = Literal["with", "without", "only"]
 
 
 def main(
-    networks: Annotated[
-        str, typer.Option(help=f"Comma-separated; all, or all of --table: {', '.join(METHODS)}; name:bf16: bfloat16.")
-    ] = "",
+    networks: Annotated[str, typer.Option(help=f"Comma-separated; all (of --table): {', '.join(METHODS)}; :bf16 for bfloat16.")] = "",
     scales: Annotated[list[int], typer.Option(help="2, 4 or both.")] = [2, 4],  # noqa: B006 - typer copies it
     rounds: Annotated[int, typer.Option(help="Turns of each network after one to warm up.", min=1)] = 7,
     side: Annotated[int, typer.Option(help="Voxels of a side of the output.", min=16)] = 320,
