@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from hftn_sr.comparison.lesions import Interval, agreement, find_lesions, lesions_in, load_lesions
+from hftn_sr.errors import Fault
 from hftn_sr.protocols import PROTOCOLS, Sanet
 from phantoms import write
 
@@ -110,6 +111,28 @@ def test_a_perfect_method_has_the_truth_and_zero_filling_loses_contrast(masked):
     assert all(0 < lesion["contrast"] < 0.95 * lesion["true_contrast"] for lesion in zero)
     unit = float(pair.label.max()) / 1.05  # brightness 1 is near the brightest
     assert max(lesion["true_contrast"] for lesion in truth) == pytest.approx((BRIGHT - TISSUE) / BRIGHT * unit, rel=0.1)
+
+
+@pytest.mark.parametrize("values", [(1, 5), (255, 255), (1, 1)])
+def test_every_voxel_of_a_mask_counts_whatever_its_label(masked, tmp_path, values):
+    _, mask = phantom()
+    labels = mask.numpy().astype(np.int16)
+    labels[:, :20] *= values[0]
+    labels[:, 20:] *= values[1]
+    write(tmp_path / "mask.nii.gz", labels, np.diag([0.5, 0.5, 3.0, 1.0]))
+    pair = load_lesions(masked, 2)
+    assert sorted(len(lesion.inside) for lesion in pair.lesions) == [30, 32]
+    assert pair.left_out == 2
+
+
+@pytest.mark.parametrize(("value", "shift"), [(0.4, 0.0), (1.0, 0.3), (1.0, 60.0)])
+def test_a_mask_that_is_not_of_the_targets_voxels_is_refused(masked, tmp_path, value, shift):
+    _, mask = phantom()
+    affine = np.diag([0.5, 0.5, 3.0, 1.0])
+    affine[0, 3] = shift
+    write(tmp_path / "mask.nii.gz", value * mask.numpy().astype(np.float32), affine)
+    with pytest.raises(Fault, match=r"mask.nii.gz: \d+ of its \d+ voxels above 0.5 lie on voxels of the target"):
+        load_lesions(masked, 2)
 
 
 def test_a_protocol_that_crops_slices_is_refused(masked):

@@ -169,9 +169,10 @@ def test_results_of_other_choices_are_refused_by_name_and_only_overwritten_when_
         Kept(path, {"slices": 4, "weights": "a"}, overwrite=False)
     assert str(path) in str(caught.value)
     assert Kept(path, {"slices": 4, "weights": "a"}, overwrite=True).results == {}
-    path.write_text("{")
-    with pytest.raises(Fault, match="damaged"):
-        Kept(path, {}, overwrite=True)
+    for damaged in ("{", "3", "null", '{"wanted": {}}', '{"results": []}'):
+        path.write_text(damaged)
+        with pytest.raises(Fault, match="damaged"):
+            Kept(path, {}, overwrite=True)
 
 
 def test_results_depend_on_the_choices_and_on_the_weights(measured, patients, finished, tmp_path):
@@ -295,7 +296,7 @@ def test_the_csv_has_a_line_for_each_row_and_disturbance_and_the_picture_its_cur
 def test_lesions_say_which_set_they_are_in_and_what_is_left_of_them(measured):
     _, found = measured
     ((key, lesions),) = found.lesions.items()
-    assert key == (2, "synthetic") and lesions.section == "testing"
+    assert key == (2, "testing", "synthetic") and lesions.section == "testing"
     assert all(len(rows) == 1 for rows in lesions.rows.values())
     zero = lesions.rows["zero_filling_x2"][0]
     assert zero["voxels"] == 25
@@ -309,7 +310,7 @@ def test_lesions_of_other_sets_are_told_apart_and_none_is_no_table(measured, tmp
     _, found = measured
     (lesions,) = found.lesions.values()
     nothing = CaseLesions("validation", 3, dict.fromkeys(ROWS, ()))
-    both = {(2, "seen"): CaseLesions("training", 0, lesions.rows), (2, "empty"): nothing}
+    both = {(2, "training", "seen"): CaseLesions("training", 0, lesions.rows), (2, "validation", "empty"): nothing}
     made = Robustness(**{**vars(found), "lesions": both})
     text = lesion_markdown(made)
     assert "No case of the test set is among them." in text
@@ -317,7 +318,7 @@ def test_lesions_of_other_sets_are_told_apart_and_none_is_no_table(measured, tmp
     assert "None of the 3 parts of its mask could be measured." in text
     (tmp_path / "lesions.csv").write_bytes(lesion_csv(made))
     assert [line["method"] for line in read_table(tmp_path / "lesions.csv")] == METHODS
-    assert lesion_csv(Robustness(**{**vars(found), "lesions": {(2, "empty"): nothing}})) == b""
+    assert lesion_csv(Robustness(**{**vars(found), "lesions": {(2, "validation", "empty"): nothing}})) == b""
 
 
 def test_the_command_writes_all_files_beside_the_comparison_and_explains_what_is_wrong(patients, finished, tmp_path):

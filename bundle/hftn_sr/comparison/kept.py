@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from hftn_sr.comparison.settings import differences, read_record
-from hftn_sr.errors import UsageFault
+from hftn_sr.errors import Fault, UsageFault
 from hftn_sr.volumes.files import write_json
 
 __all__ = ["Kept"]
@@ -29,6 +29,8 @@ class Kept:
     def __init__(self, path: Path, wanted: Mapping[str, Any], overwrite: bool) -> None:
         self.path, self.wanted = path, dict(wanted)
         record = read_record(path)
+        if record and not all(isinstance(record.get(key), dict) for key in ("wanted", "results")):
+            raise Fault(path, "damaged (no results of such a measurement)", "remove that file and run again")
         same = record.get("wanted") == self.wanted
         if record and not same and not overwrite:
             finding = f"measured otherwise ({'; '.join(differences(record['wanted'], self.wanted))})"

@@ -27,7 +27,7 @@ def lesion_markdown(robustness: Robustness) -> str:
     without = "" if any(each.section == "testing" for each in robustness.lesions.values()) else " No case of the test set is among them."
     parts = ["# Lesions", f"**{robustness.found.protocol.description}**"]
     parts.append(f"All slices with lesions of the cases that have a mask.{without} {RULES[0].upper()}{RULES[1:]}. {TERMS}")
-    for (scale, case), lesions in robustness.lesions.items():
+    for (scale, _, case), lesions in robustness.lesions.items():
         parts.append(f"## x{scale}: {case} ({SETS[lesions.section]})")
         measured = next(iter(lesions.rows.values()))
         if not measured:
@@ -55,7 +55,7 @@ def lesion_csv(robustness: Robustness) -> bytes:
             "lesion": number,
             **{name: f"{value:.6g}" for name, value in lesion.items()},
         }
-        for (scale, case), lesions in robustness.lesions.items()
+        for (scale, _, case), lesions in robustness.lesions.items()
         for each in robustness.found.rows
         if each.row.scale == scale
         for number, lesion in enumerate(lesions.rows[each.row.name], 1)

@@ -13,7 +13,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import itk
@@ -24,15 +25,20 @@ from torch import Tensor
 from torch.nn import functional
 
 from hftn_sr.comparison.scoring import Predict
+from hftn_sr.degradation import crop_to_multiple, in_plane_last
+from hftn_sr.errors import Fault
 from hftn_sr.kspace import Decomposition
 from hftn_sr.protocols import Protocol, restore
 from hftn_sr.statistics import bootstrap_interval
 from hftn_sr.transforms import LoadPaird
 from hftn_sr.volumes.reading import read_volume
+from hftn_sr.volumes.resampling import resample
+from hftn_sr.volumes.volume import Volume
 
 __all__ = ["RULES", "Agreement", "Interval", "Lesion", "LesionPair", "agreement", "find_lesions", "lesions_in", "load_lesions"]
 
 GAP, NEAR, RING = 1, 2, 4
+ON_A_VOXEL = 1e-3  # what interpolation may take from a voxel of the mask that lies on one of the target
 FEWEST = 10  # voxels of a lesion, and of its ring
 RULES = (
     f"contrast: mean of the lesion minus mean of the tissue {GAP + 1} to {RING} voxels around it, in-plane, brightness of the target = 1; "
@@ -87,20 +93,34 @@ class LesionPair:
 
 
 def load_lesions(case: Mapping[Hashable, Any], scale: int) -> LesionPair:
-    """Read a case of a datalist that has `lesions`, a mask in the target's space.
+    """Read a case of a datalist that has `lesions`, a mask of voxels above 0.5 on the target's grid, whatever its order of axes.
 
     Raises:
-        Fault: a file cannot be used.
+        Fault: a file cannot be used, or the mask is on another grid.
     """
     loaded = LoadPaird(scale)(case)
-    placed = LoadPaird(scale)({"target": case["target"], "reference": case["lesions"]})["reference"]  # as a reference would be
-    mask = placed[0] > 0.5
+    target = read_volume(case["target"])
+    mask = _mask_on(target, Path(case["lesions"]), scale)
     held = mask.any(0).any(0).nonzero()[:, 0]
     part = slice(int(held[0]), int(held[-1]) + 1)
     label = loaded["label"][..., part]
     lesions, left_out = find_lesions(mask[..., part], label[0])
-    voxel = abs(float(np.linalg.det(read_volume(case["target"]).affine[:3, :3])))
+    voxel = abs(float(np.linalg.det(target.affine[:3, :3])))
     return LesionPair(label, loaded["reference"][..., part], lesions, left_out, voxel)
+
+
+def _mask_on(target: Volume, path: Path, scale: int) -> Tensor:
+    """(H, W, D), as `LoadPaird` gives the target."""
+    drawn = read_volume(path)
+    lesions = replace(drawn, data=(drawn.data > 0.5).astype(np.float32))
+    placed = replace(target, data=resample(lesions, target.grid))
+    found, known = int((placed.data > 1 - ON_A_VOXEL).sum()), int(lesions.data.sum())
+    if found != known or not known:
+        finding = f"{found} of its {known} voxels above 0.5 lie on voxels of the target {target.path}"
+        raise Fault(path, finding, "resample the mask onto the target's grid by nearest neighbour")
+    through_plane = target.grid.through_plane()
+    cropped = crop_to_multiple(placed, scale, through_plane)
+    return in_plane_last(torch.from_numpy(cropped.data), cropped.grid.slice_axes(through_plane)).movedim(0, -1) > 0.5
 
 
 def find_lesions(mask: Tensor, truth: Tensor) -> tuple[list[Lesion], int]:

@@ -82,7 +82,7 @@ class Robustness:
         donors: for each case, whose reference was taken for that of another patient.
         seen: cases whose target was trained on.
         sums: by name of the row and of the disturbance, the cases.
-        lesions: by name of the case at a scale.
+        lesions: by scale, section and name of the case.
     """
 
     found: Found
@@ -92,7 +92,7 @@ class Robustness:
     donors: Mapping[str, str]
     seen: Sequence[str]
     sums: Mapping[str, Mapping[str, Mapping[str, SliceSums]]]
-    lesions: Mapping[tuple[int, str], CaseLesions]
+    lesions: Mapping[tuple[int, Section, str], CaseLesions]
 
 
 def measure_robustness(trial: Trial, track: Track[Any] = lambda steps, text: steps) -> Robustness:
@@ -178,11 +178,11 @@ def _sums(found: Found, each: FinishedRow, pair: Pair, step: Disturbance, predic
 
 def _lesions(
     trial: Trial, found: Found, listed: Mapping[Section, Sequence[Case]], data: str, track: Track[Any]
-) -> dict[tuple[int, str], CaseLesions]:
+) -> dict[tuple[int, Section, str], CaseLesions]:
     """Of all cases that have a mask, whichever section they are in."""
     if found.protocol.name != "corrected":  # the other one crops slices
         return {}
-    results: dict[tuple[int, str], CaseLesions] = {}
+    results: dict[tuple[int, Section, str], CaseLesions] = {}
     masked = {f"{section} {case['case']}": (section, case) for section, cases in listed.items() for case in cases if case["lesions"]}
     masks = {name: sha256_of(Path(case["lesions"])) for name, (_, case) in masked.items()}
     kept = {each.row.name: _kept(trial, "lesions", found, each, {"data": data, "masks": masks, "rules": RULES}) for each in found.rows}
@@ -197,7 +197,8 @@ def _lesions(
                     kept[each.row.name].keep(name, {"left_out": pair.left_out, "lesions": lesions})
             by_row = {each.row.name: kept[each.row.name].results[name] for each in rows}
             left_out = next(iter(by_row.values()))["left_out"]
-            results[scale, case["case"]] = CaseLesions(section, left_out, {row: result["lesions"] for row, result in by_row.items()})
+            of_rows = {row: result["lesions"] for row, result in by_row.items()}
+            results[scale, section, case["case"]] = CaseLesions(section, left_out, of_rows)
     return results
 
 

@@ -85,7 +85,9 @@ def read_record(path: Path) -> dict[str, Any]:
         record = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise Fault(path, f"damaged ({error})", "remove that file and run again") from None
-    return dict(record)
+    if not isinstance(record, dict):
+        raise Fault(path, f"damaged (holds a {type(record).__name__}, not a record)", "remove that file and run again")
+    return record
 
 
 def _ends(path: Path) -> str:

@@ -63,10 +63,14 @@ def lone_target(folder: Path) -> Path | None:
     """`target` (.nii.gz or .nii) of a case without a reference; None where it has one, or has no target.
 
     Raises:
-        Fault: two files for one role.
+        Fault: two files for one role, or the transform of a reference that is not there.
     """
     target, reference = (_one(folder, role, IMAGE_SUFFIXES) for role in ("target", "reference"))
-    return None if reference else target
+    if reference or not target:
+        return None
+    if transform := _one(folder, "reference_transform", TRANSFORM_SUFFIXES):
+        raise Fault(folder, f"no reference, though {transform.name} is there", "put the reference there, or take its transform away")
+    return target
 
 
 def _one(folder: Path, stem: str, suffixes: Sequence[str]) -> Path | None:
