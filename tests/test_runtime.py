@@ -56,6 +56,14 @@ def test_auto_takes_bfloat16_only_for_shipped_weights_on_a_processor_that_has_it
     assert choose_runtime("auto", "cpu", "base") == "eager"
 
 
+def test_shipped_weights_are_known_by_any_path(processor, monkeypatch):
+    processor(True)
+    monkeypatch.chdir(MODELS_FOLDER.parent)
+    assert choose_runtime("auto", "cpu", "models/base_x2.safetensors") == "bf16"
+    assert choose_orientations(None, "models/base_x2.safetensors") == 4
+    assert choose_orientations(None, "other/base_x2.safetensors") == 1
+
+
 @pytest.mark.parametrize("named", ["eager", "bf16"])
 def test_a_runtime_that_is_named_is_taken_whatever_the_processor(named, processor):
     processor(named == "eager")

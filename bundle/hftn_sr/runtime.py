@@ -81,7 +81,7 @@ def prepare_network(network: nn.Module, runtime: ChosenRuntime, orientations: in
 
 
 def _shipped(model: str) -> bool:
-    return Path(model).parent == MODELS_FOLDER or not any(mark in model for mark in ("/", "\\", ".safetensors"))
+    return Path(model).resolve().parent == MODELS_FOLDER.resolve() or not any(mark in model for mark in ("/", "\\", ".safetensors"))
 
 
 class InBfloat16(nn.Module):

@@ -125,13 +125,28 @@ def test_every_voxel_of_a_mask_counts_whatever_its_label(masked, tmp_path, value
     assert pair.left_out == 2
 
 
-@pytest.mark.parametrize(("value", "shift"), [(0.4, 0.0), (1.0, 0.3), (1.0, 60.0)])
-def test_a_mask_that_is_not_of_the_targets_voxels_is_refused(masked, tmp_path, value, shift):
+@pytest.mark.parametrize("shift", [0.3, 60.0])
+def test_a_mask_that_is_not_of_the_targets_voxels_is_refused(masked, tmp_path, shift):
     _, mask = phantom()
     affine = np.diag([0.5, 0.5, 3.0, 1.0])
     affine[0, 3] = shift
-    write(tmp_path / "mask.nii.gz", value * mask.numpy().astype(np.float32), affine)
+    write(tmp_path / "mask.nii.gz", mask.numpy().astype(np.uint8), affine)
     with pytest.raises(Fault, match=r"mask.nii.gz: \d+ of its \d+ voxels above 0.5 lie on voxels of the target"):
+        load_lesions(masked, 2)
+
+
+def test_a_mask_without_a_voxel_that_can_be_measured_is_refused(masked, tmp_path):
+    affine = np.diag([0.5, 0.5, 3.0, 1.0])
+    truth, mask = phantom()
+    write(tmp_path / "mask.nii.gz", 0.4 * mask.numpy().astype(np.float32), affine)
+    with pytest.raises(Fault, match=r"mask.nii.gz: no voxel above 0.5"):
+        load_lesions(masked, 2)
+    at_the_edge = np.zeros((39, 40, 6), np.uint8)
+    at_the_edge[38, 10:20, 2] = 1
+    for name in ("target", "reference"):
+        write(tmp_path / f"{name}.nii.gz", 1000 * truth.numpy()[:39], affine)
+    write(tmp_path / "mask.nii.gz", at_the_edge, affine)
+    with pytest.raises(Fault, match="beyond a multiple of 2"):
         load_lesions(masked, 2)
 
 

@@ -14,6 +14,12 @@ def test_a_target_is_alone_only_without_a_reference(tmp_path):
     assert lone_target(tmp_path) is None
 
 
+def test_a_link_to_nothing_is_no_absent_reference(tmp_path):
+    (tmp_path / "target.nii.gz").touch()
+    (tmp_path / "reference.nii.gz").symlink_to(tmp_path / "gone.nii.gz")
+    assert lone_target(tmp_path) is None
+
+
 def test_the_transform_of_a_reference_that_is_not_there_is_a_fault(tmp_path):
     (tmp_path / "target.nii.gz").touch()
     (tmp_path / "reference_transform.tfm").touch()

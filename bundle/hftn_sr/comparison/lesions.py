@@ -114,12 +114,16 @@ def _mask_on(target: Volume, path: Path, scale: int) -> Tensor:
     drawn = read_volume(path)
     lesions = replace(drawn, data=(drawn.data > 0.5).astype(np.float32))
     placed = replace(target, data=resample(lesions, target.grid))
-    found, known = int((placed.data > 1 - ON_A_VOXEL).sum()), int(lesions.data.sum())
-    if found != known or not known:
-        finding = f"{found} of its {known} voxels above 0.5 lie on voxels of the target {target.path}"
-        raise Fault(path, finding, "resample the mask onto the target's grid by nearest neighbour")
     through_plane = target.grid.through_plane()
     cropped = crop_to_multiple(placed, scale, through_plane)
+    known, found, left = (int((each.data > 1 - ON_A_VOXEL).sum()) for each in (lesions, placed, cropped))
+    if not known:
+        raise Fault(path, "no voxel above 0.5", "give a mask of 0 and 1, or leave it out")
+    if found != known:
+        finding = f"{found} of its {known} voxels above 0.5 lie on voxels of the target {target.path}"
+        raise Fault(path, finding, "resample the mask onto the target's grid by nearest neighbour")
+    if not left:
+        raise Fault(path, f"lies only in rows or columns beyond a multiple of {scale}, which are cropped", "leave it out")
     return in_plane_last(torch.from_numpy(cropped.data), cropped.grid.slice_axes(through_plane)).movedim(0, -1) > 0.5
 
 

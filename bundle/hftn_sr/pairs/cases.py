@@ -74,7 +74,8 @@ def lone_target(folder: Path) -> Path | None:
 
 
 def _one(folder: Path, stem: str, suffixes: Sequence[str]) -> Path | None:
-    found = [folder / f"{stem}{suffix}" for suffix in suffixes if (folder / f"{stem}{suffix}").is_file()]
+    named = [folder / f"{stem}{suffix}" for suffix in suffixes]
+    found = [path for path in named if path.is_file() or path.is_symlink()]  # a link to nothing is no absent image; reading it says so
     if len(found) > 1:
         raise Fault(folder, f"ambiguous: {' and '.join(path.name for path in found)}", "keep one of them")
     return found[0] if found else None
