@@ -56,7 +56,13 @@ def test_a_network_comes_back_as_it_was_saved(file):
 
 @pytest.mark.parametrize("name", sorted(NETWORKS))
 def test_every_registered_network_comes_back_from_its_file(name, tmp_path):
-    own = {"hftn": {"channels": 8, "stages": 1, "blocks": 1}, "gated_fusion": {"channels": 8}, "zero_filling": {}, "cubic": {}}
+    own = {
+        "hftn": {"channels": 8, "stages": 1, "blocks": 1},
+        "gated_fusion": {"channels": 8},
+        "gated_unet": {"channels": 8},
+        "zero_filling": {},
+        "cubic": {},
+    }
     options = own.get(name, {"width": 4})
     network = NETWORKS[name](scale=2, **options).eval()
     for parameter in network.parameters():

@@ -30,6 +30,8 @@ TITLES = {
     "ungated": "gated fusion without gates",
     "base": "gated fusion (base)",
     "small": "gated fusion (small)",
+    "unet": "gated U-Net",
+    "ungated_unet": "gated U-Net without gates",
 }
 NOTHING = Cost(0, 0)
 OUR_READING = ("mcsr", "neu", "msdt")  # at most an abstract of these was found, see docs/baselines.md

@@ -11,6 +11,7 @@ from torch import nn
 from hftn_sr.kspace import Decomposition
 from hftn_sr.networks.baselines import EDSR, MCSR, MSDT, NEU, CubicInterpolation, EarlyFusion, MINet, SANet, ZeroFilling
 from hftn_sr.networks.gated_fusion import GatedFusion
+from hftn_sr.networks.gated_unet import GatedUNet
 from hftn_sr.networks.hftn import HFTNSR
 
 __all__ = ["METHODS", "NETWORKS", "Method", "build_network", "network_name"]
@@ -18,6 +19,7 @@ __all__ = ["METHODS", "NETWORKS", "Method", "build_network", "network_name"]
 NETWORKS: dict[str, type[nn.Module]] = {
     "hftn": HFTNSR,
     "gated_fusion": GatedFusion,
+    "gated_unet": GatedUNet,
     "edsr": EDSR,
     "mcsr": MCSR,
     "neu": NEU,
@@ -64,6 +66,8 @@ METHODS: dict[str, Method] = {
     "ungated": Method("gated_fusion", {"gates": 0}),  # what the gates of the next two bring
     "base": Method("gated_fusion", {"channels": 64, "fine_channels": 32}),
     "small": Method("gated_fusion"),
+    "unet": Method("gated_unet"),
+    "ungated_unet": Method("gated_unet", {"gated": False}),
 }
 
 

@@ -1,0 +1,114 @@
+"""Gated U-Net: what it is untrained, what reaches its parts, what a gate does, and that nothing moves."""
+
+import pytest
+import torch
+
+from hftn_sr.kspace import shift, zero_fill
+from hftn_sr.networks import channels_last
+from hftn_sr.networks.gated_unet import GatedUNet
+
+SMALL = {"channels": 4, "levels": 3}
+
+
+def noise(*shape, seed=0):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def shaken(scale, **options):
+    torch.manual_seed(3)
+    network = GatedUNet(scale, **{**SMALL, **options}).eval()
+    torch.nn.init.normal_(network.output.weight, std=0.1)
+    return network
+
+
+@pytest.mark.parametrize("scale", [2, 4])
+def test_untrained_it_is_zero_filling(scale):
+    image = noise(2, 3, 24, 32)
+    assert torch.equal(GatedUNet(scale, **SMALL)(image), image[:, :1])
+
+
+@pytest.mark.parametrize("scale", [2, 4])
+@pytest.mark.parametrize("size", [(24, 32), (25, 31), (5, 7)])
+def test_any_size_comes_back_and_is_padded_at_the_far_edges(scale, size):
+    network, image = shaken(scale), noise(1, 3, *size)
+    pred = network(image)
+    assert pred.shape == (1, 1, *size)
+    far = torch.nn.functional.pad(image, (0, -size[1] % 4, 0, -size[0] % 4), mode="replicate")
+    torch.testing.assert_close(pred, network(far)[..., : size[0], : size[1]])
+
+
+@torch.no_grad()
+def test_an_image_moved_by_whole_samples_of_the_lowest_level_gives_the_moved_result():
+    network, image = shaken(4), noise(1, 3, 128, 128)
+    moved = network(image.roll((4, 8), (-2, -1)))
+    inside = slice(56, 72)  # what lies here sees no border
+    torch.testing.assert_close(moved.roll((-4, -8), (-2, -1))[..., inside, inside], network(image)[..., inside, inside])
+
+
+@torch.no_grad()
+def test_target_and_both_bands_of_the_reference_matter():
+    network, image = shaken(2), noise(1, 3, 32, 32)
+    image[:, :1] = zero_fill(image[:, :1, ::2, ::2], 2)
+    pred = network(image)
+    for channel in range(3):
+        changed = image.clone()
+        changed[:, channel : channel + 1] = shift(changed[:, channel : channel + 1], (2.0, 0.0))
+        assert not torch.allclose(network(changed) - changed[:, :1], pred - image[:, :1], atol=1e-4)
+
+
+@torch.no_grad()
+def test_closed_gates_leave_only_what_passed_the_lowest_level_and_half_open_ones_are_none():
+    network, image = shaken(2), noise(1, 3, 16, 16)
+    for gate in network.gates:
+        torch.nn.init.zeros_(gate.weight)
+        torch.nn.init.constant_(gate.bias, -1e4)
+    lowest = []
+    network.down[-1].register_forward_hook(lambda level, given, features: lowest.append(features) or torch.zeros_like(features))
+    silent = network(image) - image[:, :1]
+    assert lowest
+    torch.testing.assert_close(silent, network(noise(1, 3, 16, 16, seed=1)) - noise(1, 3, 16, 16, seed=1)[:, :1])  # nothing of the image
+    for gate in network.gates:
+        torch.nn.init.zeros_(gate.bias)  # 2 sigma(0) = 1
+    plain = GatedUNet(2, **SMALL, gated=False).eval()
+    plain.load_state_dict({name: value for name, value in network.state_dict().items() if not name.startswith("gates")})
+    network.down[-1]._forward_hooks.clear()
+    torch.testing.assert_close(network(image), plain(image))
+
+
+@pytest.mark.parametrize("gated", [True, False])
+def test_every_parameter_learns_from_the_second_step_on(gated):
+    torch.manual_seed(0)
+    network = GatedUNet(2, **SMALL, gated=gated)
+    optimizer = torch.optim.Adam(network.parameters(), 1e-3)
+    image = noise(2, 3, 32, 32)
+    for _ in range(2):
+        optimizer.zero_grad()
+        (network(image) - noise(2, 1, 32, 32, seed=1)).abs().mean().backward()
+        optimizer.step()
+    assert [name for name, parameter in network.named_parameters() if not parameter.grad.any()] == []
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("gated", [True, False])
+def test_a_trace_of_one_size_and_a_script_serve_all(gated):
+    network = shaken(4, gated=gated)
+    for exported in (torch.jit.trace(network, noise(1, 3, 32, 32)), torch.jit.script(network)):
+        for size in ((48, 40), (30, 21)):
+            torch.testing.assert_close(exported(noise(1, 3, *size)), network(noise(1, 3, *size)))
+
+
+@torch.no_grad()
+def test_channels_last_holds_from_the_first_convolution_on():
+    network = channels_last(GatedUNet(2)).eval()
+    formats = []
+    for layer in network.modules():
+        if isinstance(layer, torch.nn.Conv2d) and layer.out_channels > 1:
+            layer.register_forward_hook(lambda layer, given, pred: formats.append(pred.is_contiguous(memory_format=torch.channels_last)))
+    network(noise(1, 3, 32, 32))
+    assert len(formats) == 2 * 7 + 2 * 3 and all(formats)
+
+
+@pytest.mark.parametrize("options", [{"scale": 3}, {"scale": 2, "channels": 0}, {"scale": 2, "levels": 1}])
+def test_other_options_are_refused(options):
+    with pytest.raises(ValueError, match="expected"):
+        GatedUNet(**options)
