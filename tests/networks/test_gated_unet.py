@@ -6,6 +6,7 @@ import torch
 from hftn_sr.kspace import shift, zero_fill
 from hftn_sr.networks import channels_last
 from hftn_sr.networks.gated_unet import GatedUNet
+from hftn_sr.optimizers import Muon
 
 SMALL = {"channels": 4, "levels": 3}
 
@@ -61,7 +62,7 @@ def test_closed_gates_leave_only_what_passed_the_lowest_level_and_half_open_ones
     network, image = shaken(2), noise(1, 3, 16, 16)
     for gate in network.gates:
         torch.nn.init.zeros_(gate.weight)
-        torch.nn.init.constant_(gate.bias, -1e4)
+        torch.nn.init.constant_(gate.bias, -1e4)  # sigma of that is 0
     lowest = []
     network.down[-1].register_forward_hook(lambda level, given, features: lowest.append(features) or torch.zeros_like(features))
     silent = network(image) - image[:, :1]
@@ -108,7 +109,44 @@ def test_channels_last_holds_from_the_first_convolution_on():
     assert len(formats) == 2 * 7 + 2 * 3 and all(formats)
 
 
-@pytest.mark.parametrize("options", [{"scale": 3}, {"scale": 2, "channels": 0}, {"scale": 2, "levels": 1}])
+@pytest.mark.parametrize("optimizer", [Muon, lambda network: torch.optim.Adam(network.parameters(), 1e-3)])
+def test_a_turned_slice_gives_the_turned_result_also_after_training(optimizer):
+    torch.manual_seed(0)
+    network = GatedUNet(2, channels=8, levels=3)
+    torch.nn.init.constant_(network.output.weight, 0.5)
+    steps = optimizer(network)
+    image, truth = noise(2, 3, 32, 32), noise(2, 1, 32, 32, seed=1)
+    for _ in range(5):
+        steps.zero_grad()
+        (network(image) - truth).abs().mean().backward()
+        steps.step()
+    with torch.no_grad():
+        detail = network(image) - image[:, :1]
+        assert detail.std() > 0.01
+        for turns in (1, 2, 3):
+            turned = torch.rot90(image, turns, (-2, -1))
+            torch.testing.assert_close(
+                network(turned) - turned[:, :1], torch.rot90(detail, turns, (-2, -1)), atol=1e-4 * float(detail.abs().max()), rtol=0
+            )
+
+
+def test_without_it_a_turned_slice_gives_another_result():
+    network, image = shaken(2, turning=False), noise(1, 3, 32, 32)
+    assert not torch.allclose(network(torch.rot90(image, 1, (-2, -1))), torch.rot90(network(image), 1, (-2, -1)), atol=1e-2)
+
+
+def test_features_start_as_large_as_those_of_free_convolutions():
+    sizes = []
+    for turning in (True, False):
+        torch.manual_seed(0)
+        network, found = GatedUNet(2, channels=32, levels=2, turning=turning), []
+        network.down[1].register_forward_hook(lambda level, given, features, found=found: found.append(features.std().item()))
+        network(noise(1, 3, 32, 32))
+        sizes += found
+    assert sizes[0] == pytest.approx(sizes[1], rel=0.2)
+
+
+@pytest.mark.parametrize("options", [{"scale": 3}, {"scale": 2, "channels": 0}, {"scale": 2, "levels": 1}, {"scale": 2, "channels": 6}])
 def test_other_options_are_refused(options):
     with pytest.raises(ValueError, match="expected"):
         GatedUNet(**options)

@@ -32,6 +32,7 @@ TITLES = {
     "small": "gated fusion (small)",
     "unet": "gated U-Net",
     "ungated_unet": "gated U-Net without gates",
+    "unturned_unet": "gated U-Net with free convolutions",
 }
 NOTHING = Cost(0, 0)
 OUR_READING = ("mcsr", "neu", "msdt")  # at most an abstract of these was found, see docs/baselines.md

@@ -1,4 +1,4 @@
-"""Gated U-Net: both contrasts at every resolution, and gates that say what of them the way back up lets in."""
+"""Gated U-Net: both contrasts at every resolution, gates on the way back up, and a result that turns with the slice."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from hftn_sr.networks.layers import conv3x3, output_convolution, pad_far_edges
+from hftn_sr.networks.turning import TURNS, tie
 
 __all__ = ["GatedUNet"]
 
@@ -17,40 +18,54 @@ class GatedUNet(nn.Module):
     .. math::
         d_0 = Level([z, low, high]), \quad d_l = Level(Pool(d_{l-1})), \qquad
         u_{L-1} = d_{L-1}, \quad v_l = PixelShuffle(Conv_{1 \times 1}(u_{l+1})), \quad
-        u_l = Level([v_l, d_l \cdot 2\sigma(Conv_{1 \times 1}(v_l))]), \qquad z + Conv_{1 \times 1}(u_0)
+        u_l = Level(v_l + d_l \cdot 2\sigma(Conv_{1 \times 1}(v_l))), \qquad z + Conv_{1 \times 1}(u_0)
 
     Level is two (conv3, ReLU), to :math:`2^l C` channels at :math:`1/2^l` of the resolution, so that each of the L levels costs about the
     same. Depth on the high-resolution grid and a wide view at low resolution are worth more than as many multiplications on the
     low-resolution grid alone (docs/design-log.md). The last convolution starts at zero, so that the untrained network is zero-filling.
+
+    All convolutions turn with their image (`turning`), so that a slice turned by 90 degrees gives the turned result, to rounding and where
+    the padding divides the size. Others have to learn that from the few patients that there are.
 
     Source: Ronneberger et al., MICCAI 2015, doi 10.1007/978-3-319-24574-4_28, with gates on the skips as in Oktay et al., MIDL 2018; the
     bands, the zero-filled skip and that both contrasts enter together: ours, after HFTN-SR.
 
     Args:
         scale: upscaling factor s, 2 or 4; of no consequence for the layers.
-        channels: feature channels C on the high-resolution grid.
+        channels: feature channels C on the high-resolution grid; a multiple of 4 for `turning`.
         levels: resolutions L, each half of the one before.
         gated: False lets the skips through as they are, to measure what the gates bring.
+        turning: False leaves the convolutions free, likewise.
 
     Raises:
         ValueError: an option outside what is listed here.
     """
 
-    def __init__(self, scale: int, channels: int = 32, levels: int = 4, gated: bool = True) -> None:
+    def __init__(self, scale: int, channels: int = 32, levels: int = 4, gated: bool = True, turning: bool = True) -> None:
         super().__init__()
         if scale not in (2, 4):
             raise ValueError(f"expected a scale of 2 or 4, got {scale}")
         if channels < 1 or levels < 2:
             raise ValueError(f"expected at least 1 channel and 2 levels, got {channels} and {levels}")
-        self.options = {"scale": scale, "channels": channels, "levels": levels, "gated": gated}
+        if turning and channels % TURNS:
+            raise ValueError(f"expected channels that {TURNS} divides, or turning=False, got {channels}")
+        self.options = {"scale": scale, "channels": channels, "levels": levels, "gated": gated, "turning": turning}
         self.scale, self.multiple = scale, 2 ** (levels - 1)
         widths = [channels * 2**level for level in range(levels)]
         self.down = nn.ModuleList(_level(before, own) for before, own in zip([3, *widths[:-1]], widths, strict=True))
         self.enlarge = nn.ModuleList(nn.Sequential(nn.Conv2d(2 * own, 4 * own, 1), nn.PixelShuffle(2)) for own in reversed(widths[:-1]))
         self.gates = nn.ModuleList(nn.Conv2d(own, own, 1) if gated else nn.Identity() for own in reversed(widths[:-1]))
-        self.up = nn.ModuleList(_level(2 * own, own) for own in reversed(widths[:-1]))
+        self.up = nn.ModuleList(_level(own, own) for own in reversed(widths[:-1]))
         self.gated = gated
         self.output = output_convolution(channels, kernel=1)
+        if turning:
+            self._tie()
+
+    def _tie(self) -> None:
+        shuffled = {each[0] for each in self.enlarge}  # type: ignore[index]
+        for layer in self.modules():
+            if isinstance(layer, nn.Conv2d):
+                tie(layer, entering=layer.in_channels > 3, leaving=layer is not self.output, shuffled=layer in shuffled)
 
     def forward(self, image: Tensor) -> Tensor:
         """Super-resolve.
@@ -72,9 +87,8 @@ class GatedUNet(nn.Module):
         for enlarge, gate, level in zip(self.enlarge, self.gates, self.up):  # noqa: B905 - TorchScript knows no strict
             features = enlarge(features)
             skip = skips.pop()
-            if self.gated:
-                skip = skip * (2 * torch.sigmoid(gate(features)))
-            features = level(torch.cat([features, skip], 1))
+            opened = torch.addcmul(features, skip, 2 * torch.sigmoid(gate(features))) if self.gated else features + skip
+            features = level(opened)
         return image[:, :1] + self.output(features)[..., :height, :width]
 
 

@@ -68,6 +68,7 @@ METHODS: dict[str, Method] = {
     "small": Method("gated_fusion"),
     "unet": Method("gated_unet"),
     "ungated_unet": Method("gated_unet", {"gated": False}),
+    "unturned_unet": Method("gated_unet", {"turning": False}),
 }
 
 
