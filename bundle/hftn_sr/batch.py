@@ -45,7 +45,7 @@ class Reporter:
 
 
 def find_cases(folder: Path, output: Path, reference_optional: bool = False) -> tuple[list[Case], list[Outcome]]:
-    """Cases of a folder: each sub-folder with `target.nii.gz` and `reference.nii.gz` (or `.nii`).
+    """Cases of a folder: each sub-folder with `target.nii.gz` and `reference.nii.gz` (or `.nii`, or DICOM series `target/`, `reference/`).
 
     A sub-folder may also hold `reference_transform` (.txt, .tfm, .mat or .h5), an ITK file that maps target points to reference points.
 

@@ -31,6 +31,7 @@ GROUPS = (  # heading, when such a message comes, where it is made; the longest 
         ("volumes/nifti.py", "volumes/nifti_file.py", "volumes/header_affine.py", "volumes/volume.py", "volumes/reading.py"),
     ),
     ("fastMRI files", "While an .h5 file is read or converted.", ("volumes/fastmri.py", "volumes/conversion.py", "volumes/ismrmrd.py")),
+    ("DICOM series", "While a folder of slices is read or converted.", ("volumes/dicom.py", "volumes/dicom_slice.py")),
     (
         "Target and reference",
         "While the two are brought onto one grid: they do not fit each other, or this is not the method's task.",

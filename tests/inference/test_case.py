@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import json
 import os
+import re
 from pathlib import Path
 
 import nibabel as nib
@@ -195,7 +196,10 @@ def test_the_record_says_what_was_done_with_what(case, run, weights):
     assert record["reference"]["used"] is True
     assert set(record["seconds"]) == {"read_and_place", "network", "restore_and_save"}
     assert record["seconds"]["network"] > 0
-    assert record["warnings"] == ["scale 2 chosen: nearest to the ratio 2.00 of in-plane voxel sizes"]
+    assert record["warnings"] == [
+        "scale 2 chosen: nearest to the ratio 2.00 of in-plane voxel sizes",
+        "slices are too small or too smooth to check whether the reference fits; it is used all the same",
+    ]
     assert record["fingerprint"]["options"]["data_consistency"] is True
     assert record["fingerprint"]["options"]["read"] == {"frame": None, "nan_to_num": False, "magnitude": False, "assume_affine": None}
     assert side_files(case.output)[1].read_bytes().startswith(b"\x89PNG")
@@ -243,18 +247,22 @@ def test_a_transform_file_places_the_reference_and_is_recorded(tmp_path, pair, r
 # Pairs that do not belong together
 
 
-def test_a_reference_elsewhere_is_refused(tmp_path, pair, run):
+def test_a_reference_elsewhere_is_left_out_or_refused(tmp_path, pair, run):
     target, reference = pair(2)
     far = reference.affine.copy()
     far[:3, 3] += 15 * far[:3, 0]
     case = Case(
         "one", write_volume(tmp_path / "a.nii", target), write_volume(tmp_path / "b.nii", Volume(reference.data, far)), tmp_path / "c.nii"
     )
-    with pytest.raises(
-        Fault, match=r"b\.nii: covers 6\d% of the target, at least 80% is needed.*--reference-transform or --register rigid"
-    ):
-        run(case)
+    finding = r"b\.nii: {}covers 6\d% of the target, at least 80% is needed\. Fix: .*--reference-transform or --register rigid"
+    with pytest.raises(Fault, match=finding.format("")):
+        run(case, {"misfit": "use"})
     assert set(folder_of(case.output)) == {"a.nii", "b.nii"}
+    outcome = run(case)
+    (warning,) = outcome.warnings[1:]  # the first is of the scale
+    assert re.search(finding.format("the reference was left out, the result is made from the target alone: "), warning)
+    assert outcome.record["reference"]["used"] is False
+    assert outcome.record["coverage"] < 0.7
 
 
 def test_the_same_image_as_target_and_reference_is_refused_also_under_another_name(case, run):
@@ -271,8 +279,8 @@ def test_a_swapped_pair_is_refused_by_its_voxel_sizes_and_warned_of_when_the_sca
     assert any("are coarser than the result's (0.50 mm); are the two swapped?" in warning for warning in outcome.warnings)
 
 
-def test_a_pair_that_is_not_alike_is_warned_of(tmp_path, pair, run):
-    target, reference = pair(2, (96, 96, 12))  # a few thousand voxels are too few to tell
+def test_a_pair_that_is_not_alike_is_warned_of_where_edges_cannot_tell(tmp_path, pair, run):
+    target, reference = pair(2, (60, 60, 32))  # slices too small for edges, but a few thousand voxels would be too few
     noise = np.random.default_rng(9).uniform(1, 100, reference.data.shape).astype(np.float32)
     warned = []
     for volume in (reference, reference.on(reference.grid, noise)):
@@ -280,23 +288,30 @@ def test_a_pair_that_is_not_alike_is_warned_of(tmp_path, pair, run):
         outcome = run(Case("one", *files, tmp_path / "c.nii"), dry_run=True)
         warned.append(any("target and reference are hardly alike" in warning for warning in outcome.warnings))
     assert warned == [False, True]
+    assert any("too small or too smooth to check whether the reference fits" in warning for warning in outcome.warnings)
 
 
 def test_a_target_that_the_scanner_interpolated_is_warned_of(tmp_path, pair, run):
-    target, reference = pair(2)
-    low = truncate(torch.from_numpy(target.data[:20, :20]).movedim(2, 0), 2)
-    interpolated = Volume(zero_fill(low, 2).movedim(0, 2).contiguous().numpy(), target.affine)
-    case = Case("one", write_volume(tmp_path / "a.nii", interpolated), write_volume(tmp_path / "b.nii", reference), tmp_path / "c.nii")
-    outcome = run(case)
-    assert any("the target's outer k-space is empty" in warning for warning in outcome.warnings)
-    assert outcome.record["data_consistency"]["applied"] is False  # empty is not measured
+    target, reference = pair(2, (80, 88, 4))
+    noisy = target.data + np.random.default_rng(0).normal(0, 5, target.data.shape).astype(np.float32)
+    low = truncate(torch.from_numpy(noisy).movedim(2, 0), 2)
+    interpolated = zero_fill(low, 2).movedim(0, 2).contiguous().numpy()
+    outcomes = []
+    for data in (interpolated, noisy):
+        files = write_volume(tmp_path / "a.nii", Volume(data, target.affine)), write_volume(tmp_path / "b.nii", reference)
+        outcomes.append(run(Case("one", *files, tmp_path / "c.nii"), overwrite="always"))
+    found = [[warning for warning in outcome.warnings if "outer k-space" in warning] for outcome in outcomes]
+    assert [len(warnings) for warnings in found] == [1, 0]
+    assert "the target's outer k-space is empty along left-right and front-back: it was interpolated after the scan" in found[0][0]
+    assert [outcome.record["interpolated_in_plane"] for outcome in outcomes] == [True, False]
+    assert [outcome.record["data_consistency"]["applied"] for outcome in outcomes] == [False, True]  # empty is not measured
 
 
-def test_a_reference_without_signal_where_the_target_lies_is_refused(tmp_path, pair, run):
+def test_a_target_without_a_positive_voxel_is_refused(tmp_path, pair, run):
     target, reference = pair(2)
-    dark = reference.on(reference.grid, -reference.data)
-    case = Case("one", write_volume(tmp_path / "a.nii", target), write_volume(tmp_path / "b.nii", dark), tmp_path / "c.nii")
-    with pytest.raises(Fault, match=r"b\.nii: no positive voxel where the target lies"):
+    dark = target.on(target.grid, -target.data)
+    case = Case("one", write_volume(tmp_path / "a.nii", dark), write_volume(tmp_path / "b.nii", reference), tmp_path / "c.nii")
+    with pytest.raises(Fault, match=r"a\.nii: no positive voxel\. Fix: check the export"):
         run(case)
 
 

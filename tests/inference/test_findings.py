@@ -7,11 +7,19 @@ import pytest
 import torch
 
 from hftn_sr.errors import Fault, UsageFault
-from hftn_sr.inference.findings import alignment_record, choose_scale, interpolated_in_plane, misfit_of, misplaced
-from hftn_sr.kspace import truncate, zero_fill
+from hftn_sr.inference.findings import (
+    NOT_MENDED,
+    alignment_record,
+    choose_scale,
+    interpolated_axes,
+    interpolation_warning,
+    misfit_of,
+    misplaced,
+)
+from hftn_sr.kspace import truncate
 from hftn_sr.volumes.alignment import Alignment
-from hftn_sr.volumes.volume import Volume
-from phantoms import oblique, phantom
+from hftn_sr.volumes.volume import Grid, Volume
+from phantoms import oblique
 
 
 def volume(spacing, shape=(8, 8, 4)):
@@ -59,19 +67,72 @@ def test_a_scale_that_there_is_no_network_for_is_a_usage_fault():
         choose_scale(volume((2, 2, 5)), volume((1, 1, 1)), 2, 3)
 
 
-@pytest.mark.parametrize("axis", [0, 1, 2])
-def test_an_image_that_was_zero_filled_after_the_scan_is_found_along_any_axis(axis):
-    measured = phantom((48, 48, 4))
-    noisy = measured.data + np.random.default_rng(0).normal(0, 2, measured.data.shape).astype(np.float32)
-    slices = torch.from_numpy(noisy).movedim(2, 0)
-    filled = zero_fill(truncate(slices, 2), 2)
-    interpolated, plain = (Volume(image.movedim(0, axis).contiguous().numpy(), np.eye(4)) for image in (filled, slices))
-    assert interpolated_in_plane(interpolated, axis)
-    assert not interpolated_in_plane(plain, axis)
+def scanned(shape=(80, 96), slices=4, seed=0):
+    """(D, H, W) like a head's slices: ellipses with sharp edges, so that power declines slowly with frequency, on noise of a hundredth."""
+    rng = np.random.default_rng(seed)
+    down, right = np.meshgrid(*(np.linspace(-1, 1, size) for size in shape), indexing="ij")
+    image = np.zeros((slices, *shape))
+    for each in image:
+        for _ in range(30):
+            (y, x), (height, width) = rng.uniform(-0.5, 0.5, 2), rng.uniform(0.05, 0.4, 2)
+            each += rng.uniform(0, 30) * (((down - y) / height) ** 2 + ((right - x) / width) ** 2 < 1)
+    return truncate(torch.from_numpy(image + rng.normal(0, 1, image.shape)), 2)
+
+
+def filled(slices, share, dims):
+    """The same with nothing beyond a share of k-space along these dimensions, as a scanner computes and saves it: rounded magnitudes."""
+    k_space = torch.fft.fft2(slices)
+    for dim in dims:
+        beyond = torch.fft.fftfreq(slices.shape[dim]).abs() * 2 >= share
+        k_space.index_fill_(dim, beyond.nonzero()[:, 0], 0)
+    return torch.fft.ifft2(k_space).abs().round()
+
+
+def of_slices(slices, through_plane):
+    return Volume(slices.movedim(0, through_plane).float().contiguous().numpy(), np.eye(4))
+
+
+@pytest.mark.parametrize("share", [0.4, 0.5, 0.65])
+@pytest.mark.parametrize("dims", [(1,), (2,), (1, 2)])
+@pytest.mark.parametrize("through_plane", [0, 1, 2])
+def test_an_image_that_was_zero_filled_after_the_scan_is_found_along_either_axis(through_plane, dims, share):
+    in_plane = [axis for axis in range(3) if axis != through_plane]
+    found = interpolated_axes(of_slices(filled(scanned((160, 192)), share, dims), through_plane), through_plane)
+    assert found == tuple(in_plane[dim - 1] for dim in dims)
+
+
+@pytest.mark.parametrize(
+    "change", [lambda x: x, lambda x: x.abs().round(), lambda x: x + 5 * torch.randn(x.shape), lambda x: x[:, 3:-8, 5:-2]]
+)
+@pytest.mark.parametrize("slices", [1, 4])
+def test_an_image_that_was_measured_whole_is_not_called_interpolated(slices, change):
+    torch.manual_seed(0)
+    assert interpolated_axes(of_slices(change(scanned((160, 192), slices)), 2), 2) == ()
+
+
+def test_neither_is_one_that_the_scanner_smoothed():
+    slices = scanned((160, 192))
+    rows, columns = (0.54 + 0.46 * torch.cos(2 * torch.pi * torch.fft.fftfreq(size)) for size in slices.shape[1:])
+    smooth = torch.fft.ifft2(torch.fft.fft2(slices) * rows[:, None] * columns).abs().round()
+    assert interpolated_axes(of_slices(smooth, 2), 2) == ()
+
+
+@pytest.mark.parametrize("factor", [1e-30, 1e30])
+def test_the_unit_does_not_matter(factor):
+    slices = scanned((160, 192))
+    assert interpolated_axes(of_slices(slices * factor, 2), 2) == ()
+    assert interpolated_axes(of_slices(filled(slices, 0.5, (2,)) * factor, 2), 2) == (1,)
 
 
 def test_an_image_too_small_to_tell_is_not_called_interpolated():
-    assert not interpolated_in_plane(Volume(np.random.default_rng(0).normal(size=(2, 2, 3)).astype(np.float32), np.eye(4)), 2)
+    assert interpolated_axes(of_slices(filled(scanned((62, 80)), 0.5, (1, 2)), 2), 2) == ()
+    assert interpolated_axes(Volume(np.random.default_rng(0).normal(size=(2, 2, 3)).astype(np.float32), np.eye(4)), 2) == ()
+
+
+def test_the_directions_of_an_interpolation_are_named_by_the_patient_s():
+    grid = Grid((40, 40, 4), oblique((1.0, 1.0, 3.0))[:, [2, 0, 1, 3]])
+    assert "is empty along left-right: it was interpolated" in interpolation_warning(grid, (1,))
+    assert "is empty along head-foot and front-back: it was" in interpolation_warning(grid, (0, 2))
 
 
 def test_a_reference_in_place_gives_no_warning():
@@ -90,8 +151,9 @@ def test_a_reference_in_place_gives_no_warning():
 def test_a_reference_out_of_place_is_named_with_the_cure(alignment, said):
     (warning,) = misplaced(alignment, 2)
     assert said in warning and "--register rigid" in warning
-    (warning,) = misplaced(alignment, 2, registered=True)
-    assert said in warning and "--reference-transform" in warning and "--register" not in warning
+    (warning,) = misplaced(alignment, 2, NOT_MENDED)
+    assert said in warning and "rigid registration did not mend that; place it by --reference-transform" in warning
+    assert "--register" not in warning
 
 
 @pytest.mark.parametrize(

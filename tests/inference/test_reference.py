@@ -12,7 +12,7 @@ import pytest
 
 import hftn_sr
 from hftn_sr import api
-from hftn_sr.errors import UsageFault
+from hftn_sr.errors import Fault, UsageFault
 from hftn_sr.inference import memory
 from hftn_sr.inference import reference as reference_module
 from hftn_sr.inference import run as run_module
@@ -21,11 +21,12 @@ from hftn_sr.inference.memory import Demand
 from hftn_sr.inference.pair import PairOptions, prepare_pair
 from hftn_sr.inference.run import run_case
 from hftn_sr.volumes.alignment import Alignment
+from hftn_sr.volumes.files import sha256_of
 from hftn_sr.volumes.nifti import read_nifti
 from hftn_sr.volumes.registration import Registration
 from hftn_sr.volumes.resampling import resample
 from hftn_sr.weights import load_model
-from phantoms import write_volume
+from phantoms import phantom, write_volume
 
 SAMPLE = Path(hftn_sr.__file__).parent / "sample"
 
@@ -113,8 +114,8 @@ def test_a_registration_that_makes_it_worse_is_not_kept(place, registered):
     assert asked == ["away.nii.gz"]
     assert pair.record["placement"]["registration"]["kept"] is False
     np.testing.assert_array_equal(pair.reference(5), place("away", register="none", misfit="use").reference(5))
-    assert any("rigid registration found no better place for it" in warning for warning in pair.warnings)
-    assert not any("--register rigid" in warning for warning in pair.warnings)
+    (warning,) = [warning for warning in pair.warnings if "covers" not in warning]
+    assert "gains" not in warning and "which costs detail; rigid registration did not mend that; place it by --ref" in warning
 
 
 @pytest.mark.parametrize("register", ["auto", "none"])
@@ -124,10 +125,11 @@ def test_a_reference_that_does_not_fit_is_left_out_and_named_with_the_cure(files
     assert asked == (["other.nii.gz"] if register == "auto" else [])
     assert pair.on_grid is None
     assert pair.slice(7)[1:].abs().max() == 0 < pair.slice(7)[0].abs().max()
-    (warning,) = [warning for warning in pair.warnings if "left out" in warning]
+    (warning,) = pair.warnings
     assert warning.startswith(f"{files['other']}: the reference was left out, the result is made from the target alone: the edges of")
     assert "Fix: " in warning and "insist by --misfit use" in warning
     assert ("try --register rigid" in warning) is (register == "none")
+    assert ("rigid registration did not mend that" in warning) is (register == "auto")
     assert pair.record["voxels_without_reference"] == np.prod(pair.grid.shape)
 
 
@@ -135,7 +137,121 @@ def test_a_reference_that_does_not_fit_is_used_where_that_is_asked_for(place, re
     registered(0.5)
     pair = place("other", misfit="use")
     assert pair.on_grid is not None and pair.slice(7)[1:].abs().max() > 0
-    assert any("do not trust fine detail" in warning for warning in pair.warnings)
+    (warning,) = pair.warnings
+    assert "do not trust fine detail" in warning
+
+
+@pytest.mark.parametrize("register", ["auto", "rigid"])
+@pytest.mark.parametrize("millimetres", [3.0, 90.0])
+def test_a_registration_of_what_does_not_fit_moves_it_nowhere(files, place, registered, register, millimetres):
+    """Moved by 90 mm it would cover too little, which is not what is wrong with it."""
+    registered(millimetres)
+    pair = place("other", register=register)
+    assert pair.on_grid is None
+    (warning,) = pair.warnings
+    assert f"{files['other']}: the reference was left out" in warning and "the edges of target and reference do not match" in warning
+    if register == "auto" or millimetres == 90:
+        assert pair.record["placement"]["registration"]["kept"] is False
+        assert pair.record["coverage"] == place("other", register="none").record["coverage"]
+
+
+def test_one_that_is_registered_and_then_left_out_is_told_of_once(files, place, registered, monkeypatch):
+    registered(1.0)
+    found = iter([Alignment(0.05, 0.2, 0), Alignment(0.2, 1.0, 0)])
+    monkeypatch.setattr(reference_module, "_alignment", lambda *_: next(found))
+    pair = place("in place")
+    (warning,) = pair.warnings
+    assert "the reference was left out" in warning and "was registered" not in warning
+    assert "lie 2.0 voxels of the result away from where it belongs, and then gains less than none; rigid registration did not" in warning
+
+
+def test_what_a_vain_registration_of_one_nearly_in_place_leaves_is_told(files, registered, monkeypatch):
+    registered(0.1)
+    monkeypatch.setattr(reference_module, "_alignment", lambda *_: Alignment(0.4, 0.1, 0))
+    told = prepare_pair(files["target"], files["in place"], PairOptions(scale=4)).warnings
+    (warning,) = [warning for warning in told if "coarser" not in warning]
+    assert warning == "the reference seems to lie 0.40 voxels of the result away; rigid registration did not mend that"
+
+
+def test_a_reference_a_slice_off_is_told_so(place, registered, monkeypatch):
+    registered(1.0)
+    found = iter([Alignment(0.4, 0.05, 1), Alignment(0.4, 0.05, 0)])
+    monkeypatch.setattr(reference_module, "_alignment", lambda *_: next(found))
+    assert "the reference lay a slice away and was registered: moved by 1.0 mm, turned by 0.0 degrees" in place("in place").warnings
+
+
+@pytest.mark.parametrize("factor", [1e30, 1e-30])
+def test_the_unit_of_the_images_does_not_matter(files, tmp_path, factor):
+    scaled = {}
+    for name in ("target", "away"):
+        volume = read_nifti(files[name])
+        scaled[name] = write_volume(tmp_path / f"{name}.nii", volume.on(volume.grid, volume.data * np.float32(factor)))
+    options = PairOptions(scale=2, register="none", misfit="use")
+    pairs = [prepare_pair(paths["target"], paths["away"], options) for paths in (files, scaled)]
+    assert pairs[1].record["alignment"] == pairs[0].record["alignment"]
+    np.testing.assert_allclose(pairs[1].slice(7), pairs[0].slice(7), atol=1e-3)
+
+
+def without_signal(kind, reference):
+    """The reference's grid with voxels that bring nothing where the target lies."""
+    data = {
+        "zero": np.zeros_like(reference.data),
+        "constant": np.full_like(reference.data, 7),
+        "negative": -reference.data - 1,
+        "elsewhere": np.zeros_like(reference.data),
+    }[kind]
+    if kind == "elsewhere":
+        wider = reference.grid.cropped((-60, 0, 0), (60 + reference.data.shape[0], *reference.data.shape[1:]))
+        data = np.zeros(wider.shape, np.float32)
+        data[:20] = 100 * np.random.default_rng(0).random((20, *wider.shape[1:]), np.float32)
+        return reference.on(wider, data)
+    return reference.on(reference.grid, data)
+
+
+@pytest.mark.parametrize("kind", ["zero", "constant", "negative", "elsewhere"])
+@pytest.mark.parametrize("register", ["auto", "rigid"])
+def test_a_reference_without_signal_is_left_out_with_one_warning_and_once(files, tmp_path, weights, registered, kind, register):
+    registered(0)
+    blank = write_volume(tmp_path / "blank.nii", without_signal(kind, read_nifti(files["in place"])))
+    case = Case("one", files["target"], blank, tmp_path / "o.nii.gz")
+    options = RunOptions(str(weights[2]), overwrite="stale", preview=False, pair=PairOptions(register=register))
+    outcomes = [run_case(case, options, lambda scale: load_model(str(weights[2]), scale)) for _ in range(2)]
+    scale, warning = outcomes[0].warnings
+    assert scale == "scale 2 chosen: nearest to the ratio 2.13 of in-plane voxel sizes"
+    assert warning == (
+        f"{blank}: the reference was left out, the result is made from the target alone: no signal where the target lies. "
+        "Fix: check this image and its position"
+    )
+    assert [outcome.status for outcome in outcomes] == ["done", "skipped"]
+    assert outcomes[0].record["reference"] == {"file": "blank.nii", "sha256": sha256_of(blank), "used": False}
+    api.super_resolve(files["target"], None, tmp_path / "alone.nii.gz", scale=2, model=str(weights[2]))
+    np.testing.assert_array_equal(read_nifti(case.output).data, read_nifti(tmp_path / "alone.nii.gz").data)
+    with pytest.raises(Fault, match=r"blank\.nii: no signal"):
+        prepare_pair(files["target"], blank, PairOptions(misfit="use"))
+
+
+@pytest.mark.parametrize(
+    ("damage", "said"), [("truncated", "truncated: .*copy or export it again"), ("missing", "no such file"), ("nan", "NaN or infinite")]
+)
+def test_a_reference_that_cannot_be_read_is_refused_all_the_same(files, tmp_path, damage, said):
+    path = tmp_path / "reference.nii.gz"
+    if damage == "truncated":
+        path.write_bytes(files["in place"].read_bytes()[:-2000])
+    if damage == "nan":
+        volume = read_nifti(files["in place"])
+        write_volume(path, volume.on(volume.grid, np.where(volume.data > volume.data.mean(), np.nan, volume.data)))
+    with pytest.raises(Fault, match=said):
+        prepare_pair(files["target"], path, PairOptions(scale=2))
+
+
+def test_where_it_cannot_be_checked_whether_a_reference_fits_that_is_said(tmp_path):
+    target = write_volume(tmp_path / "a.nii", phantom((20, 22, 4), (2.0, 2.0, 3.0)))
+    noise = np.random.default_rng(0).uniform(1, 100, (40, 44, 4)).astype(np.float32)
+    reference = write_volume(tmp_path / "b.nii", phantom().on(phantom().grid, noise))
+    for pair_by in ("header", "index"):
+        pair = prepare_pair(target, reference, PairOptions(scale=2, pair_by=pair_by))
+        assert pair.on_grid is not None
+        assert "slices are too small or too smooth to check whether the reference fits; it is used all the same" in pair.warnings
 
 
 def test_one_that_fits_but_lies_far_off_is_left_out_too(place):
@@ -152,14 +268,31 @@ def test_a_pair_by_index_is_not_registered_unless_asked(place, registered):
     assert asked == ["other_by_index.nii.gz"]
 
 
-def test_too_little_memory_for_a_registration_is_a_warning(files, tmp_path, weights, monkeypatch, registered):
+@pytest.mark.parametrize(("name", "wanted"), [("away", True), ("in place", False)])
+def test_a_registration_that_memory_does_not_allow_is_told_of_and_made_up_for_later(
+    files, tmp_path, weights, monkeypatch, registered, name, wanted
+):
     asked = registered(0)
-    monkeypatch.setattr(run_module, "demand", lambda *_: (Demand(1, 1, 2), Demand(3, 3, 2)))
-    case = Case("one", files["target"], files["away"], tmp_path / "o.nii.gz")
-    options = RunOptions(str(weights[2]), dry_run=True, pair=PairOptions(scale=2))
-    outcome = run_case(case, options, lambda scale: load_model(str(weights[2]), scale))
+    case = Case("one", files["target"], files[name], tmp_path / "o.nii.gz")
+    options = RunOptions(str(weights[2]), overwrite="stale", preview=False, pair=PairOptions(scale=2))
+    with monkeypatch.context() as little:
+        little.setattr(run_module, "demand", lambda *_: (Demand(1, 1, 2), Demand(3, 3, 2)))
+        outcome = run_case(case, options, lambda scale: load_model(str(weights[2]), scale))
     assert asked == []
-    assert "too little memory is free to register the reference, should it lie out of place" in outcome.warnings
+    assert len(outcome.warnings) == wanted
+    for warning in outcome.warnings:
+        assert "left out" in warning and "; too little memory is free to register it. Fix: check" in warning
+        assert "--register rigid" not in warning
+    again = run_case(case, options, lambda scale: load_model(str(weights[2]), scale))
+    assert again.status == ("done" if wanted else "skipped")
+    assert len(asked) == wanted
+
+
+def test_so_is_one_of_a_reference_nearly_in_place(files, registered, monkeypatch):
+    registered(0)
+    monkeypatch.setattr(reference_module, "_alignment", lambda *_: Alignment(0.4, 0.1, 0))
+    told = prepare_pair(files["target"], files["in place"], PairOptions(scale=4), may_register=False).warnings
+    assert "the reference seems to lie 0.40 voxels of the result away; too little memory is free to register it" in told
 
 
 def test_a_run_without_a_reference_gives_what_one_that_left_it_out_gives(files, tmp_path, weights, registered):

@@ -137,6 +137,13 @@ def test_the_attributes_are_read_without_the_voxels(tmp_path):
     assert fastmri_attributes(path) == {"acquisition": "CORPD_FBK", "max": 2.0, "norm": 3.0, "patient_id": "ab12"}
 
 
+def test_an_image_without_signal_is_read_only_if_asked_for(tmp_path):
+    path = write_knee(tmp_path / "a.h5", np.zeros((2, 32, 24), np.float32))
+    with pytest.raises(Fault, match="no signal: no voxel is above 0"):
+        read_volume(path)
+    assert read_volume(path, blank=True).data.shape == (32, 24, 2)
+
+
 def change(path, name, value=None):
     with h5py.File(path, "r+") as file:
         del file[name]

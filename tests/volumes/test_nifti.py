@@ -232,6 +232,7 @@ def test_numbers_beyond_float32_count_as_infinite_without_a_warning_of_numpy(pat
 @pytest.mark.parametrize("value", [0, 7])
 def test_a_constant_image_is_refused(path, value):
     assert f"no signal: every voxel is {value}" in refused(write(path, np.full((5, 4, 3), value, np.int16), AFFINE))
+    assert (read_nifti(path, blank=True).data == value).all()
 
 
 def test_negative_intensities_are_kept(path):

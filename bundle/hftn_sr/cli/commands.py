@@ -65,7 +65,7 @@ def _version(version: Annotated[bool, typer.Option("--version", help="Print the 
     ),
 )
 def super_resolve(
-    target: Annotated[OptionalPath, typer.Option(help="Low-resolution NIfTI or fastMRI .h5 file.")] = None,
+    target: Annotated[OptionalPath, typer.Option(help="Low-resolution NIfTI, .h5 or DICOM folder.")] = None,
     reference: Annotated[OptionalPath, typer.Option(help="High-resolution one, another contrast.")] = None,
     cases: Annotated[OptionalPath, typer.Option(help="*/target.nii.gz with */reference.nii.gz.")] = None,
     bids: Annotated[OptionalPath, typer.Option(help="BIDS dataset; --target is then a suffix.")] = None,
@@ -76,7 +76,7 @@ def super_resolve(
     model: Annotated[str, typer.Option(help="base, small, hftn or FILE.")] = "base",
     device: Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="Where the network runs.")] = "auto",
     runtime: Annotated[Literal["auto", "eager", "bf16"], typer.Option(help="bfloat16 or eager float32.")] = "auto",
-    orientations: Annotated[Optional[int], typer.Option(help="Turns averaged: 1, 4, 8; else 4 for base.")] = None,  # noqa: UP045 - typer
+    orientations: Annotated[Optional[int], typer.Option(help="Averaged: 1, 2, 4, 8; else 4 for base.")] = None,  # noqa: UP045 - typer
     overwrite: Annotated[Literal["never", "stale", "always"], typer.Option(help="Redo existing outputs.")] = "never",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check all inputs and say what would be done.")] = False,
     threads: Annotated[Optional[int], typer.Option(help="CPU threads; else all.", min=1)] = None,  # noqa: UP045 - typer

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Optional
 
 import typer
 
@@ -17,29 +17,37 @@ HDF5_SUFFIXES = (".h5", ".hdf5")
 
 
 def convert(
-    files: Annotated[list[Path], typer.Argument(help="fastMRI .h5 files, or folders of such.", metavar="FILE...")],
+    files: Annotated[list[Path], typer.Argument(help="fastMRI .h5 files, DICOM folders, or folders of such.", metavar="FILE...")],
     output: Annotated[Path, typer.Option(help="Folder for the .nii.gz files and their .json side files.")],
     image: Annotated[
         Literal["auto", "reconstruction_esc", "reconstruction_rss", "kspace"],
         typer.Option(help="Dataset; auto takes the first there is. Coils of k-space are combined by root sum of squares."),
     ] = "auto",
+    series: Annotated[Optional[int], typer.Option(help="DICOM: number of one of several series.")] = None,  # noqa: UP045 - typer
+    frame: Annotated[Optional[int], typer.Option(help="DICOM: one of several volumes, from 0.", min=0)] = None,  # noqa: UP045 - typer
     overwrite: Annotated[Literal["never", "always"], typer.Option(help="Replace outputs that exist.")] = "never",
     debug: Debug = False,
 ) -> None:
-    """Turn fastMRI .h5 files into NIfTI with the voxel sizes of their ISMRMRD headers, which do not say where a scan lies."""
+    """Turn fastMRI .h5 files, which do not say where a scan lies, and DICOM series into NIfTI."""
     with one_line_errors(debug):
         from rich.console import Console
         from rich.progress import track
 
-        from hftn_sr.errors import ALL_FAILED, NOTHING, SOME_FAILED, Fault, NothingToDo
-        from hftn_sr.volumes.conversion import convert_fastmri
+        from hftn_sr.errors import ALL_FAILED, NOTHING, SOME_FAILED, Fault, NothingToDo, UsageFault
+        from hftn_sr.volumes.conversion import convert_dicom, convert_fastmri
 
         sources = _sources(files)
+        for option, value in (("--series", series), ("--frame", frame)):
+            if value is not None and not all(path.is_dir() for path in sources):
+                raise UsageFault(option, "is for DICOM series only", "leave it out for .h5 files")
         console = Console(stderr=True)
         skipped = failed = 0
         for path in track(sources, "convert", console=console, transient=True, disable=not console.is_terminal or len(sources) < 2):
             try:
-                written, notes = convert_fastmri(path, output, image, overwrite == "always")
+                if path.is_dir():
+                    written, notes = convert_dicom(path, output, series, frame, overwrite == "always")
+                else:
+                    written, notes = convert_fastmri(path, output, image, overwrite == "always")
             except NothingToDo as nothing:
                 skipped += 1
                 typer.echo(f"SKIPPED {nothing}", err=True)
@@ -59,18 +67,28 @@ def convert(
 
 
 def _sources(named: Sequence[Path]) -> list[Path]:
-    """Each file once; those of a folder by name."""
+    """Each file or series folder once; those in a folder by name."""
     from hftn_sr.errors import NothingToDo, UsageFault
     from hftn_sr.volumes.conversion import nifti_name
 
     found: dict[Path, None] = {}
     for path in named:
-        inside = sorted(each for each in path.iterdir() if each.suffix.lower() in HDF5_SUFFIXES) if path.is_dir() else [path]
+        inside = _inside(path) if path.is_dir() else [path]
         if not inside:
-            raise NothingToDo(path, "no fastMRI file in it (searched *.h5 and *.hdf5)", "name the folder that holds them")
+            finding = "no fastMRI file in it (searched *.h5 and *.hdf5) and no DICOM series (searched it and its sub-folders)"
+            raise NothingToDo(path, finding, "name the folder that holds them")
         found |= dict.fromkeys(inside)
     names = Counter(map(nifti_name, found))
     if twice := [path for path in found if names[nifti_name(path)] > 1]:
         listed = ", ".join(map(str, twice[:4]))
         raise UsageFault(twice[0], f"would be written over by another file of its name ({listed})", "convert them into two folders")
     return list(found)
+
+
+def _inside(folder: Path) -> list[Path]:
+    """A folder of DICOM slices is one source itself."""
+    from hftn_sr.volumes.dicom import holds_dicom
+
+    if holds_dicom(folder):
+        return [folder]
+    return sorted(each for each in folder.iterdir() if (holds_dicom(each) if each.is_dir() else each.suffix.lower() in HDF5_SUFFIXES))

@@ -25,7 +25,7 @@ class Case:
 
     Args:
         name: for messages and the summary.
-        target: low-resolution NIfTI or fastMRI .h5 file.
+        target: low-resolution NIfTI or fastMRI .h5 file, or folder of a DICOM series.
         reference: high-resolution one of another contrast; None for none, and the target's detail comes from itself alone.
         output: NIfTI file to write.
         transform: ITK file that maps target points to reference points; None for none.

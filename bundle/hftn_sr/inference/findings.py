@@ -4,17 +4,31 @@ from __future__ import annotations
 
 from typing import Any
 
+import nibabel as nib
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from hftn_sr.degradation import in_plane_last
 from hftn_sr.errors import Fault, UsageFault
 from hftn_sr.volumes.alignment import FARTHEST, Alignment
 from hftn_sr.volumes.nifti import VolumeHeader
 from hftn_sr.volumes.scratch import blocks
-from hftn_sr.volumes.volume import Volume
+from hftn_sr.volumes.volume import Grid, Volume
 
-__all__ = ["alignment_record", "choose_scale", "interpolated_in_plane", "LOW_SIMILARITY", "MIN_COVERAGE", "misfit_of", "misplaced"]
+__all__ = [
+    "alignment_record",
+    "apart",
+    "choose_scale",
+    "interpolated_axes",
+    "interpolation_warning",
+    "LOW_SIMILARITY",
+    "MIN_COVERAGE",
+    "misfit_of",
+    "misplaced",
+    "NO_MEMORY",
+    "NOT_MENDED",
+]
 
 SCALES = (2, 4)
 SCALE_TOLERANCE = 0.25  # relative distance of the voxel sizes' ratio from a scale
@@ -23,8 +37,16 @@ MIN_COVERAGE = 0.8  # share of the target's grid that the reference must cover
 LOW_SIMILARITY = 1.02  # normalised mutual information; unrelated volumes stay below, aligned contrasts of one head well above
 NO_MATCH = "the edges of target and reference do not match"
 WORSE_THAN_NONE = 1.0  # voxels of the result from which a displaced reference gains less than none (bundle/docs/design-log.md)
-OUTER, INNER = (0.75, 1.0), (0.4, 0.65)  # bands of k-space as shares of the Nyquist frequency
-EMPTY = 1e-3  # power density of the outer band relative to the inner one that no measured image has
+NOT_MENDED = "rigid registration did not mend that"
+NO_MEMORY = "too little memory is free to register it"
+DIRECTIONS = ("left-right", "front-back", "head-foot")  # of the axes of RAS+
+# Measured along both axes of 24 real volumes (bundle/docs/design-log.md): truncated by 2 and 4, magnitudes, noisy, rounded 0.20 to 0.49;
+# these with a Hamming window 0.045 to 0.11, and filled with zeros from half of k-space on 0.0004 to 0.034; of 18 native ones 16 fall below
+# 0.04 along the axis that their scanners filled, two stay above (0.043, 0.054).
+EMPTY = 0.04  # share of a band's power density left two bands further out, below which k-space ends in between
+BANDS, BAND = np.arange(0.3, 0.61, 0.05), 0.1  # where the bands compared begin, and how wide they are, as shares of the Nyquist frequency
+BESIDE = 0.3  # share of the other axis' Nyquist frequency: scanners leave the corners of k-space out
+FEWEST_LINES = 32  # a side, below which a band holds too few
 
 
 def choose_scale(
@@ -68,18 +90,45 @@ def choose_scale(
     return nearest, f"nearest to the ratio {ratio:.2f} of in-plane voxel sizes"
 
 
-def interpolated_in_plane(target: Volume, through_plane: int) -> bool:
-    """Whether the outer k-space of the target is empty: its scanner interpolated it, and its true resolution is lower than its grid."""
+def interpolated_axes(target: Volume, through_plane: int) -> tuple[int, ...]:
+    """The in-plane array axes along which the outer k-space of the target is empty: it was interpolated there after the scan.
+
+    Each axis is judged by itself, as scanners often measure less of k-space along the phase direction alone and fill it up with zeros. Its
+    power density, over the inner part of the other axis, falls off a cliff then; that of a whole scan declines slowly. Magnitude voxels,
+    noise and rounding to integers leave something in the empty part. Resampling leaves more: to a grid twice as fine it is mostly seen
+    where it was cubic, mostly not where it was linear, and to one 1.5 times as fine hardly ever. Slices below 32 voxels a side are not
+    judged.
+    """
     slices = in_plane_last(torch.from_numpy(target.data), target.grid.slice_axes(through_plane))
+    axes = target.grid.slice_axes(through_plane)[1:]
+    if min(slices.shape[1:]) < FEWEST_LINES:
+        return ()
+    peak = max(float(slices.max()), -float(slices.min()))  # so that squares stay within float32
     power = np.zeros(slices.shape[1:])
-    for block in blocks(len(slices), 4 * slices[0].nbytes):
-        power += torch.fft.fft2(slices[block]).abs().square().sum(0).numpy()
+    for block in blocks(len(slices), 6 * slices[0].nbytes):
+        power += torch.fft.fft2(slices[block] / peak).abs().square().sum(0).numpy()
     rows, columns = (np.abs(np.fft.fftfreq(size)) * 2 for size in power.shape)
-    radius = np.maximum(rows[:, None], columns)
-    densities = [power[(radius >= low) & (radius <= high)] for low, high in (OUTER, INNER)]
-    if min(density.size for density in densities) == 0:
-        return False
-    return bool(densities[0].mean() < EMPTY * densities[1].mean())
+    densities = (rows, power[:, columns <= BESIDE].mean(1)), (columns, power[rows <= BESIDE].mean(0))
+    return tuple(axis for axis, density in zip(axes, densities, strict=True) if _cliff(*density) < EMPTY)
+
+
+def _cliff(frequencies: NDArray[np.float64], density: NDArray[np.float64]) -> float:
+    """The least share of a band's power density that a band further out still has."""
+
+    def mean(start: float) -> float:
+        return float(density[(frequencies >= start) & (frequencies <= start + BAND)].mean())
+
+    return min(mean(start + 2 * BAND) / max(mean(start), np.finfo(float).tiny) for start in BANDS)
+
+
+def interpolation_warning(grid: Grid, axes: tuple[int, ...]) -> str:
+    """What the user must know of a target on `grid` that was interpolated along these array axes."""
+    directions = nib.orientations.io_orientation(grid.affine)[:, 0]
+    along = " and ".join(DIRECTIONS[int(directions[axis])] for axis in axes)
+    return (
+        f"the target's outer k-space is empty along {along}: it was interpolated after the scan, its true resolution is lower than its "
+        "grid; its k-space is not put back into the result"
+    )
 
 
 def misfit_of(alignment: Alignment, scale: int) -> str:
@@ -87,29 +136,32 @@ def misfit_of(alignment: Alignment, scale: int) -> str:
     if not alignment.fits:
         return f"{NO_MATCH} (agreement {alignment.prominence:.2f}, usually above 0.24): another patient, another visit, or far out of place"
     if alignment.displacement * scale > WORSE_THAN_NONE:
-        return f"it seems to lie {_apart(alignment, scale)} away from where it belongs, and then gains less than none"
+        return f"it seems to lie {apart(alignment, scale)} away from where it belongs, and then gains less than none"
     return ""
 
 
-def misplaced(alignment: Alignment, scale: int, registered: bool = False) -> list[str]:
+def misplaced(alignment: Alignment, scale: int, tried: str = "") -> list[str]:
     """A warning where a reference that is used shows something else than the target, or lies somewhere else; empty where it is in place.
 
     Args:
         alignment: of the reference as it is used.
         scale: upscaling factor s.
-        registered: whether that was tried already, so that it is no cure.
+        tried: what became of a registration, which is no cure then, `NOT_MENDED` or `NO_MEMORY`; empty where none was tried.
     """
     if alignment.in_place:
         return []
-    cure = "place it by --reference-transform" if registered else "try --register rigid"
+    cure = f"{tried}; place it by --reference-transform" if tried else "try --register rigid"
     if not alignment.fits:
         return [f"{misfit_of(alignment, scale)}; {cure}, and do not trust fine detail"]
-    return [f"the reference seems to lie {_apart(alignment, scale)} away from where it belongs, which costs detail: {cure}"]
+    return [f"the reference seems to lie {apart(alignment, scale)} away from where it belongs, which costs detail; {cure}"]
 
 
-def _apart(alignment: Alignment, scale: int) -> str:
-    apart = [f"{alignment.displacement * scale:.1f} voxels of the result"] if alignment.displacement > FARTHEST else []
-    return " and ".join([*apart, *(["a slice"] if alignment.slice_offset else [])])
+def apart(alignment: Alignment, scale: int) -> str:
+    """How far a reference lies from where it belongs, in words."""
+    in_plane = alignment.displacement > FARTHEST or not alignment.slice_offset
+    distance = alignment.displacement * scale
+    voxels = [f"{distance:.{1 if distance >= 1 else 2}f} voxels of the result"] if in_plane else []
+    return " and ".join([*voxels, *(["a slice"] if alignment.slice_offset else [])])
 
 
 def alignment_record(alignment: Alignment | None, scale: int) -> dict[str, Any] | None:

@@ -29,6 +29,7 @@ SPARE = 1.1  # what the allocator holds beyond what is asked for
 OF_BOX, OF_BLOCK = 20, 12  # bytes for each voxel of the reference and of the grid that are resampled at a time
 ITK_REGISTRATION = 760 << 20  # bytes that ITK's registration takes when it is loaded, and keeps
 OF_REGISTRATION = 120  # bytes for each voxel of target and reference that rigid registration looks at
+OF_WEIGHTS = 2  # copies of a network's weights, as convolutions lay them out for themselves
 OF_FFT = 48  # bytes for each voxel of the slice that is in hand: spectra in double precision
 PROBES = (64, 128)  # sides of the slices at which a network's memory is measured
 NEAR = 0.8  # share of the memory available from which on the user is warned
@@ -113,7 +114,8 @@ def network_bytes(network: nn.Module, height: int, width: int) -> int:
     parameter = next(network.parameters(), torch.zeros(0))
     small, large = (_live_bytes(network, torch.zeros(1, 3, side, side, device=parameter.device)) for side in PROBES)
     each = (large - small) / (PROBES[1] ** 2 - PROBES[0] ** 2)
-    return int(max(each * height * width + small - each * PROBES[0] ** 2, 0))
+    weights = sum(tensor.nbytes for tensor in network.parameters())
+    return int(max(each * height * width + small - each * PROBES[0] ** 2, 0)) + OF_WEIGHTS * weights
 
 
 def available() -> int | None:

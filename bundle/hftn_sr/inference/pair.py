@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import gettempdir
@@ -10,24 +10,22 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from hftn_sr.degradation import brightness_of, in_plane_last, stack_channels
 from hftn_sr.errors import Fault, UsageFault, check_choice
 from hftn_sr.inference.findings import (
     LOW_SIMILARITY,
-    MIN_COVERAGE,
     alignment_record,
     choose_scale,
-    interpolated_in_plane,
+    interpolated_axes,
+    interpolation_warning,
 )
-from hftn_sr.inference.reference import Misfit, Register, place_reference
+from hftn_sr.inference.reference import Misfit, Placed, Register, place_reference
 from hftn_sr.kspace import Decomposition
 from hftn_sr.volumes.nifti import ReadOptions
 from hftn_sr.volumes.placement import paired_by_index, similarity
 from hftn_sr.volumes.reading import is_fastmri, read_volume
-from hftn_sr.volumes.resampling import coverage, resample_into
 from hftn_sr.volumes.scratch import Scratch
 from hftn_sr.volumes.volume import Grid, Volume
 
@@ -35,10 +33,6 @@ __all__ = ["PairBy", "PairOptions", "PreparedPair", "apply_network", "prepare_pa
 
 PairBy = Literal["auto", "header", "index"]
 
-INTERPOLATED = (
-    "the target's outer k-space is empty: it was interpolated after the scan, its true resolution is lower than its grid; "
-    "its k-space is not put back into the result"
-)
 SLICES_AT_ONCE = 1  # more bring nothing on a CPU and cost memory
 
 
@@ -52,7 +46,8 @@ class PairOptions:
         reference_transform: ITK file that maps a target point to a reference point, before any registration.
         register: `rigid` moves the reference where that makes the pair more similar; `auto` does where it does not lie in place, and keeps
             that only if its edges then lie better; `none` does not.
-        misfit: whether a reference that gains less than none, as that of another patient, is left out or used all the same.
+        misfit: whether a reference that gains less than none, as that of another patient, is left out or used all the same; one that
+            covers too little of the target or has no signal there is left out or refused.
         pair_by: `header` places the reference by the two headers, `index` puts slice i on slice i, see `paired_by_index`; `auto` is `index`
             for two fastMRI files, whose headers do not say where they lie, unless a transform is given.
         decomposition: how the reference is split, see `kspace.decompose`; must be the one that the network was trained with.
@@ -148,15 +143,17 @@ def prepare_pair(
     options: PairOptions,
     folder: Path | None = None,
     tell: Callable[[str], None] | None = None,
+    may_register: bool = True,
 ) -> PreparedPair:
     """Read a low-resolution target and its reference, and place the reference on the target's high-resolution grid.
 
     Args:
-        target_path: NIfTI or fastMRI .h5 file.
+        target_path: NIfTI or fastMRI .h5 file, or folder of a DICOM series.
         reference_path: likewise; None for none, which needs `options.scale`.
         options: how the two become a pair.
         folder: where a reference too large for memory is put meanwhile; None for the system's folder for temporary files.
         tell: called with what takes long, before it begins.
+        may_register: whether there is memory for what `options.register` "auto" would register.
 
     Raises:
         Fault: a file that cannot be used, or a pair that does not belong together.
@@ -164,7 +161,7 @@ def prepare_pair(
     target = read_volume(target_path, options.read)
     if reference_path is None:
         return _target_only(target, options)
-    reference = read_volume(reference_path, options.read)
+    reference = read_volume(reference_path, options.read, blank=options.misfit == "leave-out")
     if target.sha256 == reference.sha256 or np.array_equal(target.data, reference.data):
         raise Fault(reference_path, "is the same image as the target", "give another contrast of the same head as --reference")
     through_plane = target.grid.through_plane() if options.through_plane is None else options.through_plane
@@ -176,36 +173,27 @@ def prepare_pair(
     if options.scale is None:
         warnings.append(f"scale {scale} chosen: {why}")
     temporary, grid = folder or Path(gettempdir()), target.grid.finer(scale, through_plane)
-    placed = place_reference(target, reference, scale, through_plane, options, by_index, temporary, tell)
-    reference = placed.volume
-    share = coverage(reference.grid, grid)
-    if share < MIN_COVERAGE:
-        raise Fault(
-            reference_path,
-            f"covers {share:.0%} of the target, at least {MIN_COVERAGE:.0%} is needed",
-            "check that both files belong to one patient and visit, or place it by --reference-transform or --register rigid",
-        )
-    alike = similarity(target, reference)
-    warnings += _findings(target, reference, through_plane, grid, share, alike)
-    warnings += placed.warnings
+    placed = place_reference(target, reference, scale, through_plane, options, by_index, temporary, tell, may_register)
+    alike, interpolated = similarity(target, placed.volume), interpolated_axes(target, through_plane)
+    warnings += [*placed.warnings, *_findings(placed, grid, through_plane, alike)]
+    warnings += [interpolation_warning(grid, interpolated)] if interpolated else []
     size = int(np.prod(grid.shape, dtype=np.int64))
-    on_grid = _on_grid(reference, grid, temporary) if placed.used else None
     record = {
         "scale": scale,
         "scale_chosen": why,
         "through_plane": through_plane,
-        "interpolated_in_plane": INTERPOLATED in warnings,
-        "coverage": round(share, 4),
-        "voxels_without_reference": round((1 - share) * size) if placed.used else size,
+        "interpolated_in_plane": bool(interpolated),
+        "coverage": round(placed.coverage, 4),
+        "voxels_without_reference": round((1 - placed.coverage) * size) if placed.on_grid else size,
         "similarity": {"measure": "normalised mutual information, 1 to 2", "value": round(alike, 4)},
         "alignment": alignment_record(placed.alignment, scale),
         "placement": {"by": "index" if by_index else "header", **placed.record},
     }
     return PreparedPair(
         target,
-        on_grid,
-        _unit(target.path, [target.data], target.data.size),
-        _unit(reference_path, on_grid.parts(), size) if on_grid else 1.0,
+        placed.on_grid,
+        _unit(target),
+        placed.unit,
         grid,
         through_plane,
         reference.sha256,
@@ -245,51 +233,44 @@ def _target_only(target: Volume, options: PairOptions) -> PreparedPair:
     scale, why = choose_scale(target, None, through_plane, options.scale)
     grid = target.grid.finer(scale, through_plane)
     warnings = [*target.notes, "no reference was given: the result is made from the target alone, with less detail than a reference brings"]
-    interpolated = interpolated_in_plane(target, through_plane)
+    interpolated = interpolated_axes(target, through_plane)
     if interpolated:
-        warnings.append(INTERPOLATED)
+        warnings.append(interpolation_warning(grid, interpolated))
     record = {
         "scale": scale,
         "scale_chosen": why,
         "through_plane": through_plane,
-        "interpolated_in_plane": interpolated,
+        "interpolated_in_plane": bool(interpolated),
         "coverage": 0.0,
         "voxels_without_reference": int(np.prod(grid.shape, dtype=np.int64)),
         "similarity": None,
         "alignment": None,
         "placement": None,
     }
-    unit = _unit(target.path, [target.data], target.data.size)
-    return PreparedPair(target, None, unit, 1.0, grid, through_plane, None, scale, options.decomposition, record, tuple(warnings))
+    return PreparedPair(target, None, _unit(target), 1.0, grid, through_plane, None, scale, options.decomposition, record, tuple(warnings))
 
 
-def _on_grid(reference: Volume, grid: Grid, folder: Path) -> Scratch:
-    on_grid = Scratch(grid.shape[::-1], folder)
-    for _ in resample_into(reference, grid, on_grid.array.T):
-        on_grid.release()
-    return on_grid
-
-
-def _findings(target: Volume, reference: Volume, through_plane: int, grid: Grid, share: float, alike: float) -> list[str]:
+def _findings(placed: Placed, grid: Grid, through_plane: int, alike: float) -> list[str]:
+    """What else speaks against a reference, besides the place where it lies."""
     found = []
-    if share < 1 - 1e-6:
-        found.append(f"the reference covers {share:.1%} of the target; elsewhere the result has no detail from it")
-    if alike < LOW_SIMILARITY:
+    if placed.on_grid and placed.coverage < 1 - 1e-6:
+        found.append(f"the reference covers {placed.coverage:.1%} of the target; elsewhere the result has no detail from it")
+    told = placed.alignment is not None and not placed.alignment.fits
+    if placed.on_grid and alike < LOW_SIMILARITY and not told:
+        cure = "" if {"registration", "registration_skipped"} & placed.record.keys() else ", or try --register rigid"
         found.append(
             f"target and reference are hardly alike (normalised mutual information {alike:.3f}, usually above {LOW_SIMILARITY}): "
-            "check that they belong together, or try --register rigid"
+            f"check that they belong together{cure}"
         )
-    if interpolated_in_plane(target, through_plane):
-        found.append(INTERPOLATED)
-    finest = float(reference.grid.spacing.min())
+    finest = float(placed.volume.grid.spacing.min())
     wanted = float(np.delete(grid.spacing, through_plane).max())
     if finest > 1.5 * wanted:
         found.append(f"the reference's voxels ({finest:.2f} mm) are coarser than the result's ({wanted:.2f} mm); are the two swapped?")
     return found
 
 
-def _unit(path: Path, parts: Iterable[NDArray[np.float32]], size: int) -> float:
+def _unit(target: Volume) -> float:
     try:
-        return brightness_of(parts, size)
+        return brightness_of([target.data], target.data.size)
     except ValueError:
-        raise Fault(path, "no positive voxel where the target lies", "check the image and its position") from None
+        raise Fault(target.path, "no positive voxel", "check the export of this image") from None

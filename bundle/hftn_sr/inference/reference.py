@@ -9,14 +9,16 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
+from torch import Tensor
 
-from hftn_sr.degradation import in_plane_last
-from hftn_sr.inference.findings import alignment_record, misfit_of, misplaced
+from hftn_sr.degradation import brightness_of, in_plane_last
+from hftn_sr.errors import Fault
+from hftn_sr.inference.findings import MIN_COVERAGE, NO_MEMORY, NOT_MENDED, alignment_record, apart, misfit_of, misplaced
 from hftn_sr.kspace import truncate
 from hftn_sr.volumes.alignment import Alignment, edge_alignment
 from hftn_sr.volumes.placement import read_transform
 from hftn_sr.volumes.registration import Registration, register_rigid
-from hftn_sr.volumes.resampling import resample_into
+from hftn_sr.volumes.resampling import coverage, resample_into
 from hftn_sr.volumes.scratch import Scratch
 from hftn_sr.volumes.volume import Grid, Volume
 
@@ -30,9 +32,11 @@ Misfit = Literal["leave-out", "use"]
 
 ALIGNMENT_SLICES, ALIGNMENT_VOXELS = 12, 2**20
 ALIGNMENT_REACH = 12  # voxels of the result
-# A reference in place is seen at most 0.28 voxels of the result off; at x4 one 0.47 off, still in place by `Alignment.in_place`, loses a
-# fifth of the gain (bundle/docs/design-log.md).
+# Voxels of the result; at x2 0.24 already are not `Alignment.in_place`. A reference in place is seen at most 0.21 off at x2, 0.28 at x4,
+# where one 0.47 off, still `in_place`, loses a fifth of the gain (bundle/docs/design-log.md).
 REGISTERED_FROM = 0.3
+UNCHECKED = "slices are too small or too smooth to check whether the reference fits; it is used all the same"
+FAINT = 1e-4  # of the range of intensities of the whole reference: less than that a spline leaves of voxels far away
 
 
 @dataclass(frozen=True)
@@ -41,14 +45,18 @@ class Placed:
 
     Args:
         volume: placed by its affine.
-        used: whether the network gets to see it.
+        on_grid: its voxels (Z, Y, X) on the target's high-resolution grid, for the network to see; None where it is of no use.
+        unit: its intensity that counts as 1.
+        coverage: share of that grid that it covers.
         alignment: how its edges lie on the target's; None where that cannot be told.
         record: what the side file says of the placement.
         warnings: what the user must know.
     """
 
     volume: Volume
-    used: bool
+    on_grid: Scratch | None
+    unit: float
+    coverage: float
     alignment: Alignment | None
     record: dict[str, Any]
     warnings: tuple[str, ...]
@@ -63,6 +71,7 @@ def place_reference(
     by_index: bool,
     folder: Path,
     tell: Callable[[str], None] | None = None,
+    may_register: bool = True,
 ) -> Placed:
     """Place a reference by header and transform, register it where it does not lie in place, and decide whether it is of use.
 
@@ -76,50 +85,97 @@ def place_reference(
             a movement in mm means nothing through-plane.
         folder: where slices too large for memory are put meanwhile.
         tell: called with what takes long, before it begins.
+        may_register: whether there is memory for what `auto` would register.
 
     Raises:
-        Fault: the transform cannot be read.
+        Fault: the transform cannot be read; with `misfit` "use", the reference covers too little or has no signal.
     """
     record: dict[str, Any] = {"transform": None, "register": options.register}
     if options.reference_transform:
         reference = reference.moved(read_transform(options.reference_transform))
         record["transform"] = options.reference_transform.name
+    grid = target.grid.finer(scale, through_plane)
 
-    def alignment_of(placed: Volume) -> Alignment | None:
-        return _alignment(target, placed, scale, through_plane, folder)
+    blank = reference.data.max() <= max(reference.data.min(), 0)
 
-    warnings: list[str] = []
-    if options.register == "rigid":
-        found = register_rigid(target, reference)
-        reference = reference.moved(found.matrix)
-        record["registration"] = _registration(found, found.kept)
-    alignment = alignment_of(reference)
-    if options.register == "auto" and alignment and _worth_registering(alignment, scale) and not by_index:
-        if tell:
+    def lying(volume: Volume) -> _Lying:
+        alignment = None if blank else _alignment(target, volume, scale, through_plane, folder)
+        return _Lying(volume, coverage(volume.grid, grid), alignment)
+
+    lies, warnings = lying(reference), []
+    doubted = options.register == "auto" and not by_index and _worth_registering(lies.alignment, scale)
+    tried = ""
+    if doubted and not may_register:
+        tried, record["registration_skipped"] = NO_MEMORY, "too little memory"
+        warnings += _in_vain(lies.alignment, scale, tried)
+    elif doubted or (options.register == "rigid" and not blank):
+        tried = NOT_MENDED
+        if doubted and tell:
             tell("the reference does not lie in place: registering it, which takes about half a minute")
         found = register_rigid(target, reference)
-        moved = reference.moved(found.matrix)
-        after = alignment_of(moved) if found.kept else alignment
-        better = after is not None and after.better_than(alignment)
-        record["registration"] = {**_registration(found, better), "alignment_before": alignment_record(alignment, scale)}
-        warnings.append(_told(found, better, alignment, scale))
-        reference, alignment = (moved, after) if better else (reference, alignment)
-    misfit = misfit_of(alignment, scale) if alignment else ""
-    used = not misfit or options.misfit == "use"
-    registered = "registration" in record
-    if alignment and used:
-        warnings += misplaced(alignment, scale, registered)
-    elif misfit:
-        cures = "check that both files belong to one patient and visit, place it by --reference-transform, or insist by --misfit use"
-        warnings.append(
-            f"{reference.path}: the reference was left out, the result is made from the target alone: {misfit}. "
-            f"Fix: {'' if registered else 'try --register rigid, '}{cures}"
-        )
-    return Placed(reference, used, alignment, record, tuple(warnings))
+        moved = lying(reference.moved(found.matrix)) if found.kept else lies
+        kept = found.kept and moved.coverage >= min(lies.coverage, MIN_COVERAGE) and (not doubted or moved.better_than(lies))
+        record["registration"] = {**_registration(found, kept), "alignment_before": alignment_record(lies.alignment, scale)}
+        if doubted:
+            warnings += _told(found, lies.alignment, scale) if kept else _in_vain(lies.alignment, scale, tried)
+        lies = moved if kept else lies
+
+    fault = _not_covering(lies, tried)
+    if fault is None:
+        misfit = misfit_of(lies.alignment, scale) if lies.alignment and options.misfit == "leave-out" else ""
+        if misfit:
+            return _left_out(lies, record, *_misfit_and_cure(misfit, tried))
+        on_grid = _slices(lies.volume, grid, through_plane, 0, grid.shape[through_plane], folder)
+        if not blank and (unit := _unit(on_grid, lies.volume)):
+            warnings += misplaced(lies.alignment, scale, tried) if lies.alignment else [UNCHECKED]
+            return Placed(lies.volume, on_grid, unit, lies.coverage, lies.alignment, record, tuple(warnings))
+        fault = Fault(reference.path, "no signal where the target lies", "check this image and its position")
+    if options.misfit == "use":
+        raise fault
+    return _left_out(lies, record, fault.finding, fault.fix)
 
 
-def _worth_registering(alignment: Alignment, scale: int) -> bool:
-    return not alignment.in_place or alignment.displacement * scale > REGISTERED_FROM
+@dataclass(frozen=True)
+class _Lying:
+    """A reference somewhere: how much of the target's high-resolution grid it covers there, and how its edges lie on the target's."""
+
+    volume: Volume
+    coverage: float
+    alignment: Alignment | None
+
+    def better_than(self, other: _Lying) -> bool:
+        """Only where edges match does the place of a reference mean something: of one of another head, any is as good."""
+        return bool(self.alignment and self.alignment.fits and other.alignment and self.alignment.better_than(other.alignment))
+
+
+def _left_out(lies: _Lying, record: dict[str, Any], finding: str, cure: str) -> Placed:
+    warning = f"{lies.volume.path}: the reference was left out, the result is made from the target alone: {finding}. Fix: {cure}"
+    return Placed(lies.volume, None, 1.0, lies.coverage, lies.alignment, record, (warning,))
+
+
+def _not_covering(lies: _Lying, tried: str) -> Fault | None:
+    if lies.coverage >= MIN_COVERAGE:
+        return None
+    finding = f"covers {lies.coverage:.0%} of the target, at least {MIN_COVERAGE:.0%} is needed"
+    cures = f"place it by --reference-transform{'' if tried else ' or --register rigid'}"
+    return Fault(lies.volume.path, finding, f"check that both files belong to one patient and visit, or {cures}")
+
+
+def _misfit_and_cure(misfit: str, tried: str) -> tuple[str, str]:
+    cures = "check that both files belong to one patient and visit, place it by --reference-transform, or insist by --misfit use"
+    return (f"{misfit}; {tried}", cures) if tried else (misfit, f"try --register rigid, {cures}")
+
+
+def _unit(on_grid: Scratch, reference: Volume) -> float:
+    """The intensity that counts as 1; 0 where the reference has no signal on the grid."""
+    faint = FAINT * (float(reference.data.max()) - float(reference.data.min()))
+    ends = [(float(part.min()), float(part.max())) for part in on_grid.parts()]
+    low, high = min(end[0] for end in ends), max(end[1] for end in ends)
+    return brightness_of(on_grid.parts(), on_grid.array.size) if min(high - low, high) > faint else 0.0
+
+
+def _worth_registering(alignment: Alignment | None, scale: int) -> bool:
+    return alignment is not None and (not alignment.in_place or alignment.displacement * scale > REGISTERED_FROM)
 
 
 def _registration(found: Registration, kept: bool) -> dict[str, Any]:
@@ -131,11 +187,16 @@ def _registration(found: Registration, kept: bool) -> dict[str, Any]:
     }
 
 
-def _told(found: Registration, kept: bool, before: Alignment, scale: int) -> str:
-    where = f"{before.displacement * scale:.1f} voxels of the result away" if before.fits else "where its edges do not match the target's"
-    if not kept:
-        return f"the reference seems to lie {where}, and rigid registration found no better place for it"
-    return f"the reference lay {where} and was registered: moved by {found.translation:.1f} mm, turned by {found.rotation:.1f} degrees"
+def _told(found: Registration, before: Alignment | None, scale: int) -> list[str]:
+    """Of a registration that was not asked for and is kept."""
+    where = f"{apart(before, scale)} away" if before and before.fits else "where its edges do not match the target's"
+    moved = f"moved by {found.translation:.1f} mm, turned by {found.rotation:.1f} degrees"
+    return [f"the reference lay {where} and was registered: {moved}"]
+
+
+def _in_vain(alignment: Alignment | None, scale: int, tried: str) -> list[str]:
+    """Of one that was not, for a reference which `misplaced` calls in place."""
+    return [f"the reference seems to lie {apart(alignment, scale)} away; {tried}"] if alignment and alignment.in_place else []
 
 
 def _alignment(target: Volume, reference: Volume, scale: int, through_plane: int, folder: Path) -> Alignment | None:
@@ -148,7 +209,13 @@ def _alignment(target: Volume, reference: Volume, scale: int, through_plane: int
     first = (depth - count) // 2
     slices = in_plane_last(torch.from_numpy(_slices(reference, fine, through_plane, first, count, folder).array.T), axes)
     lowered = torch.stack([truncate(each, scale) for each in slices])
-    return edge_alignment(measured[first : first + count], lowered, ALIGNMENT_REACH // scale)
+    return edge_alignment(_within_1(measured[first : first + count]), _within_1(lowered), ALIGNMENT_REACH // scale)
+
+
+def _within_1(slices: Tensor) -> Tensor:
+    """In another unit, so that squares stay within float32."""
+    peak = max(float(slices.max()), -float(slices.min()))
+    return slices / peak if peak else slices
 
 
 def _slices(reference: Volume, grid: Grid, through_plane: int, first: int, count: int, folder: Path) -> Scratch:

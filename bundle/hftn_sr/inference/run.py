@@ -19,7 +19,7 @@ from hftn_sr.inference.pair import PreparedPair, apply_network, prepare_pair
 from hftn_sr.inference.result import fingerprint, own_record, pair_record, save_result
 from hftn_sr.runtime import prepare_network
 from hftn_sr.volumes.files import check_writable, remove_parts, sha256_of
-from hftn_sr.volumes.reading import read_volume_header
+from hftn_sr.volumes.reading import read_volume_header, volume_sha256
 from hftn_sr.volumes.resampling import same_grid
 from hftn_sr.volumes.scratch import check_space, disk_bytes, existing_folder
 from hftn_sr.weights import Model
@@ -121,15 +121,11 @@ def _prepared(
     network = prepare_network(used.network, options.runtime, options.orientations)
     plain, registering = demand(target, reference, grid, (first, second), network, options.device)
     check_memory(case.target, registering if chosen.register == "rigid" else plain)
-    found: tuple[str, ...] = ()
-    if chosen.register == "auto" and not registering.fits:
-        chosen = replace(chosen, register="none")
-        found = ("too little memory is free to register the reference, should it lie out of place",)
     check_space(case.output, disk_bytes(through * first * second))
-    pair = prepare_pair(case.target, case.reference, chosen, existing_folder(case.output), tell)
+    pair = prepare_pair(case.target, case.reference, chosen, existing_folder(case.output), tell, registering.fits)
     needed = registering if "registration" in (pair.record["placement"] or {}) else plain
     memory = {"peak_predicted_gb": round(needed.peak / 1e9, 3)}
-    return replace(pair, record={**pair.record, "memory": memory}, warnings=(*pair.warnings, *found, *needed.warnings)), used
+    return replace(pair, record={**pair.record, "memory": memory}, warnings=(*pair.warnings, *needed.warnings)), used
 
 
 def _planned(case: Case, options: RunOptions, model: Callable[[int], Model], started: float, tell: Callable[[str], None] | None) -> Outcome:
@@ -176,12 +172,12 @@ def _reason_to_skip(case: Case, options: RunOptions, model: Callable[[int], Mode
     if options.overwrite == "never":
         return "the output exists (--overwrite stale or always redoes it)"
     record = own_record(side_files(case.output)[0])
-    if not record:
+    if not record or "registration_skipped" in (record.get("placement") or {}):  # today's memory may do
         return ""
     try:
         used = model(record["scale"])
-        of_reference = sha256_of(case.reference) if case.reference else None
-        wanted = fingerprint(case, options, sha256_of(case.target), of_reference, used)
+        of_reference = volume_sha256(case.reference) if case.reference else None
+        wanted = fingerprint(case, options, volume_sha256(case.target), of_reference, used)
         up_to_date = record["output"]["sha256"] == sha256_of(case.output) and record["fingerprint"] == wanted
     except (OSError, KeyError, TypeError, Fault):  # whatever is wrong shows when the case is redone
         return ""

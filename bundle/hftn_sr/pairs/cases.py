@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hftn_sr.errors import Fault
+from hftn_sr.volumes.dicom import holds_dicom
 
 __all__ = ["CaseFiles", "case_files", "case_folders", "lone_target"]
 
@@ -19,8 +20,8 @@ class CaseFiles:
     """The files of one case.
 
     Args:
-        target: NIfTI file.
-        reference: NIfTI file of another contrast.
+        target: NIfTI file or folder of a DICOM series.
+        reference: likewise, of another contrast.
         transform: ITK file that maps target points to reference points, if there is one.
     """
 
@@ -41,7 +42,9 @@ def case_folders(folder: Path) -> list[Path]:
 
 
 def case_files(folder: Path) -> CaseFiles | None:
-    """`target` and `reference` (.nii.gz or .nii) of a case, and its `reference_transform` (.txt, .tfm, .mat or .h5).
+    """`target` and `reference` (.nii.gz, .nii or a folder of a DICOM series) of a case, and its `reference_transform`.
+
+    The latter is a .txt, .tfm, .mat or .h5 file.
 
     Returns:
         None where the folder has neither image.
@@ -49,28 +52,37 @@ def case_files(folder: Path) -> CaseFiles | None:
     Raises:
         Fault: one image without the other, or two files for one role.
     """
-    images = {role: _one(folder, role, IMAGE_SUFFIXES) for role in ("target", "reference")}
+    images = {role: _image(folder, role) for role in ("target", "reference")}
     if not any(images.values()):
         return None
     for role, path in images.items():
         if path is None:
-            raise Fault(folder, f"no {role} (searched {role}.nii.gz and {role}.nii)", f"put the {role} there")
+            raise Fault(folder, f"no {role} (searched {role}.nii.gz and {role}.nii, and {role}/ for DICOM)", f"put the {role} there")
     target, reference = (path for path in images.values() if path is not None)
     return CaseFiles(target, reference, _one(folder, "reference_transform", TRANSFORM_SUFFIXES))
 
 
 def lone_target(folder: Path) -> Path | None:
-    """`target` (.nii.gz or .nii) of a case without a reference; None where it has one, or has no target.
+    """`target` (.nii.gz, .nii or a folder of a DICOM series) of a case without a reference; None where it has one, or has no target.
 
     Raises:
         Fault: two files for one role, or the transform of a reference that is not there.
     """
-    target, reference = (_one(folder, role, IMAGE_SUFFIXES) for role in ("target", "reference"))
+    target, reference = (_image(folder, role) for role in ("target", "reference"))
     if reference or not target:
         return None
     if transform := _one(folder, "reference_transform", TRANSFORM_SUFFIXES):
         raise Fault(folder, f"no reference, though {transform.name} is there", "put the reference there, or take its transform away")
     return target
+
+
+def _image(folder: Path, role: str) -> Path | None:
+    found, series = _one(folder, role, IMAGE_SUFFIXES), folder / role
+    if not (series.is_dir() and holds_dicom(series)):
+        return found
+    if found:
+        raise Fault(folder, f"ambiguous: {found.name} and the DICOM series {role}/", "keep one of them")
+    return series
 
 
 def _one(folder: Path, stem: str, suffixes: Sequence[str]) -> Path | None:

@@ -19,8 +19,9 @@ from hftn_sr.metrics import CONVENTIONS
 from hftn_sr.qc.case import Images, QcCase, open_images, was_used
 from hftn_sr.qc.pictures import draw_strips, find_extent
 from hftn_sr.qc.viewer import embed
-from hftn_sr.volumes.files import json_bytes, sha256_of, write_files
+from hftn_sr.volumes.files import json_bytes, write_files
 from hftn_sr.volumes.nifti import read_nifti
+from hftn_sr.volumes.reading import volume_sha256
 
 __all__ = ["ENTRY", "key_of", "make_entry", "place_of", "read_entry"]
 
@@ -94,8 +95,16 @@ def make_entry(case: QcCase, page: Path, files: Path) -> dict[str, Any]:
 
 def _made_of(case: QcCase, record: dict[str, Any]) -> dict[str, Any]:
     paths = {"output": case.output, "target": case.target, "reference": case.reference, "transform": case.transform, "truth": case.truth}
-    found = {role: sha256_of(path) if path and path.is_file() else "" for role, path in paths.items()}
+    found = {role: _sha256(path) for role, path in paths.items()}
     return {**found, "version": __version__, "name": case.name, "record": hashlib.sha256(json_bytes(record)).hexdigest()}
+
+
+def _sha256(path: Path | None) -> str:
+    """Empty where there is no file, or a folder that holds no MR image any more."""
+    try:
+        return volume_sha256(path) if path and path.exists() else ""
+    except Fault:
+        return ""
 
 
 def _shown(case: QcCase, record: dict[str, Any], key: str) -> tuple[dict[str, Any], dict[str, bytes]]:

@@ -43,7 +43,7 @@ EQUAL_MAXIMUM = 1e-3  # relative difference from the attribute `max`, beyond whi
 ATTRIBUTES = ("acquisition", "max", "norm", "patient_id")
 
 
-def read_fastmri(path: str | PathLike[str], image: FastMRIImage = "auto") -> Volume:
+def read_fastmri(path: str | PathLike[str], image: FastMRIImage = "auto", blank: bool = False) -> Volume:
     r"""Read a fully sampled volume; the images in the file, or the same from its k-space,
 
     .. math:: \sqrt{\sum_{coils} |\text{crop}(F^{-1} k)|^2}, \qquad F^{-1} \text{ centred, orthonormal, per slice.}
@@ -51,6 +51,7 @@ def read_fastmri(path: str | PathLike[str], image: FastMRIImage = "auto") -> Vol
     Args:
         path: .h5 file.
         image: which dataset to read; `auto` takes the first there is of reconstruction_esc, reconstruction_rss and kspace.
+        blank: whether an image without signal, none of whose voxels is above 0, is read like any other.
 
     Returns:
         Voxels (h, w, slices), float32, in the file's unit, rows and columns as stored. Voxel sizes in mm are field of view by matrix of the
@@ -76,7 +77,7 @@ def read_fastmri(path: str | PathLike[str], image: FastMRIImage = "auto") -> Vol
         data = _voxels(path, stored, shape)
         attributes = _attributes(file)
         measured = name == "reconstruction_esc" or "reconstruction_esc" not in file  # what the attribute `max` is of
-    if data.max() <= 0:
+    if not blank and data.max() <= 0:
         raise Fault(path, "no signal: no voxel is above 0", COPY_AGAIN)
     acquisition = str(attributes.get("acquisition", ""))
     if acquisition:

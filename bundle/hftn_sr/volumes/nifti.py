@@ -69,7 +69,7 @@ def read_header(path: str | PathLike[str], options: ReadOptions = ReadOptions())
         return VolumeHeader(path, Grid(_shape_and_frame(path, file.header, options, [])[0], affine))
 
 
-def read_nifti(path: str | PathLike[str], options: ReadOptions = ReadOptions()) -> Volume:
+def read_nifti(path: str | PathLike[str], options: ReadOptions = ReadOptions(), blank: bool = False) -> Volume:
     """Read one scalar 3D volume; scl_slope and scl_inter are applied.
 
     The file is read to its end, so that a truncated or damaged one never gives voxels: gzip's checksum is there, and the size that the
@@ -78,6 +78,7 @@ def read_nifti(path: str | PathLike[str], options: ReadOptions = ReadOptions()) 
     Args:
         path: .nii or .nii.gz, NIfTI-1 or NIfTI-2, either byte order; its content decides which, not its name.
         options: how to read what is ambiguous.
+        blank: whether an image without signal, whose voxels are all the same, is read like any other.
 
     Returns:
         Voxels (X, Y, Z) as float32, any unit, first axis fastest in memory as in the file; a 2D image has Z = 1. `notes` says what was
@@ -90,7 +91,7 @@ def read_nifti(path: str | PathLike[str], options: ReadOptions = ReadOptions()) 
     notes: list[str] = []
     with opened(path, notes) as file:
         affine, codes = header_affine(path, file.header, options.assume_affine, notes)
-        data = _voxels(path, file, options, notes)
+        data = _voxels(path, file, options, notes, blank)
         units = int(file.header["xyzt_units"]) & UNIT_BITS
         return Volume(data, affine, path, file.sha256(), units, codes, tuple(notes))
 
@@ -144,7 +145,7 @@ def _plain_chunks(volume: Volume, description: str) -> Iterator[bytes]:
         yield np.asarray(volume.data[..., part], dtype=np.float32).tobytes(order="F")
 
 
-def _voxels(path: Path, file: OpenFile, options: ReadOptions, notes: list[str]) -> NDArray[np.float32]:
+def _voxels(path: Path, file: OpenFile, options: ReadOptions, notes: list[str], blank: bool) -> NDArray[np.float32]:
     shape, frame = _shape_and_frame(path, file.header, options, notes)
     dtype = file.header.get_data_dtype()
     if dtype.kind == "c":
@@ -164,16 +165,16 @@ def _voxels(path: Path, file: OpenFile, options: ReadOptions, notes: list[str]) 
         if not finite.all():
             bad += int(finite.size - finite.sum())
             data[part][~finite] = 0
-    _check_voxels(path, data, bad, options, notes)
+    _check_voxels(path, data, bad, options, notes, blank)
     return data.reshape(shape, order="F")
 
 
-def _check_voxels(path: Path, data: NDArray[np.float32], bad: int, options: ReadOptions, notes: list[str]) -> None:
+def _check_voxels(path: Path, data: NDArray[np.float32], bad: int, options: ReadOptions, notes: list[str], blank: bool) -> None:
     if bad and not options.nan_to_num:
         raise Fault(path, f"{bad} of {data.size} voxels are NaN or infinite", "--nan-to-num to take 0 for them")
     if bad:
         notes.append(f"{path.name}: {bad} voxels that are not finite taken as 0")
-    if data.min() == data.max():
+    if not blank and data.min() == data.max():
         raise Fault(path, f"no signal: every voxel is {data[0]:g}", "check the export of this image")
 
 

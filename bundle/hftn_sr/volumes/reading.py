@@ -5,11 +5,13 @@ from __future__ import annotations
 from os import PathLike
 from pathlib import Path
 
+from hftn_sr.volumes.dicom import dicom_sha256, is_dicom, read_dicom, read_dicom_header
 from hftn_sr.volumes.fastmri import read_fastmri, read_fastmri_header
+from hftn_sr.volumes.files import sha256_of
 from hftn_sr.volumes.nifti import ReadOptions, VolumeHeader, read_header, read_nifti
 from hftn_sr.volumes.volume import Volume
 
-__all__ = ["HDF5_SUFFIXES", "is_fastmri", "read_volume", "read_volume_header"]
+__all__ = ["HDF5_SUFFIXES", "is_fastmri", "read_volume", "read_volume_header", "volume_sha256"]
 
 HDF5_SUFFIXES = (".h5", ".hdf5")
 
@@ -19,13 +21,20 @@ def is_fastmri(path: str | PathLike[str]) -> bool:
     return Path(path).suffix.lower() in HDF5_SUFFIXES
 
 
-def read_volume(path: str | PathLike[str], options: ReadOptions | None = None) -> Volume:
-    """Read a fastMRI file, see `read_fastmri`, or else a NIfTI file, see `read_nifti`, for which the options are.
+def read_volume(path: str | PathLike[str], options: ReadOptions | None = None, blank: bool = False) -> Volume:
+    """Read a fastMRI file, see `read_fastmri`, a folder with a DICOM series, see `read_dicom`, or else a NIfTI file, see `read_nifti`.
+
+    The options are for NIfTI; which volume of several, for DICOM, too.
+
+    An image without signal is refused unless `blank`.
 
     Raises:
         Fault: with file, finding and cure, whenever there is no right reading.
     """
-    return read_fastmri(path) if is_fastmri(path) else read_nifti(path, options or ReadOptions())
+    chosen = options or ReadOptions()
+    if is_dicom(path):
+        return read_dicom(path, chosen.frame, blank=blank)
+    return read_fastmri(path, blank=blank) if is_fastmri(path) else read_nifti(path, chosen, blank)
 
 
 def read_volume_header(path: str | PathLike[str], options: ReadOptions | None = None) -> VolumeHeader:
@@ -34,4 +43,17 @@ def read_volume_header(path: str | PathLike[str], options: ReadOptions | None = 
     Raises:
         Fault: for what the header alone shows.
     """
-    return read_fastmri_header(path) if is_fastmri(path) else read_header(path, options or ReadOptions())
+    chosen = options or ReadOptions()
+    if is_dicom(path):
+        return read_dicom_header(path, chosen.frame)
+    return read_fastmri_header(path) if is_fastmri(path) else read_header(path, chosen)
+
+
+def volume_sha256(path: str | PathLike[str]) -> str:
+    """What `read_volume` gives as sha256, without reading voxels.
+
+    Raises:
+        Fault: a folder without an MR image.
+        OSError: a file that is not there.
+    """
+    return dicom_sha256(path) if Path(path).is_dir() else sha256_of(Path(path))

@@ -1,0 +1,272 @@
+r"""A folder with one DICOM series of an MR image, one file per slice, as scanners and archives hand it out.
+
+Voxel (i, j, k) is column i and row j of slice k, and lies, in LPS+ mm, at
+
+.. math:: S_0 + i\,\Delta_i X + j\,\Delta_j Y + k\,\frac{S_{n-1} - S_0}{n - 1}
+
+with the slices' ImagePositionPatient S in order along X x Y, the directions X and Y of ImageOrientationPatient, and both sizes of
+PixelSpacing. RAS+, as everywhere here, turns the signs of the first two axes. Names, numbers and order of the files do not matter.
+
+Source: DICOM PS3.3 section C.7.6.2.1.1, equation C.7.6.2.1-1; its last column for a stack of slices as in dcm2niix and nibabel.nicom.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from os import PathLike
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hftn_sr.errors import Fault
+from hftn_sr.volumes.dicom_slice import VOLUMES_DIFFER_IN, Slice, begins_as_dicom, holds_mr, read_slice, read_voxels
+from hftn_sr.volumes.files import sha256_of
+from hftn_sr.volumes.header_affine import COPY_AGAIN, SHEAR_TOLERANCE
+from hftn_sr.volumes.nifti import VolumeHeader
+from hftn_sr.volumes.volume import Grid, Volume
+
+__all__ = ["dicom_scan", "dicom_sha256", "holds_dicom", "is_dicom", "read_dicom", "read_dicom_header"]
+
+SUFFIXES = (".dcm", ".ima")  # a file of such a name must be DICOM; most have none
+SAME_PLACE = 0.01  # mm up to which two slices lie at one position
+EVEN = 0.05  # share of the distance between slices by which one may lie off the even grid
+SAME_PLANE = 1e-3  # difference of directions and of voxel sizes (mm) that rounding explains
+FEW = 0.25  # share of missing instance numbers up to which they look like lost files, not like another way of numbering
+LISTED = 8  # series that a message names
+ONE_SERIES = "put the files of one series into a folder of its own, or hftn-sr convert FOLDER --series NUMBER"
+ONE_VOLUME = "put the slices of one volume into a folder of their own"
+
+
+@dataclass(frozen=True)
+class _Stack:
+    """Slices in order along their normal, and where their voxels lie."""
+
+    slices: Sequence[Slice]
+    grid: Grid
+    sha256: str
+    notes: tuple[str, ...]
+
+
+def is_dicom(path: str | PathLike[str]) -> bool:
+    """Whether a path can only be read as DICOM: a folder, or a file with DICOM's preamble."""
+    path = Path(path)
+    return path.is_dir() or (path.is_file() and begins_as_dicom(path))
+
+
+def holds_dicom(folder: Path) -> bool:
+    """Whether a file in a folder, not below it, has DICOM's preamble.
+
+    Raises:
+        Fault: a file cannot be read.
+    """
+    return any(each.is_file() and begins_as_dicom(each) for each in folder.iterdir())
+
+
+def read_dicom(path: str | PathLike[str], frame: int | None = None, series: int | None = None, blank: bool = False) -> Volume:
+    """Read the MR series in a folder, every slice of which is decoded to its end.
+
+    Files that are no MR images are left alone; so are sub-folders.
+
+    Args:
+        path: the folder.
+        frame: which of several volumes of the series, from 0, in the order of what they differ in, as echo times.
+        series: SeriesNumber, where the folder holds more than one series.
+        blank: whether an image without signal is read like any other.
+
+    Returns:
+        Voxels (columns, rows, slices), any unit, RescaleSlope and RescaleIntercept applied. `sha256` is that of `dicom_sha256`. `notes`
+        says what was found on the way, and nothing of the patient.
+
+    Raises:
+        Fault: no MR series or several, slices missing, several images at one position, slices of several orientations or sizes, and
+            whatever `dicom_slice` finds in a file.
+    """
+    path = Path(path)
+    stack = _stack(path, frame, series)
+    data = np.empty(stack.grid.shape, np.float32, order="F")
+    for index, each in enumerate(stack.slices):
+        data[..., index] = read_voxels(each.path)
+    if not blank and data.min() == data.max():
+        raise Fault(path, f"no signal: every voxel is {data.flat[0]:g}", "check the export of this image")
+    return Volume(data, stack.grid.affine, path, stack.sha256, notes=stack.notes)
+
+
+def read_dicom_header(path: str | PathLike[str], frame: int | None = None, series: int | None = None) -> VolumeHeader:
+    """The grid of what `read_dicom` reads, without its voxels.
+
+    Raises:
+        Fault: as `read_dicom`, for what can be seen without them.
+    """
+    return VolumeHeader(Path(path), _stack(Path(path), frame, series).grid)
+
+
+def dicom_scan(path: str | PathLike[str], frame: int | None = None, series: int | None = None) -> dict[str, str | float]:
+    """How the series was measured as far as its first slice says, by the names and in the units of BIDS, and nothing of the patient.
+
+    Raises:
+        Fault: as `read_dicom_header`.
+    """
+    return dict(_stack(Path(path), frame, series).slices[0].scan)
+
+
+def dicom_sha256(path: str | PathLike[str]) -> str:
+    """SHA-256, in hexadecimal, of the sorted SHA-256 of a folder's MR images: it depends on their content, not on their names.
+
+    Raises:
+        Fault: no MR image, or a damaged one.
+    """
+    return _sha256_of_all(sha256_of(each) for each in _mr_files(Path(path), []))
+
+
+def _sha256_of_all(digests: Iterable[str]) -> str:
+    return hashlib.sha256("".join(f"{digest}\n" for digest in sorted(set(digests))).encode()).hexdigest()
+
+
+def _mr_files(folder: Path, notes: list[str]) -> list[Path]:
+    if not folder.is_dir():
+        raise Fault(folder, "one DICOM file, a series has a file for each slice", "give the folder that holds the series")
+    try:
+        files = sorted(each for each in folder.iterdir() if each.is_file() and not each.name.startswith("."))
+    except OSError as error:
+        raise Fault(folder, f"cannot be read ({error.strerror})", "check its permissions and the disk") from error
+    dicom = {each for each in files if begins_as_dicom(each)}
+    for each in files:
+        if each not in dicom and (each.suffix.lower() in SUFFIXES or each.stat().st_size == 0):
+            raise Fault(each, "empty, truncated or not a DICOM file", f"{COPY_AGAIN}, or take it out of the folder")
+    found = [each for each in files if each in dicom and holds_mr(each)]
+    if not dicom:
+        below = sum(each.is_dir() for each in folder.iterdir())
+        finding = f"a folder without a DICOM file (found {len(files)} other files, {below} sub-folders)"
+        raise Fault(folder, finding, "name a .nii.gz file or the folder that holds a DICOM series; for a folder of cases use --cases")
+    if not found:
+        raise Fault(folder, f"no MR image among {len(dicom)} DICOM files", "give the folder of an MR series")
+    if others := len(files) - len(found):
+        notes.append(f"{folder.name}: {others} files in it that are no MR images were left alone")
+    return found
+
+
+def _stack(folder: Path, frame: int | None, series: int | None) -> _Stack:
+    notes: list[str] = []
+    digests: dict[str, Path] = {}
+    files = _mr_files(folder, notes)
+    for each in files:
+        digests.setdefault(sha256_of(each), each)
+    if copies := len(files) - len(digests):
+        notes.append(f"{folder.name}: {copies} files in it are copies of others and were left out")
+    slices = {digest: read_slice(path) for digest, path in digests.items()}
+    chosen = _one_series(folder, list(slices.values()), series)
+    sha256 = _sha256_of_all(digest for digest, each in slices.items() if each.series == chosen[0].series)
+    _check_one_plane(folder, chosen)
+    _note_instances(folder, chosen, notes)
+    volume = _one_volume(folder, _in_order(chosen), frame, notes)
+    return _Stack(volume, _grid(folder, volume, notes), sha256, tuple(notes))
+
+
+def _one_series(folder: Path, slices: list[Slice], wanted: int | None) -> list[Slice]:
+    series: dict[str, list[Slice]] = {}
+    for each in slices:
+        series.setdefault(each.series, []).append(each)
+    listed = [f"{of[0].number or '?'} {of[0].description or '(no description)'}, {len(of)} slices" for of in series.values()]
+    told = "; ".join(sorted(listed)[:LISTED]) + ("; ..." if len(listed) > LISTED else "")
+    if wanted is None and len(series) > 1:
+        raise Fault(folder, f"{len(series)} series in one folder ({told})", ONE_SERIES)
+    fitting = [of for of in series.values() if wanted is None or of[0].number == str(wanted)]
+    if len(fitting) != 1:
+        raise Fault(folder, f"{len(fitting)} series of number {wanted} (found {told})", ONE_SERIES)
+    return fitting[0]
+
+
+def _check_one_plane(folder: Path, slices: list[Slice]) -> None:
+    first = slices[0]
+    orientations: list[NDArray[np.float64]] = []
+    for each in slices:
+        if not any(np.allclose(each.directions, other, atol=SAME_PLANE, rtol=0) for other in orientations):
+            orientations.append(each.directions)
+    if len(orientations) > 1:
+        raise Fault(folder, f"slices of {len(orientations)} orientations, as a localizer has", "give a series of parallel slices")
+    alike = [each.shape == first.shape and np.allclose(each.spacing, first.spacing, atol=SAME_PLANE, rtol=0) for each in slices]
+    if not all(alike):
+        other = slices[alike.index(False)]
+        sizes = " and ".join(f"{each.shape} voxels of {each.spacing} mm" for each in (first, other))
+        raise Fault(folder, f"slices of different sizes ({sizes})", ONE_VOLUME)
+
+
+def _note_instances(folder: Path, slices: list[Slice], notes: list[str]) -> None:
+    """An outer slice that was lost leaves no gap between the others, but perhaps one in their numbers."""
+    numbers = {each.instance for each in slices if each.instance is not None and each.instance > 0}
+    absent = sorted(set(range(1, max(numbers, default=0))) - numbers)
+    if absent and len(absent) <= FEW * len(numbers):
+        listed = ", ".join(map(str, absent[:LISTED])) + (", ..." if len(absent) > LISTED else "")
+        notes.append(f"{folder.name}: no image of number {listed} in it; was the series copied whole?")
+
+
+def _in_order(slices: list[Slice]) -> list[Slice]:
+    normal = slices[0].normal
+    return sorted(slices, key=lambda each: (float(normal @ each.position), each.instance or 0, each.path.name))
+
+
+def _places(slices: Sequence[Slice]) -> list[int]:
+    """For each slice, given in order, which position it is at, from 0."""
+    along = np.array([slices[0].normal @ each.position for each in slices])
+    return [0, *(int(index) for index in np.cumsum(np.diff(along) > SAME_PLACE))]
+
+
+def _one_volume(folder: Path, slices: list[Slice], frame: int | None, notes: list[str]) -> list[Slice]:
+    at = Counter(_places(slices))
+    if max(at.values()) == 1:
+        return slices
+    for name in VOLUMES_DIFFER_IN:
+        volumes: dict[str, list[Slice]] = {}
+        for each in slices:
+            volumes.setdefault(each.differs_in.get(name, ""), []).append(each)
+        if len(volumes) > 1 and all(_places(of) == list(range(len(at))) for of in volumes.values()):
+            values = sorted(volumes, key=_number_first)
+            told = f"{len(values)} volumes in one series ({name} {', '.join(values[:LISTED])}{', ...' if len(values) > LISTED else ''})"
+            if frame is None or not 0 <= frame < len(values):
+                raise Fault(folder, told, f"--frame N with N from 0 to {len(values) - 1}")
+            notes.append(f"{folder.name}: volume {frame} of {told}")
+            return volumes[values[frame]]
+    several = sum(count > 1 for count in at.values())
+    raise Fault(folder, f"{several} of {len(at)} positions hold several images, and no echo time or the like sorts them", ONE_VOLUME)
+
+
+def _number_first(text: str) -> tuple[float, str]:
+    try:
+        return float(text), text
+    except ValueError:
+        return np.inf, text
+
+
+def _grid(folder: Path, slices: list[Slice], notes: list[str]) -> Grid:
+    first, count = slices[0], len(slices)
+    positions = np.array([each.position for each in slices])
+    if count == 1:
+        step = first.normal * first.thickness
+        notes.append(f"{folder.name}: a single slice, {first.thickness:g} mm thick by its header")
+    else:
+        step = (positions[-1] - positions[0]) / (count - 1)
+        _check_even(folder, slices, positions, step)
+        cosine = float(np.abs(first.directions @ step).max() / np.linalg.norm(step))
+        if cosine > SHEAR_TOLERANCE:
+            notes.append(f"{folder.name}: sheared axes (cosine {cosine:.3f}), kept as they are")
+    affine = np.eye(4)
+    affine[:3, :3] = np.column_stack([first.directions[0] * first.spacing[0], first.directions[1] * first.spacing[1], step])
+    affine[:3, 3] = positions[0]
+    return Grid((*first.shape, count), np.diag([-1.0, -1, 1, 1]) @ affine)  # LPS to RAS
+
+
+def _check_even(folder: Path, slices: list[Slice], positions: NDArray[np.float64], step: NDArray[np.float64]) -> None:
+    gaps = np.linalg.norm(np.diff(positions, axis=0), axis=1)
+    usual = float(np.median(gaps))
+    off = np.linalg.norm(positions - positions[0] - np.arange(len(slices))[:, None] * step, axis=1)
+    if off.max() <= EVEN * usual:
+        return
+    widest = int(gaps.argmax())
+    missing = int(np.sum(np.round(gaps / usual) - 1))
+    seem = f"; {missing} seem to be missing" if missing > 0 else ""
+    where = f"{gaps[widest]:.4g} mm between {slices[widest].path.name} and {slices[widest + 1].path.name}, {usual:.4g} mm elsewhere"
+    raise Fault(folder, f"its slices are not evenly spaced ({where}{seem})", "copy the series whole; uneven ones cannot be used")

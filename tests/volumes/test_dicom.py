@@ -1,0 +1,380 @@
+"""DICOM series, written by pydicom and placed in space by hand: another reader's work than what is tested."""
+
+import nibabel as nib
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from pydicom.encaps import encapsulate
+from pydicom.uid import (
+    CTImageStorage,
+    DeflatedExplicitVRLittleEndian,
+    EnhancedMRImageStorage,
+    GrayscaleSoftcopyPresentationStateStorage,
+    ImplicitVRLittleEndian,
+    JPEG2000Lossless,
+    RLELossless,
+)
+
+from hftn_sr.errors import Fault
+from hftn_sr.volumes.dicom import dicom_scan, dicom_sha256, read_dicom, read_dicom_header
+from hftn_sr.volumes.nifti import ReadOptions, save_nifti
+from hftn_sr.volumes.reading import read_volume, read_volume_header, volume_sha256
+from hftn_sr.volumes.volume import Grid, Volume
+from phantoms import contrast, oblique, points
+from series import PATIENT, dataset, slices_of, write_one, write_series, write_slices
+
+SHAPE = (20, 16, 5)
+
+
+def scan(kind="target", degrees=(8.0, -5.0, 12.0), spacing=(1.25, 0.9, 3.0), shape=SHAPE):
+    """The phantom in whole numbers, as a scanner stores it."""
+    grid = Grid(shape, oblique(spacing, degrees, shape))
+    return Volume(np.round(contrast(points(grid), kind)), grid.affine)
+
+
+def test_an_oblique_series_lies_where_its_header_says(tmp_path):
+    """Every number by hand: 30 degrees about left-right (LPS x), 2 mm between rows, 1.5 mm between columns, 4 mm between slices."""
+    cosine, sine = np.sqrt(0.75), 0.5
+    pixels = np.arange(12, dtype="u2").reshape(3, 4)  # 3 rows, 4 columns
+    common = {"ImageOrientationPatient": [1, 0, 0, 0, cosine, sine], "PixelSpacing": [2, 1.5], "SeriesInstanceUID": "1.2.3"}
+    normal = np.array([0, -sine, cosine])
+    first = np.array([-30.0, 40, 50])
+    slices = [
+        dataset(pixels + 100 * k, ImagePositionPatient=[f"{x:.10g}" for x in first + 4 * k * normal], InstanceNumber=9 - k, **common)
+        for k in range(3)
+    ]
+    volume = read_dicom(write_slices(tmp_path / "a", slices[::-1]))
+    expected = [
+        [-1.5, 0, 0, 30],
+        [0, -2 * cosine, 4 * sine, -40],
+        [0, 2 * sine, 4 * cosine, 50],
+        [0, 0, 0, 1],
+    ]
+    np.testing.assert_allclose(volume.affine, expected, atol=1e-6)
+    assert np.linalg.det(volume.affine[:3, :3]) > 0
+    assert volume.data.shape == (4, 3, 3)
+    assert (volume.data[3, 1, 2], volume.data[0, 2, 0], volume.codes, volume.units) == (207, 8, (1, 1), 2)
+
+
+@pytest.mark.parametrize("degrees", [(0, 0, 0), (8.0, -5.0, 12.0), (80.0, 10.0, -20.0), (170.0, 5.0, 95.0), (0, -90.0, 90.0)])
+def test_each_voxel_keeps_its_value_and_its_place(tmp_path, degrees):
+    original = scan(degrees=degrees)
+    volume = read_dicom(write_series(tmp_path / "a", original))
+    np.testing.assert_array_equal(volume.data, original.data)
+    np.testing.assert_allclose(volume.affine, original.affine, atol=1e-6)
+
+
+def test_nibabel_s_reader_of_dicom_agrees(tmp_path):
+    """nibabel counts rows first; its stack wants files in order."""
+    import pydicom
+    from nibabel.nicom.dicomwrappers import wrapper_from_data
+
+    original = scan(degrees=(20.0, -35.0, 12.0))
+    volume = read_dicom(write_slices(tmp_path / "a", slices_of(original)))
+    for k in range(SHAPE[2]):
+        other = wrapper_from_data(pydicom.dcmread(tmp_path / "a" / f"IM{k:04d}"))
+        np.testing.assert_array_equal(other.get_data().T, volume.data[..., k])
+        lps = np.diag([-1.0, -1, 1, 1]) @ other.affine
+        for i, j in ((0, 0), (7, 3), (19, 15)):
+            np.testing.assert_allclose((volume.affine @ [i, j, k, 1])[:3], (lps @ [j, i, 0, 1])[:3], atol=1e-6)
+
+
+@pytest.mark.parametrize(("slope", "intercept"), [(0.125, 0.0), (2.0, -40.0)])
+def test_the_header_s_scaling_is_applied(tmp_path, slope, intercept):
+    stored = np.random.default_rng(0).integers(0, 4000, SHAPE)
+    original = Volume((stored * slope + intercept).astype(np.float32), np.diag([1.0, 1, 3, 1]))
+    volume = read_dicom(write_series(tmp_path / "a", original, slope=slope, intercept=intercept))
+    np.testing.assert_allclose(volume.data, original.data, rtol=1e-6)
+
+
+def test_each_slice_is_scaled_by_its_own_header(tmp_path):
+    slices = slices_of(scan())
+    for number, each in enumerate(slices):
+        each.RescaleSlope = 1 + number
+    volume = read_dicom(write_slices(tmp_path / "a", slices))
+    np.testing.assert_allclose(volume.data, scan().data * np.arange(1, SHAPE[2] + 1), rtol=1e-6)
+
+
+@pytest.mark.parametrize("syntax", [ImplicitVRLittleEndian, DeflatedExplicitVRLittleEndian, RLELossless])
+def test_the_way_of_writing_does_not_matter(tmp_path, syntax):
+    slices = slices_of(scan())
+    for each in slices:
+        if syntax.is_encapsulated:
+            each.compress(syntax)
+        else:
+            each.file_meta.TransferSyntaxUID = syntax
+    np.testing.assert_array_equal(read_dicom(write_slices(tmp_path / "a", slices)).data, scan().data)
+
+
+def test_negative_voxels_are_kept(tmp_path):
+    pixels = np.arange(-6, 6, dtype="i2").reshape(3, 4)
+    place = {"ImageOrientationPatient": [1, 0, 0, 0, 1, 0], "PixelSpacing": [1, 1], "ImagePositionPatient": [0, 0, 0]}
+    one = dataset(pixels, PixelRepresentation=1, SpacingBetweenSlices=6, **place)
+    one.PixelData = pixels.astype("<i2").tobytes()
+    volume = read_dicom(write_slices(tmp_path / "a", [one]))
+    np.testing.assert_array_equal(volume.data[..., 0], pixels.T)
+    np.testing.assert_allclose(volume.grid.spacing, [1, 1, 6])
+    assert any("a single slice, 6 mm thick" in note for note in volume.notes)
+
+
+def test_the_header_alone_gives_the_grid_of_the_volume(tmp_path):
+    folder = write_series(tmp_path / "a", scan())
+    grid, whole = read_volume_header(folder).grid, read_volume(folder).grid
+    assert grid.shape == whole.shape
+    np.testing.assert_array_equal(grid.affine, whole.affine)
+
+
+def test_the_hash_is_of_the_images_and_not_of_their_names(tmp_path):
+    slices = slices_of(scan())
+    one = read_dicom(write_slices(tmp_path / "a", slices)).sha256
+    other = write_slices(tmp_path / "b", slices[::-1], name="slice{}.dcm")
+    (other / "readme.txt").write_text("anything", encoding="utf-8")
+    assert read_dicom(other).sha256 == one == dicom_sha256(other) == volume_sha256(other)
+    slices[2].PixelData = bytes(len(slices[2].PixelData))
+    assert read_dicom(write_slices(tmp_path / "c", slices)).sha256 != one
+
+
+def test_nothing_tells_who_was_scanned(tmp_path):
+    folder = write_series(tmp_path / "a", scan())
+    (folder / "copy").write_bytes((folder / "IM0000").read_bytes())
+    volume = read_dicom(folder)
+    save_nifti(tmp_path / "a.nii", volume, "from DICOM")
+    told = " ".join([*volume.notes, str(dicom_scan(folder))]) + (tmp_path / "a.nii").read_bytes().decode("latin1")
+    assert [text for text in PATIENT if text in told] == []
+
+
+def test_how_it_was_measured_is_told_in_the_units_of_bids(tmp_path):
+    known = {"Manufacturer": "SIEMENS", "MagneticFieldStrength": 3.0, "RepetitionTime": 4.0, "EchoTime": 0.09, "SliceThickness": 3.0}
+    assert dicom_scan(write_series(tmp_path / "a", scan())) == known
+
+
+def test_other_files_are_left_alone_and_counted(tmp_path):
+    folder = write_series(tmp_path / "a", scan())
+    (folder / "notes.txt").write_text("hello", encoding="utf-8")
+    (folder / ".DS_Store").write_bytes(b"\0")
+    (folder / "below").mkdir()
+    state = dataset(np.zeros((2, 2)), SOPClassUID=GrayscaleSoftcopyPresentationStateStorage, Modality="PR")
+    del state.PixelData, state.Rows, state.Columns
+    write_one(folder / "PR1", state)
+    volume = read_dicom(folder)
+    np.testing.assert_array_equal(volume.data, scan().data)
+    assert "a: 2 files in it that are no MR images were left alone" in volume.notes
+
+
+def test_a_file_that_lies_there_twice_counts_once(tmp_path):
+    folder = write_series(tmp_path / "a", scan())
+    before = read_dicom(folder)
+    (folder / "copy").write_bytes((folder / "IM0002").read_bytes())
+    volume = read_dicom(folder)
+    np.testing.assert_array_equal(volume.data, scan().data)
+    assert "a: 1 files in it are copies of others and were left out" in volume.notes
+    assert volume.sha256 == before.sha256
+
+
+def several(elements, kind=("target", "reference")):
+    """Slices of two volumes of one series, which differ in these elements."""
+    volumes = [slices_of(scan(each), **{name: values[index] for name, values in elements.items()}) for index, each in enumerate(kind)]
+    for number, each in enumerate(one for pair in zip(*volumes, strict=True) for one in pair):
+        each.SeriesInstanceUID, each.InstanceNumber = "1.2.3", number + 1
+    return [each for volume in volumes for each in volume]
+
+
+@pytest.mark.parametrize(
+    ("elements", "told"),
+    [
+        ({"EchoTime": (90.5, 9.5)}, r"2 volumes in one series \(EchoTime 9.5, 90.5\)"),
+        ({"TemporalPositionIdentifier": (2, 1), "AcquisitionNumber": (1, 1)}, r"\(TemporalPositionIdentifier 1, 2\)"),
+        ({"ImageType": (["ORIGINAL", "PRIMARY", "P"], ["ORIGINAL", "PRIMARY", "M"])}, r"\(ImageType ORIGINAL\\PRIMARY\\M, "),
+    ],
+)
+def test_one_of_several_volumes_is_taken_where_it_is_named(tmp_path, elements, told):
+    folder = write_slices(tmp_path / "a", several(elements))
+    with pytest.raises(Fault, match=rf"{told}.*Fix: --frame N with N from 0 to 1"):
+        read_volume(folder)
+    with pytest.raises(Fault, match="Fix: --frame N"):
+        read_dicom(folder, frame=2)
+    for frame, kind in enumerate(("reference", "target")):
+        volume = read_volume(folder, ReadOptions(frame=frame))
+        np.testing.assert_array_equal(volume.data, scan(kind).data)
+        assert any(f"volume {frame} of 2 volumes" in note for note in volume.notes)
+        assert volume.sha256 == volume_sha256(folder)
+    assert read_dicom(write_series(tmp_path / "b", scan()), frame=1).data.shape == SHAPE
+
+
+def test_one_of_several_series_is_taken_where_it_is_named(tmp_path):
+    folder = write_slices(tmp_path / "a", slices_of(scan()))
+    write_slices(folder, slices_of(scan("reference"), SeriesNumber=12, SeriesDescription="flair"), name="x{}")
+    with pytest.raises(Fault, match=r"a: 2 series in one folder \(12 flair, 5 slices; 5 t2 tra, 5 slices\).*Fix: .*own.*--series NUMBER"):
+        read_dicom(folder)
+    with pytest.raises(Fault, match=r"0 series of number 3 \(found 12 flair"):
+        read_dicom(folder, series=3)
+    volume = read_dicom(folder, series=12)
+    np.testing.assert_array_equal(volume.data, scan("reference").data)
+    assert read_dicom_header(folder, series=12).grid.shape == SHAPE
+    alone = write_slices(tmp_path / "b", [])
+    for path in folder.glob("x*"):
+        (alone / path.name).write_bytes(path.read_bytes())
+    assert volume.sha256 == dicom_sha256(alone) != read_dicom(folder, series=5).sha256
+
+
+def test_a_lost_outer_slice_is_noticed_by_its_number(tmp_path):
+    slices = slices_of(scan())
+    assert not any("copied whole" in note for note in read_dicom(write_slices(tmp_path / "a", slices)).notes)
+    volume = read_dicom(write_slices(tmp_path / "b", slices[1:]))
+    assert "b: no image of number 1 in it; was the series copied whole?" in volume.notes
+    np.testing.assert_array_equal(volume.data, scan().data[..., 1:])
+
+
+def test_slices_that_are_not_stacked_at_right_angles_are_kept_so(tmp_path):
+    slices = slices_of(scan(degrees=(0, 0, 0)))
+    for number, each in enumerate(slices):
+        x, y, z = map(float, each.ImagePositionPatient)
+        each.ImagePositionPatient = [x, y + 0.5 * number, z]
+    volume = read_dicom(write_slices(tmp_path / "a", slices))
+    np.testing.assert_allclose(volume.affine[:3, 2], [0, -0.5, 3])
+    assert any("sheared axes (cosine 0.164), kept as they are" in note for note in volume.notes)
+
+
+def test_an_image_without_signal_is_read_only_if_asked_for(tmp_path):
+    folder = write_series(tmp_path / "a", Volume(np.full(SHAPE, 7.0, np.float32), np.eye(4)))
+    with pytest.raises(Fault, match="no signal: every voxel is 7"):
+        read_volume(folder)
+    assert read_volume(folder, blank=True).data.shape == SHAPE
+
+
+def changed(index, **elements):
+    """Writes the phantom with other elements in one of its slices, or in all."""
+
+    def write(folder):
+        slices = slices_of(scan())
+        for each in slices if index is None else [slices[index]]:
+            for key, value in elements.items():
+                delattr(each, key) if value is None else setattr(each, key, value)
+        return write_slices(folder, slices)
+
+    return write
+
+
+def spoilt(how, index=2):
+    """Writes the phantom, then changes the bytes of one file."""
+
+    def write(folder):
+        path = write_slices(folder, slices_of(scan())) / f"IM{index:04d}"
+        path.write_bytes(how(path.read_bytes()))
+        return folder
+
+    return write
+
+
+def without(name):
+    def write(folder):
+        (write_slices(folder, slices_of(scan())) / name).unlink()
+        return folder
+
+    return write
+
+
+def web_page(folder):
+    path = spoilt(lambda data: b"<html>")(folder) / "IM0002"
+    return path.rename(folder / "IM0002.dcm").parent
+
+
+def emptied(folder):
+    folder.mkdir()
+    (folder / "a.nii.gz").write_bytes(b"x")
+    (folder / "below").mkdir()
+    return folder
+
+
+def private(folder):
+    slices = slices_of(scan())
+    slices[1].file_meta.TransferSyntaxUID = JPEG2000Lossless
+    slices[1].PixelData = encapsulate([b"no such stream"])
+    slices[1]["PixelData"].is_undefined_length = True
+    return write_slices(folder, slices)
+
+
+def localizer(folder):
+    slices = [*slices_of(scan()), *slices_of(scan(degrees=(0, 90, 0)))]
+    for each in slices:
+        each.SeriesInstanceUID = "1.2.3"
+    return write_slices(folder, slices)
+
+
+def extra(folder):
+    """One position has a second image, of another acquisition."""
+    slices = slices_of(scan())
+    again = slices_of(scan("reference"))[2]
+    again.SeriesInstanceUID, again.EchoTime = slices[0].SeriesInstanceUID, "20"
+    return write_slices(folder, [*slices, again])
+
+
+FAULTS = {
+    "no DICOM": (emptied, r"a: a folder without a DICOM file \(found 1 other files, 1 sub-folders\).*Fix: .*holds a DICOM series"),
+    "missing slice": (without("IM0002"), r"\(6 mm between IM0001 and IM0003, 3 mm elsewhere; 1 seem to be missing\).*Fix: copy the series"),
+    "second slice": (without("IM0001"), r"a: its slices are not evenly spaced \(6 mm between IM0000 and IM0002, 3 mm elsewhere; 1 seem"),
+    "a slice astray": (changed(2, ImagePositionPatient=[-5, 4, 11]), r"a: its slices are not evenly spaced"),
+    "extra image": (extra, r"a: 1 of 5 positions hold several images, and no echo time.*Fix: put the slices of one volume into a folder"),
+    "localizer": (localizer, r"a: slices of 2 orientations, as a localizer has.*Fix: give a series of parallel"),
+    "matrix": (changed(1, Rows=8, Columns=40), r"a: slices of different sizes \(\(20, 16\) voxels .* and \(40, 8\)"),
+    "voxel size": (changed(1, PixelSpacing=[0.9, 1.3]), r"a: slices of different sizes"),
+    "CT": (changed(None, SOPClassUID=CTImageStorage, Modality="CT"), r"a: no MR image among 5 DICOM files.*Fix: give the folder of an MR"),
+    "modality": (changed(1, Modality="PT"), r"IM0001: not an MR image \(found modality PT, need MR\)"),
+    "enhanced": (changed(0, SOPClassUID=EnhancedMRImageStorage), r"IM0000: an enhanced MR image, all slices in one file.*dcm2niix"),
+    "mosaic": (changed(0, ImageType=["ORIGINAL", "PRIMARY", "M", "MOSAIC"]), r"IM0000: many slices in one image .*dcm2niix"),
+    "frames": (changed(0, NumberOfFrames=2, Rows=8), r"IM0000: many slices in one image"),
+    "colour": (
+        changed(0, SamplesPerPixel=3, PhotometricInterpretation="RGB", PlanarConfiguration=0, BitsAllocated=8, BitsStored=8, HighBit=7,
+                PixelData=bytes(960)),
+        r"IM0000: not a greyscale MR image \(found RGB, need MONOCHROME2\)",
+    ),
+    "no position": (changed(3, ImagePositionPatient=None), r"IM0003: no ImagePositionPatient of 3 numbers.*Fix: export the original"),
+    "no orientation": (changed(3, ImageOrientationPatient=None), r"IM0003: no ImageOrientationPatient of 6 numbers"),
+    "no voxel size": (changed(3, PixelSpacing=None), r"IM0003: no PixelSpacing of 2 numbers"),
+    "voxel size 0": (changed(3, PixelSpacing=[0, 1]), r"IM0003: its geometry is impossible"),
+    "directions": (changed(3, ImageOrientationPatient=[1, 0, 0, 1, 0, 0]), r"IM0003: its geometry is impossible"),
+    "truncated": (spoilt(lambda data: data[:-9]), r"IM0002: truncated or damaged.*Fix: copy"),
+    "truncated outer slice": (spoilt(lambda data: data[:-9], 4), r"IM0004: truncated or damaged"),
+    "truncated early": (spoilt(lambda data: data[:150]), r"IM0002: (truncated|not an MR)"),
+    "empty": (spoilt(lambda data: b""), r"IM0002: empty, truncated or not a DICOM file"),
+    "web page": (web_page, r"IM0002\.dcm: empty, truncated or not a DICOM file"),
+    "compression": (private, r"IM0001: cannot be decoded \(transfer syntax 1\.2\.840\.10008\.1\.2\.4\.90\).*Fix: export it without"),
+    "one file": (lambda folder: write_slices(folder, slices_of(scan())) / "IM0000", r"IM0000: one DICOM file, .*Fix: give the folder"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_a_folder_without_a_right_reading_is_a_fault_that_names_it(tmp_path, name):
+    write, finding = FAULTS[name]
+    with pytest.raises(Fault, match=finding):
+        read_volume(write(tmp_path / "a"))
+
+
+def test_a_missing_folder_is_a_fault(tmp_path):
+    with pytest.raises(Fault, match="no such file"):
+        read_volume(tmp_path / "a")
+
+
+@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(place=st.floats(0, 1, exclude_max=True), value=st.integers(0, 255))
+def test_a_changed_byte_is_refused_or_harmless_but_never_a_crash(tmp_path, place, value):
+    small = Volume(np.arange(24, dtype=np.float32).reshape(4, 2, 3), np.diag([1.0, 1, 3, 1]))
+    path = write_slices(tmp_path / "a", slices_of(small)) / "IM0001"
+    content = bytearray(path.read_bytes())
+    content[int(place * len(content))] = value
+    path.write_bytes(content)
+    try:
+        volume = read_dicom(path.parent)
+    except Fault:
+        return
+    assert np.isfinite(volume.data).all()
+
+
+def test_a_series_saved_as_nifti_is_the_same_to_another_reader(tmp_path):
+    volume = read_dicom(write_series(tmp_path / "a", scan()))
+    save_nifti(tmp_path / "a.nii.gz", volume, "from DICOM")
+    image = nib.load(tmp_path / "a.nii.gz")
+    np.testing.assert_array_equal(image.get_fdata(), scan().data)
+    np.testing.assert_allclose(image.affine, scan().affine, atol=1e-5)
+    np.testing.assert_allclose(image.get_qform(), scan().affine, atol=1e-4)
