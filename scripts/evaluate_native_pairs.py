@@ -36,7 +36,7 @@ def main(
     dataset: Annotated[Path, typer.Option(help="Folder that `hftn-sr data open-ms` filled.")],
     output: Annotated[Path, typer.Option(help="Folder for volumes, pictures, scores.json and scores.md.")],
     model: Annotated[str, typer.Option(help="base, small, hftn, or a .safetensors file.")] = "base",
-    orientations: Annotated[Optional[int], typer.Option(help="1, 4 or 8; else 4 for base and 1 for others.")] = None,  # noqa: UP045 - typer
+    orientations: Annotated[Optional[int], typer.Option(help="1, 2, 4 or 8; else 4 for base and 1 for others.")] = None,  # noqa: UP045 - typer
     scales: Annotated[list[int], typer.Option(help="2, 4 or both.")] = [2, 4],  # noqa: B006 - typer copies it
 ) -> None:
     """Degrade, super-resolve and score each case at each scale."""

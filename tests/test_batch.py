@@ -75,8 +75,8 @@ def test_incomplete_and_ambiguous_cases_are_listed_as_failed(tmp_path, put_case)
     assert [case.name for case in cases] == ["good"]
     messages = {outcome.case: outcome.message for outcome in failed}
     assert set(messages) == {"no reference", "no target", "two targets", "two transforms"}
-    assert "no reference (searched reference.nii.gz and reference.nii)" in messages["no reference"]
-    assert "no target (searched target.nii.gz and target.nii)" in messages["no target"]
+    assert "no reference (searched reference.nii.gz and reference.nii, and reference/ for DICOM)" in messages["no reference"]
+    assert "no target (searched target.nii.gz and target.nii, and target/ for DICOM)" in messages["no target"]
     assert "ambiguous: target.nii.gz and target.nii. Fix: keep one of them" in messages["two targets"]
     assert "ambiguous: reference_transform.txt and reference_transform.mat" in messages["two transforms"]
 

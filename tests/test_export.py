@@ -111,7 +111,7 @@ def test_an_exported_file_gives_the_network_s_voxels_at_three_sizes_without_this
 def test_the_shipped_weights_exported_give_their_voxels_at_three_sizes_without_this_package(form, scale, tmp_path):
     model, file = load_model("base", scale), tmp_path / f"network.{FORMATS[form]}"
     metadata = export_model(model, form, file)
-    assert (metadata["network"], metadata["largest_voxels"]) == ("gated_fusion", None)
+    assert (metadata["network"], metadata["largest_voxels"]) == ("gated_unet", None)
     given = images(scale)
     compare(model.network, given, elsewhere(file, given, tmp_path))
 

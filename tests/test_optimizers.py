@@ -122,3 +122,16 @@ def test_a_run_goes_on_from_its_stored_state_as_if_it_had_never_stopped(tmp_path
 def test_steps_and_momenta_out_of_range_are_refused(options):
     with pytest.raises(ValueError, match="expected"):
         Muon(nn.Conv2d(1, 1, 1), **options)
+
+
+def test_momentum_without_gradients_ends_at_zero_not_in_subnormal_numbers():
+    network = nn.Linear(16, 16, bias=False)
+    optimizer = Muon(network)
+    network.weight.grad = 1e-37 * noise(16, 16)
+    optimizer.step()
+    network.weight.grad = torch.zeros(16, 16)
+    for _ in range(100):  # 0.95 ** 100 takes it below 1.2e-38, the smallest normal number; without that, 0 comes after 300
+        optimizer.step()
+    assert not optimizer.state[network.weight]["momentum"].any()
+    assert network.weight.isfinite().all()
+    assert torch.tensor(1e-39).mul(1).item() > 0  # everything else in the process still has them

@@ -116,8 +116,8 @@ def test_base_is_computed_in_four_orientations_unless_asked_otherwise(asked, mod
 
 
 def test_another_number_of_orientations_is_refused():
-    with pytest.raises(UsageFault, match="2 is not known"):
-        choose_orientations(2, "base")
+    with pytest.raises(UsageFault, match="3 is not known"):
+        choose_orientations(3, "base")
 
 
 class OfMeasuredSamples(torch.nn.Module):
@@ -129,7 +129,7 @@ class OfMeasuredSamples(torch.nn.Module):
         return kept + image[:, 1:2].roll((1, 2), (-2, -1))
 
 
-@pytest.mark.parametrize("orientations", [4, 8])
+@pytest.mark.parametrize("orientations", [2, 4, 8])
 @pytest.mark.parametrize("size", [(8, 8), (6, 10)])
 def test_measured_samples_stay_at_their_places_in_every_orientation(orientations, size):
     image = torch.rand(2, 3, *size)
@@ -137,15 +137,17 @@ def test_measured_samples_stay_at_their_places_in_every_orientation(orientations
     torch.testing.assert_close(InOrientations(OfMeasuredSamples(), orientations)(image), OfMeasuredSamples()(image))
 
 
-@pytest.mark.parametrize("orientations", [4, 8])
+@pytest.mark.parametrize("orientations", [1, 2, 4, 8])
 def test_averaged_over_orientations_a_network_treats_a_turned_slice_as_the_slice(orientations):
-    network, image = InOrientations(OfMeasuredSamples(), orientations), torch.rand(2, 3, 6, 10)
-    turned = image.transpose(-1, -2).flip(-1).roll(1, -1)  # about sample 0
-    expected = network(image).transpose(-1, -2).flip(-1).roll(1, -1)
-    torch.testing.assert_close(network(turned), expected)
-    assert not torch.allclose(OfMeasuredSamples()(turned), OfMeasuredSamples()(image).transpose(-1, -2).flip(-1).roll(1, -1))
-    mirrored = image.flip(-1).roll(1, -1)
-    assert torch.allclose(network(mirrored), network(image).flip(-1).roll(1, -1)) == (orientations == 8)
+    network = InOrientations(OfMeasuredSamples(), orientations) if orientations > 1 else OfMeasuredSamples()
+    moves = {  # about sample 0
+        2: lambda image: image.flip(-1).roll(1, -1),
+        4: lambda image: image.flip(-2).roll(1, -2),
+        8: lambda image: image.transpose(-1, -2).flip(-1).roll(1, -1),
+    }
+    image = torch.rand(2, 3, 6, 10)
+    followed = {count for count, move in moves.items() if torch.allclose(network(move(image)), move(network(image)))}
+    assert followed == {count for count in moves if count <= orientations}
 
 
 @pytest.mark.parametrize("scale", [2, 4])
@@ -172,9 +174,9 @@ def test_the_shipped_weights_gain_by_orientations(scale, sample_slices):
 def test_the_shipped_weights_lose_less_than_a_hundredth_of_a_decibel_in_bfloat16(scale, sample_slices):
     image, label = sample_slices(scale)
     network = load_model("base", scale).network
-    eager, rounded = (prepare_network(network, chosen)(image)[:, 0] for chosen in ("eager", "bf16"))
+    eager, rounded = (prepare_network(network, chosen, 4)(image)[:, 0] for chosen in ("eager", "bf16"))
     assert not torch.equal(eager, rounded)
-    assert float(psnr(rounded, label)) == pytest.approx(float(psnr(eager, label)), abs=0.01)
+    assert float(psnr(rounded, label)) > float(psnr(eager, label)) - 0.01
 
 
 def test_the_record_says_how_the_network_was_computed_and_another_runtime_makes_a_result_stale(weights, put_case, tmp_path, command):

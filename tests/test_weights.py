@@ -58,7 +58,6 @@ def test_a_network_comes_back_as_it_was_saved(file):
 def test_every_registered_network_comes_back_from_its_file(name, tmp_path):
     own = {
         "hftn": {"channels": 8, "stages": 1, "blocks": 1},
-        "gated_fusion": {"channels": 8},
         "gated_unet": {"channels": 8},
         "zero_filling": {},
         "cubic": {},

@@ -54,7 +54,7 @@ def super_resolve(
     """Give a low-resolution MR volume back at high resolution, with the help of another contrast.
 
     Args:
-        target: low-resolution volume, .nii, .nii.gz or fastMRI .h5.
+        target: low-resolution volume, .nii, .nii.gz, fastMRI .h5 or folder of a DICOM series.
         reference: high-resolution volume of the same head in another contrast; on any grid. None for none: the result then comes from the
             target alone, and scale must be given.
         output: .nii or .nii.gz to write, with a .json record and a _preview.png beside it.
@@ -62,8 +62,8 @@ def super_resolve(
         model: `base`, `small` or a .safetensors file.
         device: `auto` takes CUDA where there is one.
         runtime: `eager` computes in float32, `bf16` convolves in bfloat16; `auto` is bf16 where that is faster and as good.
-        orientations: 4 or 8 averages the network over turns of each slice, better and as many times slower; None takes 4 for `base` and 1
-            for other weights.
+        orientations: 2, 4 or 8 averages the network over mirror images and turns of each slice, better and as many times slower; None takes
+            4 for `base` and 1 for other weights.
         overwrite: what happens where output exists, see `RunOptions`.
         through_plane: the target's through-plane array axis; None takes the one whose voxel size differs.
         reference_transform: ITK transform file that maps a target point to a reference point (LPS, mm).
@@ -118,7 +118,7 @@ def degrade(
     Sizes that scale does not divide lose up to scale - 1 voxels first, evenly from both sides.
 
     Args:
-        input: high-resolution volume, .nii, .nii.gz or fastMRI .h5.
+        input: high-resolution volume, .nii, .nii.gz, fastMRI .h5 or folder of a DICOM series.
         output: .nii or .nii.gz to write.
         scale: 2 or 4.
         magnitude: store absolute values, as a scanner does.
@@ -159,7 +159,7 @@ def evaluate(prediction: StrPath, truth: StrPath, *, through_plane: int | None =
 
     Args:
         prediction: .nii or .nii.gz on the truth's grid or a crop of it.
-        truth: .nii, .nii.gz or fastMRI .h5.
+        truth: .nii, .nii.gz, fastMRI .h5 or folder of a DICOM series.
         through_plane: the axis along which SSIM takes slices; None for the truth's own.
         read: how ambiguous files are read.
 

@@ -24,8 +24,8 @@ __all__ = [
     "prepare_network",
 ]
 
-ORIENTATIONS = (1, 4, 8)
-FLIPS = ((), (-2, -1), (-1,), (-2,))  # axes; with a transposition where it is one axis, these are the four rotations
+ORIENTATIONS = (1, 2, 4, 8)
+FLIPS = ((), (-1,), (-2,), (-2, -1))  # axes
 TURNED = "base"  # shipped weights that are computed in four orientations unless asked otherwise
 ChosenRuntime = Literal["eager", "bf16"]
 Runtime = Literal["auto", "eager", "bf16"]
@@ -57,7 +57,7 @@ def choose_runtime(runtime: str, device: torch.device | str, model: str) -> Chos
 
 
 def choose_orientations(orientations: int | None, model: str) -> int:
-    """In how many orientations each slice is computed, 1, 4 or 8; None takes 4 for the shipped `base` and 1 for all others.
+    """In how many orientations each slice is computed, 1, 2, 4 or 8; None takes 4 for the shipped `base` and 1 for all others.
 
     Four gain 0.05 to 0.17 dB and cost four times the network's time (`bundle/docs/benchmark.md`); `small` is there to be fast.
 
@@ -106,15 +106,16 @@ class InBfloat16(nn.Module):
 
 
 class InOrientations(nn.Module):
-    """The mean of a network over rotations of the slice by quarter turns, each undone afterwards.
+    """The mean of a network over mirror images and quarter turns of the slice, each undone afterwards.
 
-    A network that was trained on all of them alike errs differently in each; the mean errs less. A turned slice keeps its sample 0, which
+    A network that was trained on all of them alike errs differently in each; the mean errs less. A mirrored slice keeps its sample 0, which
     the scanner measured, at index 0, so that the low-resolution samples stay where the network expects them; the slice counts as periodic,
-    as its discrete Fourier transform has it. Sides must be multiples of the scale.
+    as its discrete Fourier transform has it. Mirror images come first: convolutions that turn with the slice give the same for its turns.
+    Sides must be multiples of the scale.
 
     Args:
         network: takes (B, 3, H, W), gives (B, 1, H, W).
-        orientations: 4, the rotations, or 8, these and their mirror images.
+        orientations: 2, the slice and its mirror image; 4, all mirror images; 8, these and their transposes, which is all turns.
 
     Raises:
         ValueError: another number.
@@ -123,11 +124,9 @@ class InOrientations(nn.Module):
     def __init__(self, network: nn.Module, orientations: int) -> None:
         super().__init__()
         if orientations not in ORIENTATIONS[1:]:
-            raise ValueError(f"expected 4 or 8 orientations, got {orientations}")
+            raise ValueError(f"expected 2, 4 or 8 orientations, got {orientations}")
         self.network = network
-        self.turns = [(flipped, bool(len(flipped) % 2)) for flipped in FLIPS]
-        if orientations == 8:
-            self.turns += [(flipped, not transposed) for flipped, transposed in self.turns]
+        self.turns = [(flipped, transposed) for transposed in (False, True) for flipped in FLIPS][:orientations]
 
     def forward(self, image: Tensor) -> Tensor:
         """As the network's own; one orientation after another, so that memory stays that of one."""

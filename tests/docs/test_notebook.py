@@ -29,6 +29,6 @@ def test_the_notebook_runs_and_shows_what_it_says(notebook, tmp_path, tmp_path_f
     printed = "".join(output["text"] for output in outputs if output.get("name") == "stdout")
     assert "warnings: none" in printed
     assert "most accurate on this pair: base" in printed
-    assert "(1, 1, 64, 48) 1.8 M parameters" in printed
+    assert "(1, 1, 64, 48) 3.9 M parameters" in printed
     assert any("image/png" in output.get("data", {}) for output in outputs)
     assert list(tmp_path.iterdir()) == []  # nothing is left in the reader's folder

@@ -56,7 +56,7 @@ def shaken(name, scale=2, **options):
 
 
 def test_every_baseline_and_hftn_have_a_name():
-    assert set(NETWORKS) == {"hftn", "gated_fusion", "gated_unet", *SMALL, *WITHOUT_WEIGHTS}
+    assert set(NETWORKS) == {"hftn", "gated_unet", *SMALL, *WITHOUT_WEIGHTS}
 
 
 # Size and cost, for 320 x 320 voxels: parameters in millions, multiplications in thousand millions.
@@ -121,7 +121,7 @@ DOCUMENTED = re.findall(
 
 
 def test_the_document_has_a_row_for_each_network_with_weights():
-    assert [row[0] for row in DOCUMENTED] == [*SMALL, "hftn", "gated_fusion", "gated_unet"]
+    assert [row[0] for row in DOCUMENTED] == [*SMALL, "hftn", "gated_unet"]
 
 
 @pytest.mark.parametrize("row", DOCUMENTED, ids=lambda row: row[0])

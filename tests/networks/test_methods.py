@@ -7,7 +7,6 @@ from hftn_sr.networks import METHODS, NETWORKS, build_network, network_name
 
 SMALL = {
     "hftn": {"channels": 8, "stages": 1, "blocks": 1, "embedding": 4},
-    "gated_fusion": {"channels": 8},
     "gated_unet": {"channels": 8},
     "zero_filling": {},
     "cubic": {},

@@ -27,12 +27,10 @@ TITLES = {
     "ablation_3": "ablation 3",
     "paper": "HFTN-SR (paper)",
     "hftn": "HFTN-SR (features kept)",
-    "ungated": "gated fusion without gates",
-    "base": "gated fusion (base)",
-    "small": "gated fusion (small)",
-    "unet": "gated U-Net",
-    "ungated_unet": "gated U-Net without gates",
-    "unturned_unet": "gated U-Net with free convolutions",
+    "base": "gated U-Net (base)",
+    "small": "gated U-Net (small)",
+    "ungated": "gated U-Net without gates",
+    "unturned": "gated U-Net with free convolutions",
 }
 NOTHING = Cost(0, 0)
 OUR_READING = ("mcsr", "neu", "msdt")  # at most an abstract of these was found, see docs/baselines.md

@@ -64,8 +64,6 @@ def _shape(method: str, scale: int) -> dict[str, Any]:
     """What matched cost changes besides the width."""
     if method == "early_fusion":  # 72 blocks in 12 groups, as large as HFTN-SR, would be a tenth as wide as deep
         return {"groups": 4, "blocks": 6}
-    if METHODS[method].network == "gated_fusion":  # 4 or 16 times the samples on its high-resolution grid
-        return {"fine_channels": 16}
     searches = METHODS[method].network == "hftn" and METHODS[method].options.get("transfer") != "none"
     # At x2, comparing all patches of 2 x 2 samples takes 21 GMAC at any width; of 4 x 4 samples, as large in voxels as those of x4, 1.3.
     return {"patch": 4} if searches and scale == 2 else {}

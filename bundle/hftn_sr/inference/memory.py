@@ -24,14 +24,15 @@ from hftn_sr.volumes.volume import Grid
 __all__ = ["Demand", "available", "check_memory", "demand", "measured_peak", "network_bytes", "reset_peak"]
 
 # Measured on volumes of 0.1 to 200 million voxels, with both shipped networks, at both scales (tests/inference/test_memory.py).
-LIBRARIES = 64 << 20  # bytes that libraries take on their first use
+LIBRARIES = 128 << 20  # bytes that libraries take on their first use, and the heap, whose blocks below 32 MB are freed in pieces
 SPARE = 1.1  # what the allocator holds beyond what is asked for
 OF_BOX, OF_BLOCK = 20, 12  # bytes for each voxel of the reference and of the grid that are resampled at a time
 ITK_REGISTRATION = 760 << 20  # bytes that ITK's registration takes when it is loaded, and keeps
 OF_REGISTRATION = 120  # bytes for each voxel of target and reference that rigid registration looks at
+IN_PIECES = 1.2  # what the allocator holds beyond a network's features, freed in pieces that later ones do not fit
 OF_WEIGHTS = 2  # copies of a network's weights, as convolutions lay them out for themselves
 OF_FFT = 48  # bytes for each voxel of the slice that is in hand: spectra in double precision
-PROBES = (64, 128)  # sides of the slices at which a network's memory is measured
+PROBES = (128, 192)  # sides of the slices at which a network's memory is measured; on smaller ones, weights outweigh features
 NEAR = 0.8  # share of the memory available from which on the user is warned
 
 
@@ -115,7 +116,7 @@ def network_bytes(network: nn.Module, height: int, width: int) -> int:
     small, large = (_live_bytes(network, torch.zeros(1, 3, side, side, device=parameter.device)) for side in PROBES)
     each = (large - small) / (PROBES[1] ** 2 - PROBES[0] ** 2)
     weights = sum(tensor.nbytes for tensor in network.parameters())
-    return int(max(each * height * width + small - each * PROBES[0] ** 2, 0)) + OF_WEIGHTS * weights
+    return int(IN_PIECES * max(each * height * width + small - each * PROBES[0] ** 2, 0)) + OF_WEIGHTS * weights
 
 
 def available() -> int | None:

@@ -41,7 +41,7 @@ class GatedUNet(nn.Module):
         ValueError: an option outside what is listed here.
     """
 
-    def __init__(self, scale: int, channels: int = 32, levels: int = 4, gated: bool = True, turning: bool = True) -> None:
+    def __init__(self, scale: int, channels: int = 48, levels: int = 4, gated: bool = True, turning: bool = True) -> None:
         super().__init__()
         if scale not in (2, 4):
             raise ValueError(f"expected a scale of 2 or 4, got {scale}")
@@ -85,10 +85,9 @@ class GatedUNet(nn.Module):
             skips.append(features)
         skips.pop()
         for enlarge, gate, level in zip(self.enlarge, self.gates, self.up):  # noqa: B905 - TorchScript knows no strict
-            features = enlarge(features)
-            skip = skips.pop()
-            opened = torch.addcmul(features, skip, 2 * torch.sigmoid(gate(features))) if self.gated else features + skip
-            features = level(opened)
+            features = enlarge(features)  # one name throughout: what is no longer needed is let go
+            features = torch.addcmul(features, skips.pop(), gate(features).sigmoid_(), value=2) if self.gated else features + skips.pop()
+            features = level(features)
         return image[:, :1] + self.output(features)[..., :height, :width]
 
 

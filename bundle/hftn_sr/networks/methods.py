@@ -10,7 +10,6 @@ from torch import nn
 
 from hftn_sr.kspace import Decomposition
 from hftn_sr.networks.baselines import EDSR, MCSR, MSDT, NEU, CubicInterpolation, EarlyFusion, MINet, SANet, ZeroFilling
-from hftn_sr.networks.gated_fusion import GatedFusion
 from hftn_sr.networks.gated_unet import GatedUNet
 from hftn_sr.networks.hftn import HFTNSR
 
@@ -18,7 +17,6 @@ __all__ = ["METHODS", "NETWORKS", "Method", "build_network", "network_name"]
 
 NETWORKS: dict[str, type[nn.Module]] = {
     "hftn": HFTNSR,
-    "gated_fusion": GatedFusion,
     "gated_unet": GatedUNet,
     "edsr": EDSR,
     "mcsr": MCSR,
@@ -63,12 +61,10 @@ METHODS: dict[str, Method] = {
     "ablation_3": Method("hftn", {"scrfm": False}),
     "paper": Method("hftn"),
     "hftn": Method("hftn", {"channels": 48, "blocks": 1, "transfer": "gather_and_keep"}),  # lighter, reference's features also in place
-    "ungated": Method("gated_fusion", {"gates": 0}),  # what the gates of the next two bring
-    "base": Method("gated_fusion", {"channels": 64, "fine_channels": 32}),
-    "small": Method("gated_fusion"),
-    "unet": Method("gated_unet"),
-    "ungated_unet": Method("gated_unet", {"gated": False}),
-    "unturned_unet": Method("gated_unet", {"turning": False}),
+    "base": Method("gated_unet"),
+    "small": Method("gated_unet", {"channels": 24}),
+    "ungated": Method("gated_unet", {"gated": False}),  # what the gates bring
+    "unturned": Method("gated_unet", {"turning": False}),  # what turning brings
 }
 
 

@@ -207,7 +207,7 @@ def _facts(record: dict[str, Any]) -> list[list[str]]:
 def _facts_of_reference(record: dict[str, Any]) -> list[list[str]]:
     placement, registration = record["placement"], record["placement"].get("registration")
     if registration:
-        verb = "kept" if registration["kept"] else "found no better place, left out"
+        verb = "kept" if registration["kept"] else "tried, not kept"
         how = f"{verb} (similarity {registration['similarity_before']} before, {registration['similarity_after']} after)"
     return [
         *([] if was_used(record) else [["Reference used", "no, the network got none"]]),
