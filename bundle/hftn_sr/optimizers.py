@@ -24,8 +24,8 @@ class Muon(Optimizer):
     Matrices of one shape are orthogonalized together, which spares a small network most of the time of a step.
     In a trial of 1500 steps it reached Adam's last training loss after half of them (docs/design-log.md).
 
-    A step takes subnormal numbers for zero (`torch.set_flush_denormal`, in its own thread). The momentum of a unit that no longer fires decays
-    into them, and a CPU multiplies them many times slower than others: a step of `base` came to take up to eight times as long.
+    A step takes subnormal numbers for zero (`torch.set_flush_denormal`, in its own thread). The momentum of a unit that no longer fires
+    decays into them, and a CPU multiplies them many times slower than others: a step of `base` came to take up to eight times as long.
 
     Source: Jordan et al. 2024, "Muon: An optimizer for hidden layers in neural networks", kellerjordan.github.io/posts/muon.
     `torch.optim.Muon`, from torch 2.9 on, takes only two-dimensional weights.
