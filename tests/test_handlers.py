@@ -15,7 +15,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from torch.nn.parallel import DistributedDataParallel
 
 from hftn_sr.errors import Fault
-from hftn_sr.handlers import Checkpoint, Curves, Progress, ReseedEveryEpoch, StopAtNonFiniteLoss, VolumeScore, preview
+from hftn_sr.handlers import CaseProgress, Checkpoint, Curves, Progress, ReseedEveryEpoch, StopAtNonFiniteLoss, VolumeScore, preview
 from hftn_sr.handlers.state import read_checkpoint
 from hftn_sr.metrics import psnr
 from hftn_sr.networks import HFTNSR
@@ -144,6 +144,21 @@ def test_each_epoch_has_a_line_with_the_mean_loss_and_the_time_left(caplog, monk
         "epoch 2/2: mean loss 5.00000, learning rate 2.50e-01, left 0:00:00",
     ]
     assert stream.getvalue() == ""  # no bar where nobody watches
+
+
+@pytest.mark.parametrize("cases", [["one", "two", "three"], [SimpleNamespace(name=name) for name in ("one", "two", "three")]])
+def test_each_case_that_is_done_has_a_line_with_its_name_and_the_time_left(cases, caplog, monkeypatch):
+    clock = iter(range(100))
+    monkeypatch.setattr("hftn_sr.handlers.display.time.monotonic", lambda: float(next(clock) * 60))
+    engine = Engine(lambda *_: None)
+    CaseProgress().attach(engine)
+    with caplog.at_level(logging.INFO):
+        engine.run([{"case": [case] if isinstance(case, str) else case} for case in cases])
+    assert [record.message for record in caplog.records if "left" in record.message] == [
+        "case 1/3 done, one, left 0:02:00",
+        "case 2/3 done, two, left 0:01:00",
+        "case 3/3 done, three, left 0:00:00",
+    ]
 
 
 def test_on_a_terminal_a_bar_shows_epoch_loss_and_steps_and_goes_away(caplog, monkeypatch):

@@ -88,6 +88,7 @@ def test_the_inference_workflow_and_the_command_line_give_the_same_voxels(four_s
         folder=BUNDLE,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-2000:]
+    assert "case 1/1 done, one, left 0:00:00" in done.stdout + done.stderr
     one = four_slices / "cases" / "one"
     hftn_sr.super_resolve(one / "target.nii.gz", one / "reference.nii.gz", tmp_path / "command.nii.gz", scale=2)
     workflow, command = (nib.load(path) for path in (tmp_path / "workflow/one/target_sr.nii.gz", tmp_path / "command.nii.gz"))

@@ -1,7 +1,7 @@
 """Ignite handlers and metrics of the training and evaluation workflows. Attached in several processes, only the main one writes."""
 
-from hftn_sr.handlers.display import Curves, Progress, preview
+from hftn_sr.handlers.display import CaseProgress, Curves, Progress, preview
 from hftn_sr.handlers.scores import VolumeScore
 from hftn_sr.handlers.state import Checkpoint, ReseedEveryEpoch, StopAtNonFiniteLoss
 
-__all__ = ["Checkpoint", "Curves", "Progress", "ReseedEveryEpoch", "StopAtNonFiniteLoss", "VolumeScore", "preview"]
+__all__ = ["CaseProgress", "Checkpoint", "Curves", "Progress", "ReseedEveryEpoch", "StopAtNonFiniteLoss", "VolumeScore", "preview"]

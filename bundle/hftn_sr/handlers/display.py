@@ -21,7 +21,7 @@ from torch import Tensor
 
 from hftn_sr.report import Panel, picture
 
-__all__ = ["Curves", "Progress", "preview"]
+__all__ = ["CaseProgress", "Curves", "Progress", "preview"]
 
 
 class Progress:
@@ -78,6 +78,31 @@ class Progress:
 
     def _epoch(self, engine: Engine) -> str:
         return f"epoch {engine.state.epoch}/{engine.state.max_epochs}"
+
+
+class CaseProgress:
+    """How far an evaluation or inference is: a line in the log when a case is done, with the time that those left will take."""
+
+    def __init__(self) -> None:
+        self.started = 0.0
+
+    def attach(self, engine: Engine) -> None:
+        """Act when the run begins and after each case."""
+        if idist.get_rank() > 0:
+            return
+        engine.add_event_handler(Events.STARTED, self.begin)
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self)
+
+    def begin(self, engine: Engine) -> None:
+        """Look at the clock."""
+        self.started = time.monotonic()
+
+    def __call__(self, engine: Engine) -> None:
+        """Log the case."""
+        done, total = engine.state.iteration, engine.state.epoch_length
+        case = engine.state.batch["case"]
+        left = timedelta(seconds=round((time.monotonic() - self.started) / done * (total - done)))
+        engine.logger.info(f"case {done}/{total} done, {case[0] if isinstance(case, list) else case.name}, left {left}")
 
 
 class Curves:
