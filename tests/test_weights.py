@@ -167,6 +167,11 @@ def test_weights_that_do_not_say_which_network_they_are_for_are_refused(tmp_path
         load_model(str(stored(tmp_path / "w.safetensors", options=options)), 2)
 
 
+def test_weights_of_a_network_of_another_version_name_it_and_those_there_are(tmp_path):
+    with pytest.raises(Fault, match=r"holds a network 'gone', which this version does not have \(it has .*gated_unet.*Fix: use the "):
+        load_model(str(stored(tmp_path / "w.safetensors", network="gone")), 2)
+
+
 def test_weights_without_metadata_are_refused(tmp_path):
     safetensors.torch.save_file(tiny_network(2).state_dict(), tmp_path / "w.safetensors")
     with pytest.raises(Fault, match="does not say which network it is for"):

@@ -192,8 +192,11 @@ def _described(path: Path, content: bytes) -> tuple[nn.Module, dict[str, Any]]:
     length = int.from_bytes(content[:8], "little")
     try:
         metadata = json.loads(content[8 : 8 + length]).get("__metadata__", {})
-        name = metadata["network"]
-        network = NETWORKS["hftn" if name == "HFTNSR" else name](**json.loads(metadata["options"]))  # HFTNSR: as 0.1 wrote it
+        name = "hftn" if metadata["network"] == "HFTNSR" else metadata["network"]  # as 0.1 wrote it
+        if isinstance(name, str) and name not in NETWORKS:
+            finding = f"holds a network {name!r}, which this version does not have (it has {', '.join(NETWORKS)})"
+            raise Fault(path, finding, "use the version of hftn-sr that wrote the file, or train one of these")
+        network = NETWORKS[name](**json.loads(metadata["options"]))
         record: dict[str, Any] = json.loads(metadata.get("record", "{}"))
     except (KeyError, TypeError, ValueError, RuntimeError, ArithmeticError) as error:
         raise Fault(path, f"does not say which network it is for ({error!r})", "use a file that save_weights wrote") from None

@@ -102,6 +102,9 @@ def curves(comparison: Comparison) -> bytes:
         axes[0, column].set(title=f"x{scale}", ylabel="training loss (L1)", yscale="log" if trained else "linear")
         axes[1, column].set(xlabel="iterations", ylabel="validation gain, dB")
         axes[1, column].axhline(0, color="0.6", linewidth=0.8)
+        low, high = axes[1, column].get_ylim()
+        if low < -high < 0:  # one row that broke down for a while would press all others into one line
+            axes[1, column].set(ylim=(-high / 2, high), ylabel="validation gain, dB, cut off below")
     if trained:
         figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside right center", fontsize=8)
     return png(figure)
