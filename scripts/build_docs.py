@@ -33,6 +33,7 @@ PAGES = {  # file of the repository to the words that lead to its page; the firs
     f"{DOCS}/errors.md": "Errors",
     f"{DOCS}/equations.md": "Equations",
     f"{DOCS}/baselines.md": "Networks compared",
+    f"{DOCS}/study.md": "Comparison",
     f"{DOCS}/benchmark.md": "Cost",
     f"{DOCS}/design-log.md": "Design log",
     "CONTRIBUTING.md": "Contributing",

@@ -84,7 +84,9 @@ def test_incomplete_and_ambiguous_cases_are_listed_as_failed(tmp_path, put_case)
 def test_a_folder_without_cases_names_the_pattern_that_was_searched(tmp_path):
     (tmp_path / "empty").mkdir()
     (tmp_path / "target.nii.gz").touch()
-    with pytest.raises(NothingToDo, match=r"no case found \(searched \*/target\.nii\[\.gz\] with \*/reference\.nii\[\.gz\]\)"):
+    with pytest.raises(
+        NothingToDo, match=r"no case found \(searched \*/target\.nii\[\.gz\] with \*/reference\.nii\[\.gz\], or folders of DICOM\)"
+    ):
         find_cases(tmp_path, tmp_path / "out")
 
 

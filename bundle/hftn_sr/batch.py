@@ -73,7 +73,9 @@ def find_cases(folder: Path, output: Path, reference_optional: bool = False) -> 
         except Fault as fault:
             failed.append(Outcome(sub.name, "failed", result, str(fault)))
     if not cases and not failed:
-        raise NothingToDo(folder, "no case found (searched */target.nii[.gz] with */reference.nii[.gz])", "name the files so")
+        raise NothingToDo(
+            folder, "no case found (searched */target.nii[.gz] with */reference.nii[.gz], or folders of DICOM)", "name the files so"
+        )
     return cases, failed
 
 

@@ -5,10 +5,11 @@ import json
 import nibabel as nib
 import numpy as np
 import pytest
+from pydicom.uid import MediaStorageDirectoryStorage
 
 from hftn_sr.volumes.dicom import read_dicom
 from hftn_sr.volumes.nifti import read_nifti
-from series import PATIENT, slices_of, write_series, write_slices
+from series import PATIENT, dataset, slices_of, write_one, write_series, write_slices
 
 
 @pytest.fixture
@@ -92,6 +93,20 @@ def test_every_series_in_a_folder_becomes_nifti(folders, scans, command, tmp_pat
     assert (told["EchoTime"], told["RepetitionTime"], told["MagneticFieldStrength"]) == (0.09, 4.0, 3.0)
     assert told["Source"] == {"file": "flair", "sha256": read_dicom(folders[0]).sha256}
     assert command("convert", tmp_path / "dicom", "--output", tmp_path / "nifti").exit_code == 3
+    absent = command("convert", folders[0], "--frame", 5, "--output", tmp_path / "nifti")
+    assert (absent.exit_code, "1 volume in the series, no number 5. Fix: leave --frame out" in absent.stderr) == (9, True)
+
+
+def test_a_disc_with_an_index_at_its_root_is_searched_below(folders, command, tmp_path):
+    index = dataset(np.zeros((1, 1)), SOPClassUID=MediaStorageDirectoryStorage)
+    write_one(tmp_path / "dicom" / "DICOMDIR", index)
+    result = command("convert", tmp_path / "dicom", "--output", tmp_path / "nifti")
+    assert (result.exit_code, len(list((tmp_path / "nifti").glob("*.nii.gz")))) == (0, 2), result.stderr
+    alone = tmp_path / "alone"
+    alone.mkdir()
+    write_one(alone / "DICOMDIR", index)
+    refused = command("convert", alone, "--output", tmp_path / "nifti")
+    assert (refused.exit_code, "no MR image among 1 DICOM files" in refused.stderr) == (9, True)
 
 
 def test_one_of_several_series_is_converted_by_its_number(folders, scans, command, tmp_path):

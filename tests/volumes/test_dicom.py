@@ -378,3 +378,15 @@ def test_a_series_saved_as_nifti_is_the_same_to_another_reader(tmp_path):
     np.testing.assert_array_equal(image.get_fdata(), scan().data)
     np.testing.assert_allclose(image.affine, scan().affine, atol=1e-5)
     np.testing.assert_allclose(image.get_qform(), scan().affine, atol=1e-4)
+
+
+def test_every_second_slice_lost_is_told(tmp_path):
+    folder = write_slices(tmp_path / "s", slices_of(scan(shape=(20, 16, 8)))[::2])
+    assert "s: its slices lie 6 mm apart, 3 mm by their header; was the series copied whole?" in read_dicom(folder).notes
+
+
+def test_a_link_to_nothing_is_no_absent_slice(tmp_path):
+    folder = write_series(tmp_path / "s", scan())
+    (folder / "IM9999").symlink_to(tmp_path / "nothing")
+    with pytest.raises(Fault, match=r"IM9999: a link to nothing\. Fix: fetch"):
+        read_dicom(folder)

@@ -86,9 +86,10 @@ def _sources(named: Sequence[Path]) -> list[Path]:
 
 
 def _inside(folder: Path) -> list[Path]:
-    """A folder of DICOM slices is one source itself."""
-    from hftn_sr.volumes.dicom import holds_dicom
+    """A folder of DICOM slices is one source itself; a disc's, which has only an index, is not."""
+    from hftn_sr.volumes.dicom import holds_dicom, holds_mr_images
 
-    if holds_dicom(folder):
+    if holds_mr_images(folder):
         return [folder]
-    return sorted(each for each in folder.iterdir() if (holds_dicom(each) if each.is_dir() else each.suffix.lower() in HDF5_SUFFIXES))
+    inside = sorted(each for each in folder.iterdir() if (holds_dicom(each) if each.is_dir() else each.suffix.lower() in HDF5_SUFFIXES))
+    return inside or ([folder] if holds_dicom(folder) else [])

@@ -78,11 +78,13 @@ def lone_target(folder: Path) -> Path | None:
 
 def _image(folder: Path, role: str) -> Path | None:
     found, series = _one(folder, role, IMAGE_SUFFIXES), folder / role
-    if not (series.is_dir() and holds_dicom(series)):
+    if not series.is_dir():
         return found
-    if found:
+    if not found:
+        return series  # also without DICOM files: reading it says so, where a case left out would not
+    if holds_dicom(series):
         raise Fault(folder, f"ambiguous: {found.name} and the DICOM series {role}/", "keep one of them")
-    return series
+    return found
 
 
 def _one(folder: Path, stem: str, suffixes: Sequence[str]) -> Path | None:

@@ -70,7 +70,11 @@ def split_cases(folder: Path, output: Path, fractions: Sequence[float] = FRACTIO
             found.setdefault(_patient(sub, named), []).append((sub.name, files))
     if not found:
         left_out = f"; {len(faults)} incomplete, the first: {faults[0]}" if faults else ""
-        raise NothingToDo(folder, f"no case found (searched */target.nii[.gz] with */reference.nii[.gz]){left_out}", "name the files so")
+        raise NothingToDo(
+            folder,
+            f"no case found (searched */target.nii[.gz] with */reference.nii[.gz], or folders of DICOM){left_out}",
+            "name the files so",
+        )
     try:
         patients = split_patients(found, fractions, seed)
     except ValueError as error:

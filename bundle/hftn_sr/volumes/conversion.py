@@ -10,7 +10,7 @@ import nibabel as nib
 
 from hftn_sr import __version__
 from hftn_sr.errors import Fault, NothingToDo
-from hftn_sr.volumes.dicom import dicom_scan, read_dicom
+from hftn_sr.volumes.dicom import dicom_scan, read_dicom, read_dicom_header
 from hftn_sr.volumes.fastmri import FastMRIImage, fastmri_scan, read_fastmri
 from hftn_sr.volumes.files import NewFiles, json_bytes
 from hftn_sr.volumes.nifti import nifti_chunks
@@ -78,7 +78,17 @@ def convert_dicom(
     """
     output = folder / nifti_name(path, series, frame)
     _check_free(output, overwrite)
+    if frame and _is_one_volume(path, series):  # elsewhere `frame` is for both images of a pair, and one of them may have a single volume
+        raise Fault(path, f"1 volume in the series, no number {frame}", "leave --frame out")
     return _saved(output, read_dicom(path, frame, series), FROM_DICOM, dict(dicom_scan(path, frame, series)))
+
+
+def _is_one_volume(path: Path, series: int | None) -> bool:
+    try:
+        read_dicom_header(path, None, series)
+    except Fault:
+        return False
+    return True
 
 
 def _side_file(output: Path) -> Path:

@@ -29,12 +29,13 @@ from hftn_sr.volumes.header_affine import COPY_AGAIN, SHEAR_TOLERANCE
 from hftn_sr.volumes.nifti import VolumeHeader
 from hftn_sr.volumes.volume import Grid, Volume
 
-__all__ = ["dicom_scan", "dicom_sha256", "holds_dicom", "is_dicom", "read_dicom", "read_dicom_header"]
+__all__ = ["dicom_scan", "dicom_sha256", "holds_dicom", "holds_mr_images", "is_dicom", "read_dicom", "read_dicom_header"]
 
 SUFFIXES = (".dcm", ".ima")  # a file of such a name must be DICOM; most have none
 SAME_PLACE = 0.01  # mm up to which two slices lie at one position
 EVEN = 0.05  # share of the distance between slices by which one may lie off the even grid
 SAME_PLANE = 1e-3  # difference of directions and of voxel sizes (mm) that rounding explains
+SKIPPED = 1.9  # distance between slices, in that of their headers, from which on others seem to be lost between them
 FEW = 0.25  # share of missing instance numbers up to which they look like lost files, not like another way of numbering
 LISTED = 8  # series that a message names
 ONE_SERIES = "put the files of one series into a folder of its own, or hftn-sr convert FOLDER --series NUMBER"
@@ -64,6 +65,22 @@ def holds_dicom(folder: Path) -> bool:
         Fault: a file cannot be read.
     """
     return any(each.is_file() and begins_as_dicom(each) for each in folder.iterdir())
+
+
+def holds_mr_images(folder: Path) -> bool:
+    """The same of MR images alone, which a DICOMDIR is not; what cannot be read to the end counts, so that reading it says so.
+
+    Raises:
+        Fault: a file cannot be read.
+    """
+    return any(each.is_file() and begins_as_dicom(each) and _may_hold_mr(each) for each in folder.iterdir())
+
+
+def _may_hold_mr(path: Path) -> bool:
+    try:
+        return holds_mr(path)
+    except Fault:
+        return True
 
 
 def read_dicom(path: str | PathLike[str], frame: int | None = None, series: int | None = None, blank: bool = False) -> Volume:
@@ -130,9 +147,13 @@ def _mr_files(folder: Path, notes: list[str]) -> list[Path]:
     if not folder.is_dir():
         raise Fault(folder, "one DICOM file, a series has a file for each slice", "give the folder that holds the series")
     try:
-        files = sorted(each for each in folder.iterdir() if each.is_file() and not each.name.startswith("."))
+        named = [each for each in folder.iterdir() if not each.name.startswith(".")]
+        files = sorted(each for each in named if each.is_file())
     except OSError as error:
         raise Fault(folder, f"cannot be read ({error.strerror})", "check its permissions and the disk") from error
+    for each in named:
+        if each.is_symlink() and not each.exists():
+            raise Fault(each, "a link to nothing", "fetch the file that it names, or take the link out of the folder")
     dicom = {each for each in files if begins_as_dicom(each)}
     for each in files:
         if each not in dicom and (each.suffix.lower() in SUFFIXES or each.stat().st_size == 0):
@@ -250,6 +271,9 @@ def _grid(folder: Path, slices: list[Slice], notes: list[str]) -> Grid:
     else:
         step = (positions[-1] - positions[0]) / (count - 1)
         _check_even(folder, slices, positions, step)
+        if 0 < SKIPPED * first.thickness < np.linalg.norm(step):
+            apart = f"its slices lie {np.linalg.norm(step):.4g} mm apart, {first.thickness:.4g} mm by their header"
+            notes.append(f"{folder.name}: {apart}; was the series copied whole?")
         cosine = float(np.abs(first.directions @ step).max() / np.linalg.norm(step))
         if cosine > SHEAR_TOLERANCE:
             notes.append(f"{folder.name}: sheared axes (cosine {cosine:.3f}), kept as they are")
