@@ -98,6 +98,13 @@ def test_the_memory_of_a_network_is_that_of_its_tensors_that_live_at_once():
     assert network_bytes(Doubling(), 1000, 500) == pytest.approx(memory.IN_PIECES * 4 * (3 + 30 + 30) * 1000 * 500, rel=0.05)
 
 
+def test_measuring_a_network_does_not_load_the_compiler():
+    code = "import sys, torch; from hftn_sr.inference.memory import network_bytes; network_bytes(torch.nn.Conv2d(3, 1, 1), 9, 9)"
+    environment = {**os.environ, "PYTHONPATH": BUNDLE}
+    done = subprocess.run([sys.executable, "-c", f"{code}; print('torch._dynamo' in sys.modules)"], env=environment, capture_output=True)
+    assert done.stdout.strip() == b"False", done.stderr
+
+
 @pytest.fixture
 def case(tmp_path, put_case):
     return Case("one", *put_case(tmp_path), tmp_path / "out" / "result.nii.gz")
