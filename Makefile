@@ -57,7 +57,8 @@ label-env: .venv-label/.installed
 .venv-label/.installed: bundle/label_app/requirements.txt bundle/label_app/requirements-no-deps.txt constraints.txt
 	$(PYTHON) -m venv .venv-label
 	echo '*' > .venv-label/.gitignore
-	.venv-label/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt -r bundle/label_app/requirements.txt pytest
+	grep -v '^pydicom==' constraints.txt > .venv-label/constraints.txt  # the tests' own is newer than MONAI Label can take
+	.venv-label/bin/python -m pip install --quiet --disable-pip-version-check --constraint .venv-label/constraints.txt -r bundle/label_app/requirements.txt pytest
 	.venv-label/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -r bundle/label_app/requirements-no-deps.txt
 	@touch $@
 
