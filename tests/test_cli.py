@@ -277,6 +277,16 @@ def test_help_and_version_are_free_of_pytorch(arguments):
     assert run.stdout.startswith("Usage: ") or run.stdout == f"{hftn_sr.__version__}\n"
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="only GNU's OpenMP, of the Linux wheels, prints its settings like this")
+@pytest.mark.parametrize(("own", "settled"), [({}, "PASSIVE"), ({"OMP_WAIT_POLICY": "active"}, "ACTIVE")])
+def test_threads_of_the_command_sleep_while_they_wait_unless_the_user_wants_otherwise(own, settled):
+    environment = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"}
+    environment |= {"PYTHONPATH": str(BUNDLE), "OMP_DISPLAY_ENV": "true", **own}
+    code = "import hftn_sr.cli, torch"
+    run = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert f"OMP_WAIT_POLICY = '{settled}'" in run.stderr
+
+
 def test_the_help_says_research_use_only(command):
     assert "Research use only. Not for clinical use." in " ".join(command("--help").stdout.split())
 
