@@ -82,6 +82,17 @@ def test_the_datalist_has_relative_paths_and_three_sections(stand_in, tmp_path):
     assert [path.name for path in (tmp_path / "lists").iterdir()] == ["open_ms.json"]
 
 
+@pytest.mark.parametrize(("patient", "tested", "trained"), [("patient01", 4, 12), ("patient03", 3, 13), ("patient04", 2, 14)])
+def test_a_patient_left_out_is_tested_alone_and_never_trained_on(stand_in, tmp_path, patient, tested, trained):
+    open_ms.write_datalist(stand_in, tmp_path / "datalist.json", patient)
+    datalist = json.loads((tmp_path / "datalist.json").read_text())
+    cases = {section: [entry["case"] for entry in entries] for section, entries in datalist.items()}
+    assert {section: len(names) for section, names in cases.items()} == {"training": trained, "validation": 6, "testing": tested}
+    assert {name.split("_")[0] for name in cases["testing"]} == {f"longitudinal{patient[-2:]}"}
+    assert {name.split("_")[0] for name in cases["validation"]} == {"mni19"}
+    assert not any(name.startswith(f"longitudinal{patient[-2:]}") for name in cases["training"])
+
+
 def test_a_datalist_that_cannot_be_finished_leaves_the_old_one(stand_in, tmp_path, full_disk):
     fill(tmp_path / "lists", {"old.json": b"old"})
     with pytest.raises(Fault, match="no space left on the disk"):

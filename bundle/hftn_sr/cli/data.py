@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Optional
 
 import typer
 
 from hftn_sr.cli.examples import examples
 from hftn_sr.cli.faults import Debug, OptionalPath, one_line_errors, warn
 from hftn_sr.errors import SOME_FAILED
+from hftn_sr.pairs.open_ms import LeftOut
 
 __all__ = ["data"]
 
@@ -26,6 +27,7 @@ data = typer.Typer(
 def open_ms(
     output: Annotated[Path, typer.Option(help="Folder for the images and datalist.json.")],
     mirror: Annotated[OptionalPath, typer.Option(help="Local copy that is read first [env: HFTN_SR_DATA_MIRROR].")] = None,
+    leave_out: Annotated[Optional[LeftOut], typer.Option(help="A fold: this patient alone for testing.")] = None,  # noqa: UP045 - typer
     debug: Debug = False,
 ) -> None:
     """Fetch 72 MB of open multiple-sclerosis MR images (CC-BY) by commit and sha256; resumes where it was broken off."""
@@ -39,7 +41,7 @@ def open_ms(
             report = fetch_open_ms(output, mirror, bar)
         for note in report.notes:
             typer.echo(note, err=True)
-        write_datalist(output, output / "datalist.json")
+        write_datalist(output, output / "datalist.json", leave_out)
         counts = f"{len(report.kept)} files kept, {len(report.copied)} copied, {len(report.downloaded)} downloaded"
         typer.echo(f"{output}: {counts}; datalist.json")
 

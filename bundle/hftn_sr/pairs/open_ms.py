@@ -18,12 +18,13 @@ from hftn_sr.errors import Fault
 from hftn_sr.pairs.download import FetchReport, Progress, Source, data_folder, fetch, read_table
 from hftn_sr.volumes.files import write_json
 
-__all__ = ["fetch_open_ms", "open_ms_pairs", "write_datalist", "OpenMSPair", "REPOSITORY", "COMMIT"]
+__all__ = ["fetch_open_ms", "open_ms_pairs", "write_datalist", "OpenMSPair", "LeftOut", "REPOSITORY", "COMMIT"]
 
 REPOSITORY = "muschellij2/open_ms_data"
 COMMIT = "65704901f60650824565aa5a4818611aa89716f4"
 FOLDER = "open_ms_data"  # of the data inside a mirror that holds other data too
 Split = Literal["train", "validation", "test"]
+LeftOut = Literal["patient01", "patient03", "patient04"]  # those with a native T2W
 
 # Both studies of a patient belong to one split. The two databases number their patients independently.
 PATIENTS: dict[Split, tuple[str, ...]] = {
@@ -88,10 +89,15 @@ def open_ms_pairs(root: Path) -> list[OpenMSPair]:
     return pairs
 
 
-def write_datalist(root: Path, output_json: Path) -> None:
+def write_datalist(root: Path, output_json: Path, left_out: LeftOut | None = None) -> None:
     """Write the pairs as a MONAI datalist: "training", "validation" and "testing", paths relative to `root`, "" for no transform.
 
     Native series are drawn three times as often in training as the MNI pairs: they are what users have, and those are of one patient.
+
+    Args:
+        root: the fetched data, or the folder above it.
+        output_json: to write.
+        left_out: longitudinal patient for testing alone; MNI patient 19 is for validation then, all others for training.
 
     Raises:
         Fault: a file of a pair is missing, or `output_json` cannot be written.
@@ -101,8 +107,14 @@ def write_datalist(root: Path, output_json: Path) -> None:
         paths = {"target": pair.target, "reference": pair.reference, "transform": pair.transform}
         paths |= {"lesions": pair.lesions} if pair.lesions else {}
         entry = {name: path.relative_to(root).as_posix() if path else "" for name, path in paths.items()}
-        datalist[SECTIONS[pair.split]].append({"case": pair.case, **entry, "weight": 3.0 if pair.transform else 1.0})
+        datalist[SECTIONS[_fold(pair, left_out) if left_out else pair.split]].append({"case": pair.case, **entry, "weight": 3.0 if pair.transform else 1.0})
     write_json(output_json, datalist)
+
+
+def _fold(pair: OpenMSPair, left_out: LeftOut) -> Split:
+    if pair.transform is None:
+        return pair.split
+    return "test" if pair.target.parent.name == left_out else "train"
 
 
 def _native_pairs(folder: Path) -> Iterator[OpenMSPair]:
