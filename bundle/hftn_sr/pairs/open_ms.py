@@ -107,7 +107,8 @@ def write_datalist(root: Path, output_json: Path, left_out: LeftOut | None = Non
         paths = {"target": pair.target, "reference": pair.reference, "transform": pair.transform}
         paths |= {"lesions": pair.lesions} if pair.lesions else {}
         entry = {name: path.relative_to(root).as_posix() if path else "" for name, path in paths.items()}
-        datalist[SECTIONS[_fold(pair, left_out) if left_out else pair.split]].append({"case": pair.case, **entry, "weight": 3.0 if pair.transform else 1.0})
+        split = _fold(pair, left_out) if left_out else pair.split
+        datalist[SECTIONS[split]].append({"case": pair.case, **entry, "weight": 3.0 if pair.transform else 1.0})
     write_json(output_json, datalist)
 
 
