@@ -115,6 +115,17 @@ def test_a_broken_run_goes_on_and_only_what_is_stale_is_redone(dataset, run):
     assert run(output, "--no-preview").exit_code == 3
 
 
+def test_a_session_without_a_reference_is_done_alone_if_wanted(dataset, run):
+    (dataset / "sub-02" / "anat" / "sub-02_T2w.nii.gz").unlink()
+    output = dataset.parent / "derived"
+    result = run(output, "--no-preview", "--reference-optional")
+    assert result.exit_code == 0
+    told = json.loads((output / f"{IMAGES[2]}.json").read_text(encoding="utf-8"))
+    assert told["Sources"] == ["bids:raw:sub-02/anat/sub-02_FLAIR.nii.gz"]
+    assert "reference" in next(line for line in result.stderr.splitlines() if line.startswith("WARNING sub-02_FLAIR "))
+    assert [finding for finding in issues(output) if finding[0] == "error"] == []
+
+
 def test_a_session_without_its_one_reference_fails_and_the_rest_is_done(dataset, run):
     (dataset / "sub-02" / "anat" / "sub-02_T2w.nii.gz").unlink()
     shutil.copy(dataset / "sub-01/ses-a/anat/sub-01_ses-a_T2w.nii.gz", dataset / "sub-01/ses-a/anat/sub-01_ses-a_acq-hires_T2w.nii.gz")

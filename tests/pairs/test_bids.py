@@ -56,8 +56,21 @@ def test_a_target_is_paired_within_its_subject_and_session(dataset):
 def test_a_reference_of_another_session_is_none(dataset):
     found = find(dataset("sub-01_ses-a_FLAIR.nii.gz", "sub-01_ses-b_T2w.nii.gz"))
     assert not found.pairs
-    said = "FLAIR.nii.gz: no reference beside it (searched *_T2w.nii[.gz] in its folder). Fix: check --reference and its entities."
-    assert str(found.faults["sub-01_ses-a_FLAIR"]).endswith(said)
+    said = "FLAIR.nii.gz: no reference beside it (searched *_T2w.nii[.gz] in its folder). Fix: check --reference and its entities, or "
+    assert str(found.faults["sub-01_ses-a_FLAIR"]).endswith(f"{said}--reference-optional.")
+
+
+def test_a_target_goes_alone_only_where_there_is_nothing_to_choose_and_only_if_asked(dataset):
+    folder = dataset(
+        "sub-01_FLAIR.nii.gz", "sub-02_FLAIR.nii.gz", "sub-02_T2w.nii.gz",
+        "sub-03_FLAIR.nii.gz", "sub-03_acq-a_T2w.nii.gz", "sub-03_acq-b_T2w.nii.gz",
+    )  # fmt: skip
+    found = find_pairs(folder, "FLAIR", "T2w", {}, {}, reference_optional=True)
+    assert [(pair.name, pair.reference is None) for pair in found.pairs] == [("sub-01_FLAIR", True), ("sub-02_FLAIR", False)]
+    assert list(found.faults) == ["sub-03_FLAIR"]
+    assert list(find(folder).faults) == ["sub-01_FLAIR", "sub-03_FLAIR"]
+    content, _ = sidecar(found.pairs[0])
+    assert content["Sources"] == ["bids:raw:sub-01/anat/sub-01_FLAIR.nii.gz"]
 
 
 def test_runs_are_paired_with_the_same_run_or_the_only_reference(dataset):

@@ -13,7 +13,9 @@ if TYPE_CHECKING:
 __all__ = ["bids_cases"]
 
 
-def bids_cases(dataset: Path, target: str, reference: str, entities: tuple[str, str], output: Path) -> tuple[list[Case], list[Outcome]]:
+def bids_cases(
+    dataset: Path, target: str, reference: str, entities: tuple[str, str], output: Path, reference_optional: bool = False
+) -> tuple[list[Case], list[Outcome]]:
     """The cases of a dataset, and a failed outcome for each target without its one reference; writes nothing.
 
     Args:
@@ -22,6 +24,7 @@ def bids_cases(dataset: Path, target: str, reference: str, entities: tuple[str, 
         reference: suffix of the others, as T2w.
         entities: those that targets and references must have, as `acq-fast_run-1`; empty for any.
         output: folder of the derivative dataset.
+        reference_optional: let a target without a reference in its session be a case, too.
 
     Raises:
         Fault: see `find_pairs` and `check_place`.
@@ -33,7 +36,7 @@ def bids_cases(dataset: Path, target: str, reference: str, entities: tuple[str, 
 
     of_target, of_reference = map(read_entities, ("--target-entities", "--reference-entities"), entities)
     check_place(dataset, output)
-    found = find_pairs(dataset, target, reference, of_target, of_reference)
+    found = find_pairs(dataset, target, reference, of_target, of_reference, reference_optional)
     if found.without_target:
         typer.echo(f"sessions with {reference} but without {target}, left out: {found.without_target}", err=True)
     cases, faults = [], dict(found.faults)
@@ -45,6 +48,7 @@ def bids_cases(dataset: Path, target: str, reference: str, entities: tuple[str, 
             continue
         if warning:
             typer.echo(f"WARNING {pair.name} {warning}", err=True)
-        cases.append(Case(pair.name, pair.target.path, pair.reference.path, output / pair.target.derived("sr"), sidecar=content))
+        beside = pair.reference.path if pair.reference else None
+        cases.append(Case(pair.name, pair.target.path, beside, output / pair.target.derived("sr"), sidecar=content))
     failed = [Outcome(name, "failed", output / name, str(fault)) for name, fault in faults.items()]
     return cases, failed

@@ -83,7 +83,7 @@ def super_resolve(
     reference_transform: Annotated[OptionalPath, typer.Option(help="ITK transform, target to reference point.")] = None,
     register: Annotated[Literal["auto", "none", "rigid"], typer.Option(help="auto: if out of place.")] = "auto",
     misfit: Annotated[Literal["leave-out", "use"], typer.Option(help="If it does not fit.")] = "leave-out",
-    reference_optional: Annotated[bool, typer.Option("--reference-optional", help="--cases: also those without a reference.")] = False,
+    reference_optional: Annotated[bool, typer.Option("--reference-optional", help="Also --cases, --bids without one.")] = False,
     pair_by: Annotated[Literal["auto", "header", "index"], typer.Option(help="Pair slices; .h5 by index.")] = "auto",
     through_plane: Axis = None,
     data_consistency: Annotated[bool, typer.Option(help="Keep the measured k-space.")] = True,
@@ -109,8 +109,9 @@ def super_resolve(
             raise UsageFault("--scale", f"scale {scale} (need 2 or 4)", "--scale 2 or --scale 4")
         check_model(model)
         entities = (target_entities, reference_entities)
-        if reference_optional and cases is None:
-            raise UsageFault("--reference-optional", "needs --cases", "--cases FOLDER; for one target just leave --reference out")
+        if reference_optional and cases is None and bids is None:
+            finding = "needs --cases or --bids"
+            raise UsageFault("--reference-optional", finding, "--cases FOLDER; for one target just leave --reference out")
         if target and reference is None and not (cases or bids):
             _check_target_only(scale, reference_transform)
         found, failed = _cases(target, reference, cases, bids, entities, output, reference_transform, reference_optional)
@@ -243,7 +244,7 @@ def _cases(
     if bids is not None:
         if reference is None:
             raise UsageFault("--reference", "is missing, --bids needs its suffix", "--reference T2w, or another suffix")
-        return bids_cases(bids, str(target), str(reference), entities, output)
+        return bids_cases(bids, str(target), str(reference), entities, output, reference_optional)
     return [Case(target.name, target, reference, output, transform)], []
 
 

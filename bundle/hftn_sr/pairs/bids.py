@@ -65,12 +65,12 @@ class BidsPair:
     Args:
         name: the target's name without its ending.
         target: low-resolution.
-        reference: of another contrast.
+        reference: of another contrast; None for a target that goes alone.
     """
 
     name: str
     target: BidsImage
-    reference: BidsImage
+    reference: BidsImage | None
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,9 @@ class BidsPairs:
     without_target: int
 
 
-def find_pairs(dataset: Path, target: str, reference: str, of_target: Entities, of_reference: Entities) -> BidsPairs:
+def find_pairs(
+    dataset: Path, target: str, reference: str, of_target: Entities, of_reference: Entities, reference_optional: bool = False
+) -> BidsPairs:
     """Look through `sub-*/[ses-*/]anat` for images of two suffixes.
 
     A target is paired with the reference of its own subject and session. Several targets that differ only in `run` are a pair each, with
@@ -101,6 +103,7 @@ def find_pairs(dataset: Path, target: str, reference: str, of_target: Entities, 
         reference: likewise; may be the same suffix if the entities tell the two apart.
         of_target: entities that the target must have; an empty value: must not have.
         of_reference: likewise.
+        reference_optional: let a target go alone where its session has no such reference.
 
     Raises:
         Fault: not a BIDS dataset.
@@ -126,10 +129,10 @@ def find_pairs(dataset: Path, target: str, reference: str, of_target: Entities, 
             continue
         for image in targets:
             name = image.path.name.removesuffix(".gz").removesuffix(".nii")
+            candidates = [other for other in references if other.path != image.path]
+            alone = reference_optional and not candidates
             try:
-                pairs.append(
-                    BidsPair(name, image, _reference(image, reference, [other for other in references if other.path != image.path]))
-                )
+                pairs.append(BidsPair(name, image, None if alone else _reference(image, reference, candidates)))
             except Fault as fault:
                 faults[name] = fault
     if not pairs and not faults:
@@ -195,7 +198,9 @@ def _reference(target: BidsImage, suffix: str, candidates: list[BidsImage]) -> B
     folder = target.path.parent
     if not candidates:
         raise Fault(
-            target.path, f"no reference beside it (searched *_{suffix}.nii[.gz] in its folder)", "check --reference and its entities"
+            target.path,
+            f"no reference beside it (searched *_{suffix}.nii[.gz] in its folder)",
+            "check --reference and its entities, or --reference-optional",
         )
     if fault := _ambiguous(folder, "reference", suffix, candidates):
         raise fault

@@ -28,8 +28,9 @@ README = """# Super-resolved MR images
 Made by hftn-sr {version} from the dataset that `dataset_description.json` links as `raw`. Research use only. Not for clinical use.
 
 Each image with `desc-sr` has the contrast and the field of view of its target and a finer in-plane grid; detail beyond what the target
-measured was taken from a reference of another contrast and estimated by a network. Its JSON file names both (`Sources`), the target first,
-and holds the record of the run under `HftnSr`: versions, hashes, options, warnings. `*_preview.png` are pictures for a first look.
+measured was taken from a reference of another contrast, where there was one, and estimated by a network. Its JSON file names both
+(`Sources`), the target first, and holds the record of the run under `HftnSr`: versions, hashes, options, warnings. `*_preview.png` are
+pictures for a first look.
 """
 
 
@@ -92,9 +93,10 @@ def write_description(dataset: Path, output: Path) -> None:
 
 def sidecar(pair: BidsPair) -> tuple[dict[str, Any], str]:
     """What the side file of the pair's result says by the rules of BIDS, and a warning where one of them cannot be kept; empty for none."""
+    used = f"HftnSr says whether {pair.reference.path.name} was used" if pair.reference else "no reference was there"
     content: dict[str, Any] = {
-        "Description": f"{pair.target.path.name} at a finer in-plane resolution; HftnSr says whether {pair.reference.path.name} was used.",
-        "Sources": [f"bids:{SOURCE}:{image.relative}" for image in (pair.target, pair.reference)],
+        "Description": f"{pair.target.path.name} at a finer in-plane resolution; {used}.",
+        "Sources": [f"bids:{SOURCE}:{image.relative}" for image in (pair.target, pair.reference) if image],
     }
     told = _read(pair.target.path.with_name(pair.target.path.name.removesuffix(".gz").removesuffix(".nii") + ".json"))
     if "SpatialReference" in told:
