@@ -86,7 +86,7 @@ def picture(panels: Sequence[Panel], heading: str, columns: int | None = None) -
     for axis, panel in zip(axes, panels, strict=False):
         low, high = panel.limits
         drawn = axis.imshow(panel.image, cmap="RdBu_r" if panel.signed else "gray", vmin=low, vmax=high, interpolation="nearest")
-        axis.set_title(panel.title, fontsize=9)
+        axis.set_title(panel.title, fontsize=9, y=1.0)  # told where, or all ticks are laid out to find out
         if panel is last_signed:
             figure.colorbar(drawn, ax=list(axes), shrink=0.5, aspect=30, label="intensity").ax.tick_params(labelsize=7)
     for axis in axes:

@@ -68,6 +68,17 @@ def test_a_folder_is_converted_and_a_bad_file_does_not_stop_the_rest(tmp_path, c
     assert command("convert", tmp_path / "in" / "a.h5", "--output", tmp_path / "out").exit_code == 9
 
 
+def test_folders_that_lie_deeper_are_told_of(tmp_path, command):
+    write_knee(tmp_path / "in" / "a.h5", knee())
+    write_knee(tmp_path / "in" / "more" / "b.h5", knee())
+    result = command("convert", tmp_path / "in", "--output", tmp_path / "out")
+    assert result.exit_code == 0
+    assert f"{tmp_path / 'in'}: passed over sub-folders without images of their own: more; name them to look into them" in result.stderr
+    told = command("convert", tmp_path / "in" / "more", "--output", tmp_path / "out").stderr
+    assert "passed over" not in told
+    assert (tmp_path / "out" / "b.nii.gz").is_file()
+
+
 def test_nothing_is_left_of_a_file_that_could_not_be_written_whole(tmp_path, command, monkeypatch):
     def full(descriptor):
         raise OSError(28, "No space left on device")

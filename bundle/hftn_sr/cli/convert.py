@@ -92,4 +92,8 @@ def _inside(folder: Path) -> list[Path]:
     if holds_mr_images(folder):
         return [folder]
     inside = sorted(each for each in folder.iterdir() if (holds_dicom(each) if each.is_dir() else each.suffix.lower() in HDF5_SUFFIXES))
+    passed = sorted(each.name for each in folder.iterdir() if each.is_dir() and each not in inside and not each.name.startswith("."))
+    if inside and passed:
+        shown = ", ".join(passed[:4]) + (f" and {len(passed) - 4} more" if len(passed) > 4 else "")
+        typer.echo(f"{folder}: passed over sub-folders without images of their own: {shown}; name them to look into them", err=True)
     return inside or ([folder] if holds_dicom(folder) else [])
