@@ -92,6 +92,26 @@ def test_a_training_killed_within_its_second_epoch_and_resumed_ends_as_an_unbrok
     assert earlier[0].read_bytes() == earlier[1]
 
 
+def test_a_training_goes_on_from_weights_and_says_from_which(dataset, unbroken, tmp_path):
+    start = unbroken / "best.safetensors"
+    to = {"dataset_dir": dataset, "log": tmp_path / "log", **SMALL, "epochs": 1, "epoch_cases": 2, "cases_per_step": 2}
+    still = {"learning_rate": 1e-9, "adam_learning_rate": 1e-9}
+    assert train(output_dir=tmp_path / "run", start_from=start, **to, **still) == [0], (tmp_path / "log.0").read_text()
+    model, trained = load_model(str(start), 2), load_model(str(tmp_path / "run" / "best.safetensors"), 2)
+    torch.testing.assert_close(trained.network.state_dict(), model.network.state_dict(), rtol=0, atol=1e-7)
+    assert trained.record["start"] == {"sha256": model.sha256, **model.record}
+    assert "start" in best(unbroken)[0] and best(unbroken)[0]["start"] is None
+
+
+def test_weights_of_another_network_to_go_on_from_end_the_run_with_one_line(dataset, unbroken, tmp_path):
+    start = unbroken / "best.safetensors"
+    options = {**SMALL, "method": "edsr", "options": {}, "dataset_dir": dataset, "output_dir": tmp_path / "run", "log": tmp_path / "log"}
+    assert train(start_from=start, **options) == [9]
+    text = (tmp_path / "log.0").read_text()
+    assert f"ERROR {start}: weights of another network" in text and "Traceback" not in text
+    assert not (tmp_path / "run" / "latest.pt").exists()
+
+
 def test_the_curves_hold_every_step_and_every_validation_with_a_picture(unbroken):
     assert curve(unbroken, "train/loss")[0] == list(range(1, 10))
     rates = curve(unbroken, "train/learning_rate")[1]

@@ -8,9 +8,10 @@ import sys
 import time
 from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from monai.transforms import Transform
+from torch import nn
 
 from hftn_sr.batch import find_cases
 from hftn_sr.errors import Fault
@@ -18,9 +19,11 @@ from hftn_sr.inference.case import Case, RunOptions
 from hftn_sr.inference.pair import PairOptions, prepare_pair
 from hftn_sr.inference.result import save_result
 from hftn_sr.runtime import ChosenRuntime
-from hftn_sr.weights import load_model
+from hftn_sr.weights import load_model, load_weights
 
-__all__ = ["PreparePaird", "SaveResultd", "keep_freed_memory", "one_case", "workflow_cases"]
+__all__ = ["PreparePaird", "SaveResultd", "begin_with", "keep_freed_memory", "one_case", "start_record", "workflow_cases"]
+
+Network = TypeVar("Network", bound=nn.Module)
 
 
 class PreparePaird(Transform):
@@ -88,6 +91,31 @@ def workflow_cases(folder: Path | str, output: Path | str) -> list[dict[str, Cas
         if case.output.exists():
             sys.stderr.write(f"{case.output}: exists, skipped\n")
     return [{"case": case} for case in cases if not case.output.exists()]
+
+
+def begin_with(network: Network, start_from: str | None, scale: int) -> Network:
+    """The network that a training begins with; what cannot be used ends the process with one line.
+
+    Args:
+        network: untrained.
+        start_from: a shipped model or a .safetensors file of the same network; None leaves `network` as it is.
+        scale: 2 or 4.
+    """
+    if start_from is None:
+        return network
+    try:
+        return load_weights(network, load_model(start_from, scale).path)
+    except Fault as fault:
+        sys.stderr.write(f"ERROR {fault}\n")
+        raise SystemExit(fault.exit_code) from None
+
+
+def start_record(start_from: str | None, scale: int) -> dict[str, Any] | None:
+    """What the record of trained weights says of those that the training began with, see `begin_with`: SHA-256 and their own record."""
+    if start_from is None:
+        return None
+    model = load_model(start_from, scale)
+    return {"sha256": model.sha256, **model.record}
 
 
 def one_case(batch: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

@@ -6,12 +6,15 @@ import json
 import os
 from pathlib import Path
 
+import numpy as np
 import pytest
 from loopback import contents, fill
 
 from hftn_sr.errors import Fault
 from hftn_sr.pairs import open_ms
 from hftn_sr.pairs.download import MIRROR_VARIABLE, data_folder
+from hftn_sr.volumes.nifti import read_nifti
+from hftn_sr.volumes.placement import chained_transforms, similarity
 
 MIRROR = Path(os.environ.get(MIRROR_VARIABLE) or "unset")
 needs_data = pytest.mark.skipif(not MIRROR.is_dir(), reason=f"{MIRROR_VARIABLE} names no copy of the data")
@@ -56,6 +59,48 @@ def test_each_path_of_a_pair_shows_its_contrast_and_visit(stand_in):
         assert pair.case.endswith(f"_{pair.reference_contrast}_to_{pair.target_contrast}")
         if pair.transform:
             assert pair.transform.name == pair.reference.name.replace(".nii.gz", "_intrastudy_to_FLAIR.txt")
+
+
+def test_every_series_of_a_visit_can_be_the_target(stand_in, tmp_path):
+    pairs = open_ms.open_ms_pairs(stand_in, "all")
+    native = {pair.case: pair for pair in pairs if pair.native}
+    visits = {"01_study1": 6, "01_study2": 6, "03_study1": 2, "03_study2": 6, "04_study1": 6, "19_study2": 2}
+    assert {visit: sum(case.startswith(f"longitudinal{visit}") for case in native) for visit in visits} == visits
+    assert len(native) == sum(visits.values()) and len(pairs) == len(native) + 12
+    for pair in native.values():
+        ends = {"transform": pair.reference_contrast, "inverse_transform": pair.target_contrast}
+        for name, contrast in ends.items():
+            file = getattr(pair, name)
+            study = pair.case.split("_")[1]
+            assert (file and file.name) == (None if contrast == "FLAIR" else f"{study}_{contrast}W_intrastudy_to_FLAIR.txt")
+    open_ms.write_datalist(stand_in, tmp_path / "datalist.json", targets="all")
+    datalist = json.loads((tmp_path / "datalist.json").read_text())
+    assert {section: len(entries) for section, entries in datalist.items()} == {"training": 20, "validation": 14, "testing": 6}
+    weights = {entry["case"]: entry["weight"] for entry in datalist["training"]}
+    assert weights["longitudinal01_study1_T1_to_FLAIR"] == 3.0 == 2 * weights["longitudinal01_study1_FLAIR_to_T1"]
+    assert weights["mni07_T1_to_T2"] == 1.0
+    open_ms.write_datalist(stand_in, tmp_path / "datalist.json", "patient01", "all")
+    datalist = json.loads((tmp_path / "datalist.json").read_text())
+    assert [len(datalist[section]) for section in ("training", "validation", "testing")] == [6 + 16, 6, 12]
+
+
+@needs_data
+def test_both_ways_between_two_series_lead_back(tmp_path):
+    """What the transforms make of a point must return to it, and each contrast must fit on the other's grid better than moved."""
+    root = data_folder(MIRROR, open_ms.FOLDER)
+    pairs = {pair.case: pair for pair in open_ms.open_ms_pairs(root, "all")}
+
+    def fits(case, moved=0.0):
+        pair = pairs[case]
+        target, reference = read_nifti(pair.target), read_nifti(pair.reference)
+        to_reference = chained_transforms(pair.transform, pair.inverse_transform)
+        return similarity(target, reference.moved(np.array([[1, 0, 0, moved], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1.0]]) @ to_reference))
+
+    for case in ("longitudinal03_study2_T1_to_T2", "longitudinal03_study2_T2_to_T1", "longitudinal03_study2_FLAIR_to_T1"):
+        assert fits(case) > max(fits(case, 2.0), fits(case, -2.0)) + 0.005, case
+    there, back = (pairs[f"longitudinal03_study2_{name}"] for name in ("T1_to_T2", "T2_to_T1"))
+    both = [chained_transforms(pair.transform, pair.inverse_transform) for pair in (there, back)]
+    np.testing.assert_allclose(both[0] @ both[1], np.eye(4), atol=1e-9)
 
 
 def test_a_missing_image_is_named(stand_in):

@@ -10,7 +10,7 @@ import typer
 from hftn_sr.cli.examples import examples
 from hftn_sr.cli.faults import Debug, OptionalPath, one_line_errors, warn
 from hftn_sr.errors import SOME_FAILED
-from hftn_sr.pairs.open_ms import LeftOut
+from hftn_sr.pairs.open_ms import LeftOut, Targets
 
 __all__ = ["data"]
 
@@ -27,6 +27,7 @@ data = typer.Typer(
 def open_ms(
     output: Annotated[Path, typer.Option(help="Folder for the images and datalist.json.")],
     mirror: Annotated[OptionalPath, typer.Option(help="Local copy that is read first [env: HFTN_SR_DATA_MIRROR].")] = None,
+    targets: Annotated[Targets, typer.Option(help="Native series that are targets: FLAIR, or T1W and T2W, too.")] = "FLAIR",
     leave_out: Annotated[Optional[LeftOut], typer.Option(help="A fold: this patient alone for testing.")] = None,  # noqa: UP045 - typer
     debug: Debug = False,
 ) -> None:
@@ -41,7 +42,7 @@ def open_ms(
             report = fetch_open_ms(output, mirror, bar)
         for note in report.notes:
             typer.echo(note, err=True)
-        write_datalist(output, output / "datalist.json", leave_out)
+        write_datalist(output, output / "datalist.json", leave_out, targets)
         counts = f"{len(report.kept)} files kept, {len(report.copied)} copied, {len(report.downloaded)} downloaded"
         typer.echo(f"{output}: {counts}; datalist.json")
 

@@ -30,9 +30,8 @@ def data_digest(folder: Path, sections: Iterable[Section]) -> str:
     seen: dict[str, str] = {}
     for section in sections:
         for case in load_datalist(folder, section):
-            files = {
-                key: seen.setdefault(case[key], _ends(Path(case[key]))) for key in ("target", "reference", "transform") if case.get(key)
-            }
+            keys = ("target", "reference", "transform", "inverse_transform")
+            files = {key: seen.setdefault(case[key], _ends(Path(case[key]))) for key in keys if case.get(key)}
             found.update(json.dumps([section, case["case"], case["weight"], case["grid"], files], sort_keys=True).encode())
     return found.hexdigest()[:16]
 

@@ -19,7 +19,7 @@ Section = Literal["training", "validation", "testing"]
 
 DATALIST = "datalist.json"
 SECTIONS: tuple[Section, ...] = get_args(Section)
-PATHS = ("target", "reference", "transform", "lesions")
+PATHS = ("target", "reference", "transform", "inverse_transform", "lesions")
 GRIDS = ("header", "index")
 
 
@@ -27,10 +27,11 @@ def load_datalist(folder: Path | str, section: Section) -> list[dict[str, Any]]:
     """Cases of one section of `folder`/datalist.json, with absolute paths.
 
     The file is {"training": [...], "validation": [...], "testing": [...]}; a case has `case`, `target` and `reference`, and optionally
-    `transform` (ITK file that maps target points to reference points), `lesions` (mask of the target's lesions, which only the study of
-    robustness reads), `weight` (how often it is drawn in training, 1 if absent) and `grid` ("header": the reference is placed by the two
-    headers, the default; "index": slice i of one image belongs to slice i of the other, whatever the headers say). Paths are relative to
-    `folder`; NIfTI or fastMRI .h5 files.
+    `transform` (ITK file that maps target points to reference points), `inverse_transform` (ITK file whose inverse comes before that: one
+    that maps reference points to target points or, for two images registered to a third, both files), `lesions` (mask of the target's
+    lesions, which only the study of robustness reads), `weight` (how often it is drawn in training, 1 if absent) and `grid` ("header": the
+    reference is placed by the two headers, the default; "index": slice i of one image belongs to slice i of the other, whatever the headers
+    say). Paths are relative to `folder`; NIfTI or fastMRI .h5 files.
 
     Raises:
         Fault: no such file, not a datalist, an empty section, two cases of one name, or a case with a missing file or an unknown grid.
@@ -95,7 +96,8 @@ def _resolved(path: Path, folder: Path, case: dict[str, Any]) -> dict[str, Any]:
             raise Fault(
                 resolved[key], f"no such file, but case {case['case']} of {path} needs it", "fetch it again or correct the datalist"
             )
-    if resolved["grid"] not in GRIDS or (resolved["grid"] == "index" and resolved["transform"]):
-        found = f"case {case['case']} has grid {resolved['grid']!r}" + (" and a transform" if resolved["transform"] else "")
+    transformed = resolved["transform"] or resolved["inverse_transform"]
+    if resolved["grid"] not in GRIDS or (resolved["grid"] == "index" and transformed):
+        found = f"case {case['case']} has grid {resolved['grid']!r}" + (" and a transform" if transformed else "")
         raise Fault(path, found, '"header", or "index" without a transform')
     return resolved

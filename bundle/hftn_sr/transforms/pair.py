@@ -6,7 +6,6 @@ Slices are (1, H, W), volumes (1, H, W, D) with D through-plane.
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,7 +16,7 @@ from hftn_sr.degradation import brightness, crop_to_multiple, degrade
 from hftn_sr.errors import Fault
 from hftn_sr.kspace import Decomposition
 from hftn_sr.protocols import choose_protocol, restore
-from hftn_sr.volumes.placement import paired_by_index, read_transform
+from hftn_sr.volumes.placement import chained_transforms, paired_by_index
 from hftn_sr.volumes.reading import read_volume
 from hftn_sr.volumes.resampling import resample
 
@@ -30,9 +29,9 @@ class LoadPaird(Transform):
     """Read a high-resolution target and its reference, the reference on the target's grid, both with intensities around 0 to 1.
 
     A case is `target` and `reference` (NIfTI or fastMRI files) and optionally `transform`, an ITK file that maps target points to reference
-    points, or `grid`, which is "index" where slice i goes with slice i whatever the headers say. It comes back with `label` and `reference`
-    (1, H, W, D), float32, through-plane last, H and W cropped to multiples of scale; the label is divided by the brightness of its own
-    low-resolution image, the reference by that of its own voxels.
+    points, and `inverse_transform`, one whose inverse comes before that, or `grid`, which is "index" where slice i goes with slice i
+    whatever the headers say. It comes back with `label` and `reference` (1, H, W, D), float32, through-plane last, H and W cropped to
+    multiples of scale; the label is divided by the brightness of its own low-resolution image, the reference by that of its own voxels.
 
     Args:
         scale: upscaling factor s that the images will be used for.
@@ -46,8 +45,9 @@ class LoadPaird(Transform):
         target, reference = read_volume(data["target"]), read_volume(data["reference"])
         if data.get("grid") == "index":
             target, reference = paired_by_index(target, reference)
-        if data.get("transform"):
-            reference = reference.moved(read_transform(Path(data["transform"])))
+        files = [data.get(name) for name in ("transform", "inverse_transform")]
+        if any(files):
+            reference = reference.moved(chained_transforms(*files))
         through_plane = target.grid.through_plane()
         target = crop_to_multiple(target, self.scale, through_plane)
         on_grid = resample(reference, target.grid)

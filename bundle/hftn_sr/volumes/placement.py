@@ -18,7 +18,7 @@ from torch.nn.functional import grid_sample
 from hftn_sr.errors import Fault
 from hftn_sr.volumes.volume import Volume
 
-__all__ = ["paired_by_index", "read_transform", "similarity"]
+__all__ = ["chained_transforms", "paired_by_index", "read_transform", "similarity"]
 
 LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])  # ITK's x and y axes point the other way; the change is its own inverse
 HDF5 = b"\x89HDF"  # how such a file begins
@@ -56,6 +56,21 @@ def read_transform(path: str | PathLike[str]) -> NDArray[np.float64]:
     if not np.isfinite(matrix).all() or abs(np.linalg.det(matrix)) < SINGULAR:
         raise Fault(path, "the matrix of this transform is singular or not finite", UNREADABLE)
     return LPS_TO_RAS @ matrix @ LPS_TO_RAS
+
+
+def chained_transforms(transform: str | PathLike[str] | None, inverse_transform: str | PathLike[str] | None) -> NDArray[np.float64]:
+    """First the inverse of `inverse_transform`, then `transform`, each an ITK file as for `read_transform` or empty for the identity.
+
+    For a file that leads from the reference to the target, or for two images registered to a third, whose points both files begin at.
+
+    Returns:
+        (4, 4) matrix in RAS+ mm, target point to reference point, for `Volume.moved`.
+
+    Raises:
+        Fault: see `read_transform`.
+    """
+    first, second = (read_transform(path) if path else np.eye(4) for path in (inverse_transform, transform))
+    return second @ np.linalg.inv(first)
 
 
 def paired_by_index(target: Volume, reference: Volume, scale: int = 1, through_plane: int | None = None) -> tuple[Volume, Volume]:
