@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hftn_sr.kspace import band_residual, decompose, replace_band, shift, split_bands, truncate, zero_fill
+from hftn_sr.kspace import band_residual, decompose, replace_band, resize, shift, split_bands, truncate, zero_fill
 
 TOLERANCE = {torch.float32: 4e-6, torch.float64: 1e-13}  # images are within 0.5..1.5
 FACTORS = st.sampled_from([2, 4])
@@ -48,6 +48,30 @@ def resampling_matrices(size, factor):
 def test_truncating_a_zero_filled_image_gives_it_back(pair):
     low, _, factor = pair
     assert_same(truncate(zero_fill(low, factor), factor), low)
+
+
+@quick
+@given(pairs())
+def test_another_size_by_a_whole_factor_is_what_truncation_and_zero_filling_give(pair):
+    low, high, factor = pair
+    assert_same(resize(high, low.shape[-2:]), truncate(high, factor))
+    assert_same(resize(low, high.shape[-2:]), zero_fill(low, factor))
+
+
+@quick
+@given(pairs(), st.integers(0, 9), st.integers(0, 9))
+def test_an_image_on_more_voxels_of_any_number_comes_back(pair, rows, columns):
+    low, _, _ = pair
+    height, width = low.shape[-2:]
+    assert_same(resize(resize(low, (height + rows, width + columns)), (height, width)), low)
+    assert resize(low, (height + rows, width)).mean() == pytest.approx(float(low.mean()), rel=1e-5)
+
+
+@pytest.mark.parametrize(("height", "width"), [(7, 18), (30, 9), (13, 13)])
+def test_waves_keep_their_cycles_phase_and_height_on_other_voxels(height, width):
+    image = wave(15, 2, 0.3)[:, None] * wave(12, 3, 1.1)
+    torch.testing.assert_close(resize(image, (height, width)), wave(height, 2, 0.3)[:, None] * wave(width, 3, 1.1), rtol=0, atol=1e-13)
+    assert resize(image, (3, width)).abs().max() < 1e-13  # two cycles are lost on three voxels
 
 
 @quick

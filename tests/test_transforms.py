@@ -23,9 +23,11 @@ from hftn_sr.transforms import (
     RandMisalignReferenced,
     RandOrientd,
     RandSliced,
+    RandVoxelSized,
     RestoreIntensityd,
     Sliced,
     SliceSignald,
+    VoxelSized,
     separate_slices,
 )
 from hftn_sr.volumes.nifti import read_nifti, save_nifti
@@ -140,6 +142,7 @@ RANDOM = {
     "misalign": (lambda prob: RandMisalignReferenced(prob, voxels=0.7, degrees=0.4), MisalignReferenced),
     "gamma": (lambda prob: RandGammaContrastd(["label", "reference"], prob, gamma=(0.7, 1.4)), GammaContrastd),
     "drop": (RandDropReferenced, DropReferenced),
+    "voxels": (lambda prob: RandVoxelSized(["label", "reference"], prob, factor=(0.5, 1.25), multiple=2, least=10), VoxelSized),
 }
 
 
@@ -185,6 +188,23 @@ def test_drawn_offsets_angles_and_exponents_fill_their_bounds(slices, monkeypatc
     exponents = np.array([gamma for _, gamma in curves])
     assert exponents.min() >= 0.5 and exponents.max() <= 2
     assert 20 < (exponents < 1).sum() < 40  # as often lighter as darker
+
+
+def test_drawn_sizes_are_multiples_fill_their_bounds_and_hold_a_crop(monkeypatch):
+    drawn = spied(monkeypatch, VoxelSized)
+    pair = {"label": torch.rand(1, 96, 160), "reference": torch.rand(1, 96, 160)}
+    transform = RandVoxelSized(["label", "reference"], 1.0, factor=(0.5, 1.25), multiple=8, least=60).set_random_state(seed=0)
+    for _ in range(200):
+        sized = transform(pair)
+        assert sized["label"].shape == sized["reference"].shape
+    rows, columns = np.array([shape for _, shape in drawn]).T
+    assert (rows % 8 == 0).all() and (columns % 8 == 0).all()
+    assert (rows.min(), rows.max(), columns.min(), columns.max()) == (64, 120, 80, 200)
+    assert 70 < (columns < 160 * (0.5 * 1.25) ** 0.5).sum() < 130
+    tall = rows > 64
+    np.testing.assert_allclose(columns[tall] / rows[tall], 160 / 96, rtol=0.1)  # voxels stay square
+    small = {"label": torch.rand(1, 56, 160)}
+    assert RandVoxelSized("label", 1.0, factor=(0.5, 1.25), multiple=8, least=64)(small)["label"] is small["label"]
 
 
 def test_another_contrast_keeps_the_background_the_brightness_and_the_order(slices):

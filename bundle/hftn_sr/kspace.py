@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-__all__ = ["Decomposition", "band_residual", "decompose", "replace_band", "shift", "split_bands", "truncate", "zero_fill"]
+__all__ = ["Decomposition", "band_residual", "decompose", "replace_band", "resize", "shift", "split_bands", "truncate", "zero_fill"]
 
 Decomposition = Literal["band", "taper", "gaussian", "none"]
 
@@ -45,7 +45,7 @@ def truncate(image: Tensor, factor: int) -> Tensor:
     height, width = image.shape[-2:]
     if factor < 2 or height % factor or width % factor:
         raise ValueError(f"expected in-plane sizes divisible by a factor of at least 2, got {height} x {width} and factor {factor}")
-    rows = _keep_centre(torch.fft.rfft2(image), factor)
+    rows = _keep_centre(torch.fft.rfft2(image), height // factor)
     size = width // factor
     spectrum = rows[..., : size // 2 + 1]  # of the columns, whose negative half is known from the positive one
     if size % 2 == 0:
@@ -63,12 +63,26 @@ def zero_fill(image: Tensor, factor: int) -> Tensor:
     if factor < 2:
         raise ValueError(f"expected a factor of at least 2, got {factor}")
     height, width = (size * factor for size in image.shape[-2:])
-    rows = _fill_outside(torch.fft.rfft2(image), factor)
+    rows = _fill_outside(torch.fft.rfft2(image), height)
     if image.shape[-1] % 2 == 0:
         rows = torch.cat([rows[..., :-1], rows[..., -1:] / 2], -1)
     spectrum = functional.pad(rows, (0, width // 2 + 1 - rows.shape[-1]))
     filled: Tensor = torch.fft.irfft2(spectrum, s=(height, width))
     return filled * factor**2
+
+
+def resize(image: Tensor, shape: tuple[int, int]) -> Tensor:
+    """The same field of view on other voxels: (..., H, W) to (..., *shape), axis by axis with less k-space or with zeros around it.
+
+    What `truncate` and `zero_fill` do for whole factors, for any sizes; sample 0 stays in place.
+    """
+    spectrum = torch.fft.fft2(image)
+    for size in reversed(shape):
+        spectrum = spectrum.mT  # W first, then H: after both, rows are rows again
+        full = spectrum.shape[-2]
+        spectrum = _keep_centre(spectrum, size) if size < full else _fill_outside(spectrum, size) if size > full else spectrum
+    resized: Tensor = torch.fft.ifft2(spectrum).real
+    return resized * (math.prod(shape) / math.prod(image.shape[-2:]))
 
 
 def split_bands(image: Tensor, factor: int) -> tuple[Tensor, Tensor]:
@@ -125,10 +139,9 @@ def shift(image: Tensor, offset: tuple[float, float]) -> Tensor:
     return moved
 
 
-def _keep_centre(spectrum: Tensor, factor: int) -> Tensor:
-    """The central 1/factor of the rows of (..., H, W) that both signs of frequency have."""
+def _keep_centre(spectrum: Tensor, size: int) -> Tensor:
+    """The central `size` of the rows of (..., H, W), the outermost of an even size being that of both signs of frequency."""
     full = spectrum.shape[-2]
-    size = full // factor
     half = (size - 1) // 2
     parts = [spectrum.narrow(-2, 0, half + 1)]
     if size % 2 == 0:
@@ -137,8 +150,8 @@ def _keep_centre(spectrum: Tensor, factor: int) -> Tensor:
     return torch.cat(parts, -2)
 
 
-def _fill_outside(spectrum: Tensor, factor: int) -> Tensor:
-    """The rows of (..., h, W) as the centre of factor times as many, the others zero."""
+def _fill_outside(spectrum: Tensor, full: int) -> Tensor:
+    """The rows of (..., h, W) as the centre of `full`, the others zero."""
     size = spectrum.shape[-2]
     half = (size - 1) // 2
     shape = list(spectrum.shape)
@@ -146,7 +159,7 @@ def _fill_outside(spectrum: Tensor, factor: int) -> Tensor:
     if size % 2 == 0:
         nyquist = spectrum.narrow(-2, size // 2, 1) / 2
         positive, negative = torch.cat([positive, nyquist], -2), torch.cat([nyquist, negative], -2)
-    shape[-2] = size * factor - positive.shape[-2] - negative.shape[-2]
+    shape[-2] = full - positive.shape[-2] - negative.shape[-2]
     return torch.cat([positive, spectrum.new_zeros(shape), negative], -2)
 
 

@@ -12,8 +12,10 @@ from hftn_sr.transforms.augmentation import (
     RandMisalignReferenced,
     RandOrientd,
     RandSliced,
+    RandVoxelSized,
     Sliced,
     SliceSignald,
+    VoxelSized,
     separate_slices,
 )
 from hftn_sr.transforms.pair import DegradePaird, LoadPaird, RandDegradePaird, RestoreIntensityd
@@ -33,8 +35,10 @@ __all__ = [
     "RandMisalignReferenced",
     "RandOrientd",
     "RandSliced",
+    "RandVoxelSized",
     "RestoreIntensityd",
     "SliceSignald",
     "Sliced",
+    "VoxelSized",
     "separate_slices",
 ]

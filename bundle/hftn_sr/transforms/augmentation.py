@@ -17,7 +17,7 @@ from monai.transforms import MapTransform, Randomizable, RandomizableTransform, 
 from torch import Tensor
 from torch.nn import functional
 
-from hftn_sr.kspace import shift
+from hftn_sr.kspace import resize, shift
 from hftn_sr.protocols import restore
 
 __all__ = [
@@ -32,8 +32,10 @@ __all__ = [
     "RandMisalignReferenced",
     "RandOrientd",
     "RandSliced",
+    "RandVoxelSized",
     "SliceSignald",
     "Sliced",
+    "VoxelSized",
     "separate_slices",
 ]
 
@@ -120,6 +122,50 @@ class RandOrientd(Randomizable, MapTransform):
         """Only the keys change."""
         rows, columns, transpose = (bool(bit) for bit in self.R.randint(2, size=3))
         return Orientd(self.keys, (rows, columns), transpose)(data)
+
+
+class VoxelSized(MapTransform):
+    """The same slice (1, H, W) on larger or smaller voxels, as a scanner gives it that measures less of k-space or fills it up with zeros.
+
+    Args:
+        keys: slices of one in-plane size.
+        shape: voxels along H and W.
+    """
+
+    def __init__(self, keys: KeysCollection, shape: tuple[int, int]) -> None:
+        super().__init__(keys)
+        self.shape = shape
+
+    def __call__(self, data: Case) -> dict[Hashable, Any]:
+        """Only the keys change."""
+        return {**data, **{key: resize(torch.as_tensor(data[key]), self.shape) for key in self.keys}}
+
+
+class RandVoxelSized(RandomizableTransform, MapTransform):
+    """With probability `prob`, `VoxelSized` with one factor along both axes, as likely below the geometric mean of the bounds as above.
+
+    Args:
+        keys: slices of one in-plane size.
+        prob: of a change.
+        factor: lower and upper bound of the number of voxels along an axis, relative to what it was; below 1 the voxels become larger.
+        multiple: that both sizes are rounded to.
+        least: size that none falls below; smaller slices stay as they are.
+    """
+
+    def __init__(self, keys: KeysCollection, prob: float, factor: tuple[float, float], multiple: int, least: int) -> None:
+        MapTransform.__init__(self, keys)
+        RandomizableTransform.__init__(self, prob)
+        self.factor, self.multiple, self.least = factor, multiple, math.ceil(least / multiple) * multiple
+
+    def __call__(self, data: Case) -> dict[Hashable, Any]:
+        """Only the keys change."""
+        self.randomize(None)
+        height, width = torch.as_tensor(data[self.keys[0]]).shape[-2:]
+        if not self._do_transform or min(height, width) < self.least:
+            return dict(data)
+        factor = math.exp(self.R.uniform(*np.log(self.factor)))
+        rows, columns = (max(round(size * factor / self.multiple) * self.multiple, self.least) for size in (height, width))
+        return VoxelSized(self.keys, (rows, columns))(data)
 
 
 class GammaContrastd(MapTransform):
