@@ -1,16 +1,17 @@
-"""The main job on real pairs: native FLAIR of the open MS data degraded, super-resolved with the native T2W as it lies on disk, scored.
+"""The main job on real pairs: native series of the open MS data degraded, super-resolved with another as it lies on disk, scored.
 
 hftn-sr data open-ms --output data
 python scripts/evaluate_native_pairs.py --dataset data --output results
 
-The truth is the native FLAIR. References are used by their headers alone, without the transforms that come with the data. Cases that the
-weights were trained on are left out.
+The truth is the native FLAIR, the reference the native T2W; `--pairs all` takes every ordered pair of FLAIR, T1W and T2W. References are
+used by their headers alone, without the transforms that come with the data. Patients that the weights were trained on are left out.
 """
 
 from __future__ import annotations
 
+from itertools import permutations
 from pathlib import Path
-from typing import Annotated, Any, Optional
+from typing import Annotated, Any, Literal, Optional
 
 import numpy as np
 import typer
@@ -28,7 +29,7 @@ from hftn_sr.volumes.resampling import resample
 from hftn_sr.weights import load_model
 
 CASES = (("patient03", "study1"), ("patient03", "study2"), ("patient04", "study1"))  # validation, validation, test
-
+PAPER = (("FLAIR", "T2W"),)  # target and reference of the paper's brain images
 SHOWN = ("psnr", "ssim")
 
 
@@ -38,13 +39,20 @@ def main(
     model: Annotated[str, typer.Option(help="base, small, hftn, or a .safetensors file.")] = "base",
     orientations: Annotated[Optional[int], typer.Option(help="1, 2, 4 or 8; else 4 for base and 1 for others.")] = None,  # noqa: UP045 - typer
     scales: Annotated[list[int], typer.Option(help="2, 4 or both.")] = [2, 4],  # noqa: B006 - typer copies it
+    pairs: Annotated[Literal["paper", "all"], typer.Option(help="FLAIR with T2W, or every ordered pair of FLAIR, T1W and T2W.")] = "paper",
 ) -> None:
     """Degrade, super-resolve and score each case at each scale."""
-    jobs = [(scale, *case) for scale in scales for case in _unseen(model, scale)]
-    rows = [_case(dataset, output, model, orientations, *job) for job in track(jobs, "cases", console=Console(stderr=True), transient=True)]
+    jobs = [
+        (scale, dataset / "longitudinal" / "raw" / patient / study, *pair)
+        for scale in scales
+        for patient, study in _unseen(model, scale)
+        for pair in (PAPER if pairs == "paper" else permutations(("FLAIR", "T1W", "T2W"), 2))
+    ]
+    jobs = [job for job in jobs if all(_series(job[1], contrast).is_file() for contrast in job[2:])]
+    rows = [_case(output, model, orientations, *job) for job in track(jobs, "cases", console=Console(stderr=True), transient=True)]
     write_json(output / "scores.json", rows)
     table = ["| case | scale | zero-filling PSNR / SSIM | result PSNR / SSIM | gain, dB |", "| --- | --- | --- | --- | --- |"]
-    shown = Table(title="native FLAIR from native T2W, protocol corrected", title_justify="left")
+    shown = Table(title="native series from native references, protocol corrected", title_justify="left")
     for heading in ("case", "scale", "zero-filling", "result", "gain, dB"):
         shown.add_column(heading)
     for row in [*rows, *_means(rows)]:
@@ -67,9 +75,15 @@ def _unseen(model: str, scale: int) -> list[tuple[str, str]]:
     return unseen
 
 
-def _case(dataset: Path, output: Path, model: str, orientations: int | None, scale: int, patient: str, study: str) -> dict[str, Any]:
-    folder, name = dataset / "longitudinal" / "raw" / patient, f"{patient}_{study}_x{scale}"
-    truth_path, reference_path = folder / f"{study}_FLAIR.nii.gz", folder / f"{study}_T2W.nii.gz"
+def _series(visit: Path, contrast: str) -> Path:
+    """File of a visit, which is a folder of the data and the beginning of the name."""
+    return visit.with_name(f"{visit.name}_{contrast}.nii.gz")
+
+
+def _case(output: Path, model: str, orientations: int | None, scale: int, visit: Path, target: str, reference_name: str) -> dict[str, Any]:
+    case = f"{visit.parent.name} {visit.name}, {target} with {reference_name}"
+    truth_path, reference_path = _series(visit, target), _series(visit, reference_name)
+    name = f"{visit.parent.name}_{visit.name}_{reference_name}_to_{target}_x{scale}"
     low_path, result_path = output / f"{name}_lr.nii.gz", output / f"{name}_sr.nii.gz"
     hftn_sr.degrade(truth_path, low_path, scale=scale, overwrite=True)  # type: ignore[arg-type]
     options = {"scale": scale, "model": model, "orientations": orientations, "overwrite": "always"}
@@ -79,11 +93,11 @@ def _case(dataset: Path, output: Path, model: str, orientations: int | None, sca
     truth = crop_to_multiple(truth, scale, through_plane)
     baseline = zero_filled(low, scale, through_plane)
     on_grid = truth.on(truth.grid, resample(reference, truth.grid))
-    picture = comparison(truth, baseline, result, on_grid, through_plane, f"{patient} {study}, FLAIR x{scale} with T2W")
+    picture = comparison(truth, baseline, result, on_grid, through_plane, f"{case}, x{scale}")
     write_bytes(output / f"{name}_comparison.png", picture)
     scores, zero = evaluate_volumes(result, truth), evaluate_volumes(baseline, truth)
     return {
-        "case": f"{patient} {study}",
+        "case": case,
         "scale": scale,
         "result": scores,
         "zero_filled": zero,
