@@ -1,6 +1,3 @@
-import os
-from pathlib import Path
-
 import nibabel
 import numpy as np
 import pytest
@@ -102,12 +99,9 @@ def test_translation_and_rotation_are_told_at_the_targets_centre():
     assert told.rotation == pytest.approx(5.0)
 
 
-@pytest.fixture(scope="module")
-def mirror():
-    folder = Path(os.environ.get("HFTN_SR_DATA_MIRROR", "")) / "open_ms_data" / "longitudinal" / "raw"
-    if "HFTN_SR_DATA_MIRROR" not in os.environ or not folder.is_dir():
-        pytest.skip("HFTN_SR_DATA_MIRROR names no folder with open_ms_data/longitudinal/raw")
-    return folder
+@pytest.fixture
+def raw(mirror):
+    return mirror / "longitudinal" / "raw"
 
 
 def loaded(path):
@@ -129,10 +123,10 @@ def centre_of(volume):
     return volume.affine[:3, :3] @ (np.array(volume.data.shape) / 2) + volume.affine[:3, 3]
 
 
-def test_a_real_patient_that_moved_is_put_where_the_published_transform_puts_it(mirror):
-    flair = loaded(mirror / "patient03" / "study2_FLAIR.nii.gz")
-    published = read_transform(mirror / "patient03" / "study2_T1W_intrastudy_to_FLAIR.txt")
-    found = register_rigid(flair, loaded(mirror / "patient03" / "study2_T1W.nii.gz"))
+def test_a_real_patient_that_moved_is_put_where_the_published_transform_puts_it(raw):
+    flair = loaded(raw / "patient03" / "study2_FLAIR.nii.gz")
+    published = read_transform(raw / "patient03" / "study2_T1W_intrastudy_to_FLAIR.txt")
+    found = register_rigid(flair, loaded(raw / "patient03" / "study2_T1W.nii.gz"))
     distance, angle = difference(found.matrix, published, centre_of(flair))
     assert found.kept
     assert distance < 0.5
@@ -140,10 +134,10 @@ def test_a_real_patient_that_moved_is_put_where_the_published_transform_puts_it(
 
 
 @pytest.mark.parametrize("factor", [1, 4])
-def test_a_motion_added_to_a_real_pair_is_recovered_at_full_and_at_low_resolution(mirror, factor):
-    flair = coarser(loaded(mirror / "patient01" / "study2_FLAIR.nii.gz"), factor)
-    published = read_transform(mirror / "patient01" / "study2_T2W_intrastudy_to_FLAIR.txt")
-    aligned = loaded(mirror / "patient01" / "study2_T2W.nii.gz").moved(published)
+def test_a_motion_added_to_a_real_pair_is_recovered_at_full_and_at_low_resolution(raw, factor):
+    flair = coarser(loaded(raw / "patient01" / "study2_FLAIR.nii.gz"), factor)
+    published = read_transform(raw / "patient01" / "study2_T2W_intrastudy_to_FLAIR.txt")
+    aligned = loaded(raw / "patient01" / "study2_T2W.nii.gz").moved(published)
     motion = rigid((2, -1, 1), 6.0, (5.0, 4.0, -4.0), centre_of(flair))
     moved = aligned.moved(np.linalg.inv(motion))
     found = register_rigid(flair, moved)
