@@ -160,6 +160,15 @@ def test_two_processes_share_an_epoch_and_only_the_first_writes(dataset, tmp_pat
     assert voices[0] and not voices[1]
 
 
+def test_more_processes_than_validation_cases_are_refused_in_one_line(dataset, tmp_path):
+    to = {"dataset_dir": dataset, "output_dir": tmp_path / "run", "log": tmp_path / "log"}
+    assert train("multi_gpu_train", processes=3, **to, **THREE_EPOCHS) == [9, 9, 9]
+    assert (tmp_path / "log.0").read_text().splitlines()[-1] == (
+        f"ERROR {dataset / 'datalist.json'}: 3 processes are to share 2 of its cases for the scores, and each needs at least one."
+        " Fix: --nproc_per_node=2, or list more cases."
+    )
+
+
 def test_two_processes_learn_what_one_does_from_both_their_batches_and_score_every_volume_once(dataset, tmp_path):
     generator = torch.Generator().manual_seed(0)
 

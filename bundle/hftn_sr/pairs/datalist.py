@@ -6,14 +6,25 @@ import json
 import os
 import sys
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 from hftn_sr.errors import Fault, NothingToDo
 from hftn_sr.volumes.files import write_json
 
-__all__ = ["DATALIST", "PATHS", "SECTIONS", "Section", "check_new", "load_datalist", "relative", "workflow_datalist", "write_cases"]
+__all__ = [
+    "DATALIST",
+    "PATHS",
+    "SECTIONS",
+    "Section",
+    "check_new",
+    "load_datalist",
+    "relative",
+    "workflow_datalist",
+    "workflow_shares",
+    "write_cases",
+]
 
 Section = Literal["training", "validation", "testing"]
 
@@ -85,6 +96,18 @@ def workflow_datalist(folder: Path | str, section: Section) -> list[dict[str, An
     except Fault as fault:
         sys.stderr.write(f"ERROR {fault}\n")
         raise SystemExit(fault.exit_code) from None
+
+
+def workflow_shares(folder: Path | str, cases: Sequence[Any], processes: int) -> None:
+    """End a workflow with one line where `processes` are to share fewer `cases` of `folder`'s datalist: one without a case cannot score.
+
+    MONAI's sampler would refuse them, too, in a traceback that names no file.
+    """
+    if len(cases) < processes:
+        found = f"{processes} processes are to share {len(cases)} of its cases for the scores, and each needs at least one"
+        fault = Fault(Path(folder) / DATALIST, found, f"--nproc_per_node={len(cases)}, or list more cases")
+        sys.stderr.write(f"ERROR {fault}\n")
+        raise SystemExit(fault.exit_code)
 
 
 def _resolved(path: Path, folder: Path, case: dict[str, Any]) -> dict[str, Any]:
