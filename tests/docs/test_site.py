@@ -7,6 +7,7 @@ import re
 import shlex
 import sys
 from pathlib import Path
+from typing import get_origin
 
 import pytest
 import yaml
@@ -51,7 +52,8 @@ def test_the_reference_has_every_public_name_with_a_docstring(name, site):
     for public in getattr(module, "__all__", ()):
         thing = getattr(module, public)
         assert f'id="{public}"' in page
-        if inspect.isclass(thing) or inspect.isfunction(thing):
+        alias = get_origin(thing) is not None  # of a type, which Python 3.10 takes for a class
+        if (inspect.isclass(thing) or inspect.isfunction(thing)) and not alias:
             assert thing.__doc__, f"{public} has no docstring"
 
 

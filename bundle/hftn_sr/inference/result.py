@@ -175,6 +175,8 @@ def pair_record(case: Case, options: RunOptions, pair: PreparedPair, model: Mode
 def _version(name: str) -> str:
     if name == "hftn_sr":
         return __version__
+    if name == "torch":
+        return str(torch.__version__)  # with its build, +cpu or +cu130, which the metadata of the package may lack
     try:
         return version(name)
     except PackageNotFoundError:
