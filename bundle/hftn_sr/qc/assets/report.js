@@ -46,7 +46,7 @@
     const { Niivue, DRAG_MODE } = globalThis.niivue;
     const made = ROLES.map(() => new Niivue({
       logLevel: "error", loadingText: "", dragAndDropEnabled: false, isRadiologicalConvention: true, backColor: [0, 0, 0, 1],
-      crosshairWidth: 1, crosshairColor: [0.35, 0.75, 1, 0.6], dragMode: DRAG_MODE.contrast, viewModeHotKey: "", clipPlaneHotKey: "",
+      crosshairWidth: 0.7, crosshairWidthUnit: "percent", crosshairColor: [0.35, 0.75, 1, 0.6], dragMode: DRAG_MODE.contrast, viewModeHotKey: "", clipPlaneHotKey: "",
       multiplanarShowRender: 0,
     }));
     await Promise.all(made.map((viewer, i) => viewer.attachToCanvas(byId(`viewer_${ROLES[i]}`))));
