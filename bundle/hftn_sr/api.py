@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Callable
 from os import PathLike
 from pathlib import Path
 from typing import Any, Literal
 
-import itk
 import torch
 
 from hftn_sr.batch import Reporter
@@ -186,7 +186,7 @@ def choose_device(device: str) -> str:
 
 
 def use_threads(threads: int | None) -> None:
-    """Limit PyTorch and ITK to so many threads; None leaves it to them."""
+    """Limit PyTorch and, unless it is loaded already, ITK to so many threads; None leaves it to them."""
     if threads:
         torch.set_num_threads(threads)
-        itk.MultiThreaderBase.SetGlobalDefaultNumberOfThreads(threads)
+        os.environ["ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS"] = str(threads)  # loading ITK only to tell it would take a second

@@ -105,6 +105,14 @@ def test_measuring_a_network_does_not_load_the_compiler():
     assert done.stdout.strip() == b"False", done.stderr
 
 
+def test_a_case_whose_reference_lies_in_place_does_not_load_itk(tmp_path, put_case):
+    target, reference = put_case(tmp_path)
+    code = "import sys; from hftn_sr import api; api.use_threads(1); api.super_resolve(*sys.argv[1:], scale=2, model='small')"
+    command = [sys.executable, "-c", f"{code}; print('itk' in sys.modules)", target, reference, tmp_path / "o.nii"]
+    done = subprocess.run(command, env={**os.environ, "PYTHONPATH": BUNDLE}, capture_output=True)
+    assert done.stdout.strip() == b"False", done.stderr
+
+
 @pytest.fixture
 def case(tmp_path, put_case):
     return Case("one", *put_case(tmp_path), tmp_path / "out" / "result.nii.gz")

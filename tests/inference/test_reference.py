@@ -20,6 +20,7 @@ from hftn_sr.inference.case import Case, RunOptions, side_files
 from hftn_sr.inference.memory import Demand
 from hftn_sr.inference.pair import PairOptions, prepare_pair
 from hftn_sr.inference.run import run_case
+from hftn_sr.volumes import registration
 from hftn_sr.volumes.alignment import Alignment
 from hftn_sr.volumes.files import sha256_of
 from hftn_sr.volumes.nifti import read_nifti
@@ -70,7 +71,7 @@ def registered(monkeypatch):
             asked.append(reference.path.name)
             return Registration(matrix, 1.1, 1.2, True, np.zeros(3))
 
-        monkeypatch.setattr(reference_module, "register_rigid", found)
+        monkeypatch.setattr(registration, "register_rigid", found)
         return asked
 
     return of

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -17,13 +17,13 @@ from hftn_sr.inference.findings import MIN_COVERAGE, NO_MEMORY, NOT_MENDED, alig
 from hftn_sr.kspace import truncate
 from hftn_sr.volumes.alignment import Alignment, edge_alignment
 from hftn_sr.volumes.placement import read_transform
-from hftn_sr.volumes.registration import Registration, register_rigid
 from hftn_sr.volumes.resampling import coverage, resample_into
 from hftn_sr.volumes.scratch import Scratch
 from hftn_sr.volumes.volume import Grid, Volume
 
 if TYPE_CHECKING:
     from hftn_sr.inference.pair import PairOptions
+    from hftn_sr.volumes.registration import Registration
 
 __all__ = ["Misfit", "Placed", "Register", "place_reference"]
 
@@ -99,8 +99,15 @@ def place_reference(
     blank = reference.data.max() <= max(reference.data.min(), 0)
 
     def lying(volume: Volume) -> _Lying:
-        alignment = None if blank else _alignment(target, volume, scale, through_plane, folder)
-        return _Lying(volume, coverage(volume.grid, grid), alignment)
+        share = coverage(volume.grid, grid)
+        if blank:
+            return _Lying(volume, share, None, None)
+        first, count = _compared(target.grid, through_plane)
+        start, number = (0, grid.shape[through_plane]) if share >= MIN_COVERAGE else (first, count)
+        slices = _slices(volume, grid, through_plane, start, number, folder)
+        alignment = _alignment(target, slices, scale, through_plane, slice(first, first + count), start)
+        slices.release()
+        return _Lying(volume, share, alignment, slices if share >= MIN_COVERAGE else None)
 
     lies, warnings = lying(reference), []
     doubted = options.register == "auto" and not by_index and _worth_registering(lies.alignment, scale)
@@ -112,6 +119,9 @@ def place_reference(
         tried = NOT_MENDED
         if doubted and tell:
             tell("the reference does not lie in place: registering it, which takes about half a minute")
+        from hftn_sr.volumes.registration import register_rigid  # it loads ITK, which takes a second
+
+        lies = replace(lies, on_grid=None)  # its memory is needed
         found = register_rigid(target, reference)
         moved = lying(reference.moved(found.matrix)) if found.kept else lies
         kept = found.kept and moved.coverage >= min(lies.coverage, MIN_COVERAGE) and (not doubted or moved.better_than(lies))
@@ -125,7 +135,7 @@ def place_reference(
         misfit = misfit_of(lies.alignment, scale) if lies.alignment and options.misfit == "leave-out" else ""
         if misfit:
             return _left_out(lies, record, *_misfit_and_cure(misfit, tried))
-        on_grid = _slices(lies.volume, grid, through_plane, 0, grid.shape[through_plane], folder)
+        on_grid = lies.on_grid or _slices(lies.volume, grid, through_plane, 0, grid.shape[through_plane], folder)
         if not blank and (unit := _unit(on_grid, lies.volume)):
             warnings += misplaced(lies.alignment, scale, tried) if lies.alignment else [UNCHECKED]
             return Placed(lies.volume, on_grid, unit, lies.coverage, lies.alignment, record, tuple(warnings))
@@ -137,11 +147,12 @@ def place_reference(
 
 @dataclass(frozen=True)
 class _Lying:
-    """A reference somewhere: how much of the target's high-resolution grid it covers there, and how its edges lie on the target's."""
+    """A reference somewhere: its share of the target's high-resolution grid, how its edges lie on the target's, its voxels on that grid."""
 
     volume: Volume
     coverage: float
     alignment: Alignment | None
+    on_grid: Scratch | None
 
     def better_than(self, other: _Lying) -> bool:
         """Only where edges match does the place of a reference mean something: of one of another head, any is as good."""
@@ -199,17 +210,20 @@ def _in_vain(alignment: Alignment | None, scale: int, tried: str) -> list[str]:
     return [f"the reference seems to lie {apart(alignment, scale)} away; {tried}"] if alignment and alignment.in_place else []
 
 
-def _alignment(target: Volume, reference: Volume, scale: int, through_plane: int, folder: Path) -> Alignment | None:
-    """Of the middle slices, at the target's resolution; fewer of large ones, so that the memory for it stays below 100 MB."""
-    fine = target.grid.finer(scale, through_plane)
-    axes = fine.slice_axes(through_plane)
-    measured = in_plane_last(torch.from_numpy(target.data), axes)
-    depth, height, width = measured.shape
+def _compared(target: Grid, through_plane: int) -> tuple[int, int]:
+    """First and number of the slices that tell how edges lie: the middle ones, fewer of large ones, so that it takes less than 100 MB."""
+    depth, height, width = (target.shape[axis] for axis in target.slice_axes(through_plane))
     count = min(depth, max(1, min(ALIGNMENT_SLICES, ALIGNMENT_VOXELS // (height * width))))
-    first = (depth - count) // 2
-    slices = in_plane_last(torch.from_numpy(_slices(reference, fine, through_plane, first, count, folder).array.T), axes)
+    return (depth - count) // 2, count
+
+
+def _alignment(target: Volume, reference: Scratch, scale: int, through_plane: int, compared: slice, start: int) -> Alignment | None:
+    """Of the slices `compared`, at the target's resolution, with a reference on its high-resolution grid from slice `start` on."""
+    axes = target.grid.slice_axes(through_plane)
+    measured = in_plane_last(torch.from_numpy(target.data), axes)[compared]
+    slices = in_plane_last(torch.from_numpy(reference.array.T), axes)[compared.start - start : compared.stop - start]
     lowered = torch.stack([truncate(each, scale) for each in slices])
-    return edge_alignment(_within_1(measured[first : first + count]), _within_1(lowered), ALIGNMENT_REACH // scale)
+    return edge_alignment(_within_1(measured), _within_1(lowered), ALIGNMENT_REACH // scale)
 
 
 def _within_1(slices: Tensor) -> Tensor:

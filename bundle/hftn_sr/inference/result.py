@@ -20,7 +20,7 @@ from hftn_sr.errors import Fault
 from hftn_sr.inference.case import RECORD_KEY, Case, RunOptions, side_files
 from hftn_sr.inference.memory import measured_peak
 from hftn_sr.inference.pair import PreparedPair
-from hftn_sr.kspace import replace_band, truncate
+from hftn_sr.kspace import truncate, zero_fill
 from hftn_sr.report import NOTICE, Panel, picture, shown
 from hftn_sr.volumes.files import NewFiles, json_bytes, sha256_of
 from hftn_sr.volumes.nifti import nifti_chunks
@@ -110,9 +110,10 @@ def _restored(pair: PreparedPair, preds: Iterable[torch.Tensor], data_consistenc
         image, measured = pred.double(), pair.measured(index).double()
         if not torch.isfinite(image).all():
             raise Fault(pair.target.path, "the network's output is not finite", "check the intensities of both images and the model")
-        off_network += float((truncate(image, pair.scale) - measured).square().sum())
-        if data_consistency:
-            image = replace_band(image, measured, pair.scale)
+        missing = measured - truncate(image, pair.scale)
+        off_network += float(missing.square().sum())
+        if data_consistency:  # as `kspace.replace_band`, with what is known of it already
+            image = image + zero_fill(missing, pair.scale)
         slices[index] = (image * pair.unit).float()
         off += float((truncate(slices[index].double() / pair.unit, pair.scale) - measured).square().sum())
         norm += float(measured.square().sum())

@@ -136,5 +136,5 @@ def _signed(view: NDArray[np.float32]) -> NDArray[np.uint8]:
 
 def _png(pixels: NDArray[np.uint8]) -> bytes:
     buffer = io.BytesIO()
-    imsave(buffer, pixels, format="png", metadata={"Software": None})  # type: ignore[dict-item]
+    imsave(buffer, pixels, format="png", metadata={"Software": None}, pil_kwargs={"compress_level": 1})  # type: ignore[dict-item]
     return buffer.getvalue()

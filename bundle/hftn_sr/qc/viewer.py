@@ -94,4 +94,4 @@ def _bytes(volume: Volume, white: float) -> str:
     image.header.set_slope_inter(white / LEVELS, 0)
     image.header.set_xyzt_units("mm")
     image.header["cal_max"] = white
-    return base64.b64encode(gzip.compress(image.to_bytes(), compresslevel=6, mtime=0)).decode("ascii")
+    return base64.b64encode(gzip.compress(image.to_bytes(), compresslevel=1, mtime=0)).decode("ascii")

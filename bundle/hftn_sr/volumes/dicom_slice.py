@@ -13,7 +13,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import itk
 import numpy as np
 from numpy.typing import NDArray
 
@@ -161,6 +160,8 @@ def read_voxels(path: Path) -> NDArray[np.float32]:
     Raises:
         Fault: truncated, damaged or packed in a way that ITK does not know; not finite.
     """
+    import itk  # here, because it takes a second to load, and most images are no DICOM
+
     reader = itk.ImageFileReader[itk.Image[itk.F, 3]].New(ImageIO=itk.GDCMImageIO.New(), FileName=str(path))
     try:
         reader.Update()
@@ -198,6 +199,8 @@ def _first_group(path: Path) -> dict[int, str]:
 
 def _header(path: Path) -> dict[str, str]:
     """The elements that are needed, those of them that the file has."""
+    import itk
+
     image = itk.GDCMImageIO.New(FileName=str(path))  # ITK frees the dictionary with it
     try:
         image.ReadImageInformation()

@@ -9,7 +9,6 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-import itk
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -143,6 +142,8 @@ def _transform(path: Path) -> Any:
         with TemporaryDirectory() as folder:
             known = Path(folder) / path.name
             known.write_bytes(_named_as_itk_knows(content))
+            import itk  # here, because it takes a second to load
+
             transforms = list(itk.transformread(str(known)))
     except Exception as error:  # ITK has no single exception for a damaged file
         raise Fault(path, "this cannot be read as an ITK transform file", UNREADABLE) from error

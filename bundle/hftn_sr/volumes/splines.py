@@ -23,6 +23,8 @@ SUPPORT = 4  # samples that a point depends on along an axis
 AHEAD = 2  # coefficients kept beyond either end
 FORGOTTEN = 1e-9  # contribution of a sample from which on it is left out
 POINTS = 1 << 14  # evaluated at a time, so that they stay near the processor
+# Weights of the four coefficients around a point that lies by a fraction f behind the second one: from 1, f, f^2 and f^3.
+WEIGHTS = torch.tensor([[1, 4, 1, 0], [-3, 0, 3, 0], [3, -6, 3, 0], [-1, 3, -3, 1]], dtype=torch.float64) / 6
 
 
 def along_axes(
@@ -42,9 +44,10 @@ def along_axes(
         positions = index[axis, other] * np.arange(shape[other]) + index[axis, 3]
         first = np.floor(positions).astype(int)
         values = np.zeros((len(positions), data.shape[axis] + 2 * AHEAD))
-        for tap, weight in enumerate(_weights(torch.from_numpy(positions - first))):
+        weights = _powers(torch.from_numpy(positions - first)).T @ WEIGHTS
+        for tap in range(SUPPORT):
             place = np.clip(first - 1 + AHEAD + tap, 0, values.shape[1] - 1)  # what lies outside is cut off by the caller
-            values[np.arange(len(positions)), place] += weight.numpy()
+            values[np.arange(len(positions)), place] += weights[:, tap].numpy()
         matrices.append(_narrowed(values @ _coefficients(data.shape[axis], sigma)))
     return _product(data, matrices).numpy().T.transpose(np.argsort(along))
 
@@ -53,7 +56,8 @@ def at_points(data: NDArray[np.float32], shape: tuple[int, int, int], index: Mat
     """The spline on a grid that is turned against the data, point by point; arguments as of `along_axes`.
 
     The four coefficients that a point needs along the first axis lie side by side in memory. They are rows of a table, of which each point
-    gets 16, weighted and added up as words of a sentence are by an embedding.
+    gets 16, weighted and added up as words of a sentence are by an embedding. Weights of all taps come from matrix products, which also
+    repeat those of an axis over the taps of the other.
     """
     sizes = [size + 2 * AHEAD for size in data.shape]
     coefficients = _product(data, [_narrowed(_coefficients(*each)) for each in zip(data.shape, sigmas.tolist(), strict=True)]).flatten()
@@ -64,18 +68,21 @@ def at_points(data: NDArray[np.float32], shape: tuple[int, int, int], index: Mat
     last = torch.tensor([[size - SUPPORT] for size in sizes], dtype=torch.float64)
     matrix, start = torch.from_numpy(index[:3, :3]), torch.from_numpy(index[:3, 3]) + AHEAD - 1
     along_row = matrix[:, :1] * torch.arange(shape[0])
+    lines_at_once = -(-POINTS // shape[0])
+    bags = torch.arange(0, lines_at_once * shape[0] * len(nearby), len(nearby), dtype=torch.int32)
+    first_axis = WEIGHTS.float()
+    second_axis, third_axis = first_axis.repeat(1, SUPPORT), first_axis.repeat_interleave(SUPPORT, 1)
     result = torch.empty(shape[::-1])
     for plane, z in zip(result, range(shape[2]), strict=True):
-        for lines, y in zip(plane.split(-(-POINTS // shape[0])), torch.arange(shape[1]).split(-(-POINTS // shape[0])), strict=True):
-            place = along_row[:, None] + (matrix[:, 1:2] * y + (matrix[:, 2:] * z + start[:, None]))[:, :, None]
-            first = torch.minimum(place.flatten(1).floor().clamp_(min=0), last)
-            weights = torch.stack(_weights((place.flatten(1) - first).float()), -1)  # (3, points, 4)
+        for lines, y in zip(plane.split(lines_at_once), torch.arange(shape[1]).split(lines_at_once), strict=True):
+            place = (along_row[:, None] + (matrix[:, 1:2] * y + (matrix[:, 2:] * z + start[:, None]))[:, :, None]).flatten(1)
+            first = torch.minimum(place.floor().clamp_(min=0), last)
+            powers = _powers((place - first).float())
             rows = (first.to(torch.int32) * strides[:, None]).sum(0, dtype=torch.int32)
             indices = (rows[:, None] + nearby).flatten()
-            bags = torch.arange(0, len(indices), len(nearby), dtype=torch.int32)
-            each = (weights[2][:, :, None] * weights[1][:, None]).flatten()
-            found = functional.embedding_bag(indices, table, bags, mode="sum", per_sample_weights=each)
-            lines.copy_((found * weights[0]).sum(-1).view_as(lines))
+            each = (powers[:, 1].T @ second_axis).mul_(powers[:, 2].T @ third_axis).flatten()
+            found = functional.embedding_bag(indices, table, bags[: len(rows)], mode="sum", per_sample_weights=each)
+            lines.copy_((found * (powers[:, 0].T @ first_axis)).sum(-1).view_as(lines))
     return result.numpy().T
 
 
@@ -86,12 +93,10 @@ def _product(data: NDArray[np.float32], matrices: list[Tensor]) -> Tensor:
     return (third @ image.flatten(1)).unflatten(1, image.shape[1:])
 
 
-def _weights(fraction: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Of the four coefficients around a point that lies by this fraction behind the second one."""
-    rest = 1 - fraction
-    squared, rest_squared = fraction * fraction, rest * rest
-    cubed, rest_cubed = squared * fraction, rest_squared * rest
-    return rest_cubed / 6, 2 / 3 - squared + cubed / 2, 2 / 3 - rest_squared + rest_cubed / 2, cubed / 6
+def _powers(fraction: Tensor) -> Tensor:
+    """(4, ...), 1 to the third power; each of them in one piece."""
+    squared = fraction * fraction
+    return torch.stack([torch.ones_like(fraction), fraction, squared, squared * fraction])
 
 
 def _coefficients(size: int, sigma: float) -> Matrix:
