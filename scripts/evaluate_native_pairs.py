@@ -65,7 +65,12 @@ def main(
 
 
 def _unseen(model: str, scale: int) -> list[tuple[str, str]]:
-    seen = " ".join(load_model(model, scale).record.get("training", []))
+    cases: list[str] = []
+    record: dict[str, Any] | None = load_model(model, scale).record
+    while record:  # also of the weights that these went on from
+        cases += record.get("training", [])
+        record = record.get("start")
+    seen = " ".join(cases)
     unseen = []
     for patient, study in CASES:
         if f"longitudinal{patient.removeprefix('patient')}_" in seen:  # another study of the patient is enough

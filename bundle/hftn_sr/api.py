@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sys
 from collections.abc import Callable
 from os import PathLike
 from pathlib import Path
@@ -186,7 +187,9 @@ def choose_device(device: str) -> str:
 
 
 def use_threads(threads: int | None) -> None:
-    """Limit PyTorch and, unless it is loaded already, ITK to so many threads; None leaves it to them."""
+    """Limit PyTorch and ITK to so many threads; None leaves it to them."""
     if threads:
         torch.set_num_threads(threads)
         os.environ["ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS"] = str(threads)  # loading ITK only to tell it would take a second
+        if "itk" in sys.modules:
+            sys.modules["itk"].MultiThreaderBase.SetGlobalDefaultNumberOfThreads(threads)

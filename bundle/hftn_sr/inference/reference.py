@@ -129,6 +129,7 @@ def place_reference(
         if doubted:
             warnings += _told(found, lies.alignment, scale) if kept else _in_vain(lies.alignment, scale, tried)
         lies = moved if kept else lies
+        del moved  # with it the voxels of a place that was not taken
 
     fault = _not_covering(lies, tried)
     if fault is None:

@@ -135,6 +135,8 @@ def similarity(target: Volume, reference: Volume) -> float:
 
 def _transform(path: Path) -> Any:
     """The one ITK transform of the file, in LPS mm."""
+    import itk  # here, because it takes a second to load
+
     try:
         content = path.read_bytes()
         if not _complete(content):
@@ -142,8 +144,6 @@ def _transform(path: Path) -> Any:
         with TemporaryDirectory() as folder:
             known = Path(folder) / path.name
             known.write_bytes(_named_as_itk_knows(content))
-            import itk  # here, because it takes a second to load
-
             transforms = list(itk.transformread(str(known)))
     except Exception as error:  # ITK has no single exception for a damaged file
         raise Fault(path, "this cannot be read as an ITK transform file", UNREADABLE) from error
