@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import sys
+from collections.abc import Iterator
 from os import PathLike
 
 __all__ = [
     "check_choice",
+    "end_in_one_line",
     "Fault",
     "UsageFault",
     "NothingToDo",
@@ -57,3 +61,13 @@ class NothingToDo(Fault):
     """The request is sound, but there is no case left to work on."""
 
     exit_code = NOTHING
+
+
+@contextlib.contextmanager
+def end_in_one_line() -> Iterator[None]:
+    """Within a workflow: a fault ends the process with one line and its exit code, instead of MONAI's traceback."""
+    try:
+        yield
+    except Fault as fault:
+        sys.stderr.write(f"ERROR {fault}\n")
+        raise SystemExit(fault.exit_code) from None

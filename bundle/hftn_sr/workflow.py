@@ -14,7 +14,7 @@ from monai.transforms import Transform
 from torch import nn
 
 from hftn_sr.batch import find_cases
-from hftn_sr.errors import Fault
+from hftn_sr.errors import end_in_one_line
 from hftn_sr.inference.case import Case, RunOptions
 from hftn_sr.inference.pair import PairOptions, prepare_pair
 from hftn_sr.inference.result import save_result
@@ -80,11 +80,8 @@ class SaveResultd(Transform):
 
 def workflow_cases(folder: Path | str, output: Path | str) -> list[dict[str, Case]]:
     """The cases of a folder, see `find_cases`, whose results are not there yet; what cannot be used ends the process with one line each."""
-    try:
+    with end_in_one_line():
         cases, failed = find_cases(Path(folder), Path(output))
-    except Fault as fault:
-        sys.stderr.write(f"ERROR {fault}\n")
-        raise SystemExit(fault.exit_code) from None
     for outcome in failed:
         sys.stderr.write(f"ERROR {outcome.case} {outcome.message}\n")
     for case in cases:
@@ -103,11 +100,8 @@ def begin_with(network: Network, start_from: str | None, scale: int) -> Network:
     """
     if start_from is None:
         return network
-    try:
+    with end_in_one_line():
         return load_weights(network, load_model(start_from, scale).path)
-    except Fault as fault:
-        sys.stderr.write(f"ERROR {fault}\n")
-        raise SystemExit(fault.exit_code) from None
 
 
 def start_record(start_from: str | None, scale: int) -> dict[str, Any] | None:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from hftn_sr.errors import Fault, NothingToDo
+from hftn_sr.errors import Fault, NothingToDo, end_in_one_line
 from hftn_sr.volumes.files import write_json
 
 __all__ = [
@@ -91,11 +90,8 @@ def relative(path: Path, folder: Path) -> str:
 
 def workflow_datalist(folder: Path | str, section: Section) -> list[dict[str, Any]]:
     """`load_datalist` for a workflow configuration: a fault ends the process with one line instead of MONAI's traceback."""
-    try:
+    with end_in_one_line():
         return load_datalist(folder, section)
-    except Fault as fault:
-        sys.stderr.write(f"ERROR {fault}\n")
-        raise SystemExit(fault.exit_code) from None
 
 
 def workflow_shares(folder: Path | str, cases: Sequence[Any], processes: int) -> None:
@@ -105,9 +101,8 @@ def workflow_shares(folder: Path | str, cases: Sequence[Any], processes: int) ->
     """
     if len(cases) < processes:
         found = f"{processes} processes are to share {len(cases)} of its cases for the scores, and each needs at least one"
-        fault = Fault(Path(folder) / DATALIST, found, f"--nproc_per_node={len(cases)}, or list more cases")
-        sys.stderr.write(f"ERROR {fault}\n")
-        raise SystemExit(fault.exit_code)
+        with end_in_one_line():
+            raise Fault(Path(folder) / DATALIST, found, f"--nproc_per_node={len(cases)}, or list more cases")
 
 
 def _resolved(path: Path, folder: Path, case: dict[str, Any]) -> dict[str, Any]:
