@@ -3,7 +3,10 @@
 hftn-sr data open-ms --output data
 python scripts/compare.py --data data --methods all --scales 2 4 --iterations 1000 --output comparison
 
-Killed, it goes on where it was when the same command is given again.
+Killed, it goes on where it was when the same command is given again. The published study is scored again from its shipped weights, without
+training, and compared with its tables by
+
+python scripts/compare.py --resume
 """
 
 from __future__ import annotations
@@ -14,38 +17,82 @@ from pathlib import Path
 from typing import get_args
 
 from rich.console import Console
+from rich.table import Table
 
 from hftn_sr.comparison.choices import Choices
+from hftn_sr.comparison.reproduction import COMPARED, published_tables, reproduce
 from hftn_sr.comparison.rows import chosen_methods
 from hftn_sr.comparison.run import compare
 from hftn_sr.comparison.sizes import GMAC
 from hftn_sr.comparison.terminal import TerminalProgress, summary
 from hftn_sr.errors import INTERRUPTED, OK, SOME_FAILED, Fault
 from hftn_sr.networks import METHODS
-from hftn_sr.pairs.datalist import Section
+from hftn_sr.pairs.datalist import DATALIST, Section
+from hftn_sr.pairs.open_ms import fetch_open_ms, write_datalist
 from hftn_sr.protocols import PROTOCOLS
+
+STUDY = Path(__file__).absolute().parents[1] / "study"
 
 
 def main() -> int:
-    """Parse, compare, show."""
-    options = _parser().parse_args()
+    """Parse, compare or reproduce, show."""
+    again = any(argument.split("=")[0] == "--resume" for argument in sys.argv[1:])
+    options = (_resume_parser() if again else _parser()).parse_args()
     console = Console(stderr=True, width=None if sys.stderr.isatty() else 200)
+    output = Console(width=None if sys.stdout.isatty() else 200)
     try:
-        values = {**vars(options), "methods": chosen_methods(options.methods)}
-        with TerminalProgress(console) as progress:
-            comparison = compare(Choices(**values), progress)
+        return _reproduced(options, console, output) if again else _compared(options, console, output)
     except Fault as fault:
         sys.stderr.write(f"ERROR {fault}\n")
         return fault.exit_code
     except KeyboardInterrupt:
         sys.stderr.write("interrupted; the same command goes on from here\n")
         return INTERRUPTED
-    output = Console(width=None if sys.stdout.isatty() else 200)
+
+
+def _compared(options: argparse.Namespace, console: Console, output: Console) -> int:
+    values = {**vars(options), "methods": chosen_methods(options.methods)}
+    values.pop("resume")
+    with TerminalProgress(console) as progress:
+        comparison = compare(Choices(**values), progress)
     output.print(summary(comparison))
     output.print(
         f"wrote {options.output}/table.md, table.csv, cases.csv, figure.png, curves.png", markup=False, highlight=False, soft_wrap=True
     )
     return SOME_FAILED if comparison.failures else OK
+
+
+def _reproduced(options: argparse.Namespace, console: Console, output: Console) -> int:
+    tables = published_tables(options.resume)
+    if (dataset := options.data) is None:
+        dataset = options.output / "data"
+        fetch_open_ms(dataset)
+        write_datalist(dataset, dataset / DATALIST)
+    differing = []
+    for table in tables:
+        name = table.relative_to(options.resume)
+        with TerminalProgress(console) as progress:
+            found = reproduce(table, dataset, options.output / name, options.methods, progress)
+        shown = Table("method", *COMPARED, title=f"{name}: published, and found again")
+        for row, figures in found.rows:
+            pairs = [figures.get(figure) for figure in COMPARED]
+            shown.add_row(row, *(f"{pair[0]:.5g}, {pair[1]:.5g}" if pair else "-" for pair in pairs))
+        output.print(shown)
+        output.print(f"{name}: largest difference in PSNR {found.largest:.4f} dB; wrote {found.output}/table.md", highlight=False)
+        differing += [f"{name}: {each}" for each in found.differing]
+    for each in differing:
+        sys.stderr.write(f"ERROR {each}\n")
+    return SOME_FAILED if differing else OK
+
+
+def _resume_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description="A shipped study scored again, without training.", allow_abbrev=False)
+    add = parser.add_argument
+    add("--resume", nargs="?", type=Path, const=STUDY, metavar="STUDY", help="folder of a shipped study (that of the repository)")
+    add("--data", type=Path, help="folder with datalist.json, as of hftn-sr data open-ms (fetched into --output)")
+    add("--output", type=Path, default=Path("study_again"), help="folder for tables and pictures (study_again)")
+    add("--methods", default="all", help="all, or names with commas between")
+    return parser
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -70,6 +117,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--jobs", type=int, default=1, help="rows at a time, each on one thread")
     add("--crop-size", type=int, default=64, help="side of the training patches in voxels")
     add("--learning-rate", type=float, help="at the start (that of train.yaml)")
+    add("--resume", nargs="?", metavar="STUDY", help="score a shipped study again instead; see --resume --help")
     add("--overwrite", action="store_true", help="begin rows anew that were made with other settings")
     return parser
 

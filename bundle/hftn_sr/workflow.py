@@ -7,6 +7,7 @@ import platform
 import sys
 import time
 from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -16,13 +17,16 @@ from torch import nn
 from hftn_sr.batch import find_cases
 from hftn_sr.errors import end_in_one_line
 from hftn_sr.inference.case import Case, RunOptions
+from hftn_sr.inference.memory import check_memory
 from hftn_sr.inference.pair import PairOptions, prepare_pair
+from hftn_sr.inference.plan import plan_case
 from hftn_sr.inference.result import save_result
 from hftn_sr.runtime import ChosenRuntime
 from hftn_sr.weights import load_model, load_weights
 
 __all__ = ["PreparePaird", "SaveResultd", "begin_with", "keep_freed_memory", "one_case", "start_record", "workflow_cases"]
 
+OF_WHOLE_VOLUME = 20  # bytes for each voxel of the result: image, output, and one volume to spare
 Network = TypeVar("Network", bound=nn.Module)
 
 
@@ -30,18 +34,30 @@ class PreparePaird(Transform):
     """From the files of a case to the network's `image` (3, H, W, D), through-plane last.
 
     Args:
+        network: that will be applied to it, on its device; whether it and the whole case fit the memory is found before a voxel is read.
         options: see `PairOptions`, as keyword arguments.
     """
 
-    def __init__(self, **options: Any) -> None:
+    def __init__(self, network: nn.Module | None = None, **options: Any) -> None:
+        self.network = network
         self.options = PairOptions(**options)
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Adds `image` and `pair`, what `SaveResultd` needs. Raises Fault."""
         started = time.monotonic()
         case: Case = data["case"]
-        pair = prepare_pair(case.target, case.reference, case.pair_options(self.options))
+        may_register = self.network is None or self._checked(case, self.network)
+        pair = prepare_pair(case.target, case.reference, case.pair_options(self.options), may_register=may_register)
         return {**data, "image": pair.image, "pair": pair, "seconds": {"read_and_place": time.monotonic() - started}}
+
+    def _checked(self, case: Case, network: nn.Module) -> bool:
+        """Raises Fault where the memory does not do; whether it would do for a registration, too."""
+        plan = plan_case(case, self.options)
+        device = next((parameter.device.type for parameter in network.parameters()), "cpu")
+        whole = OF_WHOLE_VOLUME * plan.voxels  # the workflow holds a case whole, where the command line streams its slices
+        plain, registering = (replace(each, peak=each.peak + whole, more=each.more + whole) for each in plan.demand(network, device))
+        check_memory(case.target, registering if self.options.register == "rigid" else plain)
+        return registering.fits
 
 
 class SaveResultd(Transform):

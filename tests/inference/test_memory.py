@@ -14,17 +14,20 @@ import torch
 from torch import nn
 
 import hftn_sr
+from hftn_sr import workflow
 from hftn_sr.errors import Fault
 from hftn_sr.inference import memory
 from hftn_sr.inference import run as run_module
 from hftn_sr.inference.case import Case, RunOptions, side_files
 from hftn_sr.inference.memory import Demand, check_memory, network_bytes
+from hftn_sr.inference.plan import plan_case
 from hftn_sr.inference.run import run_case
 from hftn_sr.networks import build_network
 from hftn_sr.runtime import has_bfloat16
 from hftn_sr.volumes import scratch
 from hftn_sr.volumes.nifti import read_nifti
 from hftn_sr.weights import load_model, save_weights
+from hftn_sr.workflow import PreparePaird
 from phantoms import oblique, write
 
 BUNDLE = str(Path(hftn_sr.__file__).parents[1])
@@ -50,12 +53,20 @@ def noise(shape):
     return np.stack([plane + np.roll(rough, 37 * index) + index % 7 for index in range(shape[2])], -1).astype(np.int16)
 
 
-def put_pair(folder, shape, scale, turned):
-    """Files of a pair whose result has this shape; the reference is turned against the target by so many degrees."""
-    low = (shape[0] // scale, shape[1] // scale, shape[2])
+def put_pair(folder, shape, scale, turned, first=False):
+    """Files of a pair whose result has this shape; the reference is turned against the target by so many degrees.
+
+    Slices come last, as in most files, or `first`.
+    """
+    order = [2, 0, 1] if first else [0, 1, 2]
+
+    def put(name, shape, spacing, angles):
+        shape_, spacing_, angles_ = ([values[axis] for axis in order] for values in (shape, spacing, angles))
+        return write(folder / name, noise(shape).transpose(order), oblique(spacing_, angles_, shape_))
+
     return (
-        write(folder / "t.nii", noise(low), oblique((0.5 * scale, 0.5 * scale, 2), (0, 0, 0), low)),
-        write(folder / "r.nii", noise((*shape[:2], shape[2] + 4)), oblique((0.53, 0.53, 2.1), (turned, 0, 0), (*shape[:2], shape[2] + 4))),
+        put("t.nii", (shape[0] // scale, shape[1] // scale, shape[2]), (0.5 * scale, 0.5 * scale, 2), (0, 0, 0)),
+        put("r.nii", (*shape[:2], shape[2] + 4), (0.53, 0.53, 2.1), (turned, 0, 0)),
     )
 
 
@@ -138,6 +149,17 @@ def test_a_case_too_large_for_the_memory_is_refused_before_its_voxels_are_read(c
     with pytest.raises(Fault, match=r"target\.nii\.gz: too large for the memory \(needs 0\.\d GB, 0\.1 GB is free\)\. Fix: close other"):
         run(case, weights, dry_run=dry_run)
     assert not case.output.exists()
+
+
+def test_the_inference_workflow_counts_the_whole_case_that_it_holds(case, weights, monkeypatch):
+    network = load_model(str(weights[2]), 2).network
+    prepare = PreparePaird(network, scale=2)
+    assert prepare({"case": case})["image"].shape[0] == 3
+    streamed = plan_case(case, prepare.options).demand(network, "cpu")[0].more
+    monkeypatch.setattr(memory, "available", lambda: streamed + 1000)  # enough for the command line
+    monkeypatch.setattr(workflow, "prepare_pair", None)
+    with pytest.raises(Fault, match=r"target\.nii\.gz: too large for the memory"):
+        prepare({"case": case})
 
 
 def test_a_header_that_promises_more_than_any_memory_is_refused_by_it(tmp_path, weights):

@@ -15,15 +15,16 @@ from hftn_sr import api
 from hftn_sr.errors import Fault, UsageFault
 from hftn_sr.inference import memory
 from hftn_sr.inference import reference as reference_module
-from hftn_sr.inference import run as run_module
 from hftn_sr.inference.case import Case, RunOptions, side_files
 from hftn_sr.inference.memory import Demand
 from hftn_sr.inference.pair import PairOptions, prepare_pair
+from hftn_sr.inference.plan import Plan
 from hftn_sr.inference.run import run_case
 from hftn_sr.volumes import registration
 from hftn_sr.volumes.alignment import Alignment
 from hftn_sr.volumes.files import sha256_of
 from hftn_sr.volumes.nifti import read_nifti
+from hftn_sr.volumes.reading import read_volume_header
 from hftn_sr.volumes.registration import Registration
 from hftn_sr.volumes.resampling import resample
 from hftn_sr.weights import load_model
@@ -277,7 +278,7 @@ def test_a_registration_that_memory_does_not_allow_is_told_of_and_made_up_for_la
     case = Case("one", files["target"], files[name], tmp_path / "o.nii.gz")
     options = RunOptions(str(weights[2]), overwrite="stale", preview=False, pair=PairOptions(scale=2))
     with monkeypatch.context() as little:
-        little.setattr(run_module, "demand", lambda *_: (Demand(1, 1, 2), Demand(3, 3, 2)))
+        little.setattr(Plan, "demand", lambda *_: (Demand(1, 1, 2), Demand(3, 3, 2)))
         outcome = run_case(case, options, lambda scale: load_model(str(weights[2]), scale))
     assert asked == []
     assert len(outcome.warnings) == wanted
@@ -323,7 +324,7 @@ def test_a_result_without_a_reference_is_stale_only_where_something_changed(file
 
 
 def test_without_a_reference_there_is_less_to_hold(files):
-    target, reference = (run_module.read_volume_header(files[name]) for name in ("target", "in place"))
+    target, reference = (read_volume_header(files[name]) for name in ("target", "in place"))
     grid = target.grid.finer(2, 2)
     network = load_model("small", 2).network
     alone, plain, registering = (

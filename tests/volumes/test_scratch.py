@@ -21,26 +21,41 @@ def resident():
         return 1024 * int(re.search(r"RssFile:\s+(\d+)", status.read())[1])
 
 
-def test_a_large_array_lies_in_a_file_without_name_and_keeps_its_content_when_released(tmp_path, monkeypatch):
+@pytest.mark.parametrize("through_plane", [0, 1, 2])
+def test_a_large_volume_lies_in_a_file_without_name_of_which_a_slice_is_in_memory_until_released(tmp_path, monkeypatch, through_plane):
     monkeypatch.setattr(scratch, "IN_MEMORY", 0)
+    shape = tuple(int(size) for size in np.insert([1000, 1000], through_plane, 8))
     before = resident()
-    put_aside = Scratch((8, 1000, 1000), tmp_path)
+    put_aside = Scratch(shape, through_plane, tmp_path)
     assert list(tmp_path.iterdir()) == []
-    assert not put_aside.array.any()
-    put_aside.array[:] = np.arange(8, dtype=np.float32)[:, None, None]
+    assert put_aside.volume.shape == shape
+    slices = np.moveaxis(put_aside.volume, through_plane, 0)
+    assert not slices.any()
+    put_aside.release()
+    slices[3] = 5
+    assert 3e6 < resident() - before < 9e6
+    slices[:] = np.arange(8, dtype=np.float32)[:, None, None]
     assert resident() - before > 25e6
     put_aside.release()
     assert resident() - before < 5e6
     assert [part[0, 0, 0] for part in put_aside.parts()] == [0]
-    assert put_aside.array[7].mean() == 7
+    assert np.take(put_aside.volume, 7, through_plane).mean() == 7
 
 
-def test_a_small_array_lies_in_memory(tmp_path, monkeypatch):
+def test_a_part_of_the_file_to_write_is_found_in_runs(tmp_path):
+    for through_plane in range(3):
+        strides = Scratch((30, 40, 50), through_plane, tmp_path).volume.strides
+        assert strides[through_plane] == max(strides)
+        inner, outer = (strides[axis] for axis in range(3) if axis != through_plane)
+        assert inner < outer
+
+
+def test_a_small_volume_lies_in_memory(tmp_path, monkeypatch):
     monkeypatch.setattr(scratch, "TemporaryFile", None)
-    put_aside = Scratch((2, 3), tmp_path)
-    put_aside.array[1] = 5
+    put_aside = Scratch((2, 3, 1), 0, tmp_path)
+    put_aside.volume[1] = 5
     put_aside.release()
-    assert put_aside.array.tolist() == [[0, 0, 0], [5, 5, 5]]
+    assert put_aside.volume[..., 0].tolist() == [[0, 0, 0], [5, 5, 5]]
 
 
 def test_a_disk_without_room_is_a_fault_before_any_voxel_is_written(tmp_path, monkeypatch):
@@ -50,7 +65,7 @@ def test_a_disk_without_room_is_a_fault_before_any_voxel_is_written(tmp_path, mo
     monkeypatch.setattr(scratch, "IN_MEMORY", 0)
     monkeypatch.setattr(os, "posix_fallocate", full)
     with pytest.raises(Fault, match=r"no space left on the disk \(needs 4\.0 MB\)"):
-        Scratch((1000, 1000), tmp_path)
+        Scratch((1000, 1000, 1), 2, tmp_path)
 
 
 def test_blocks_cover_everything_once_and_hold_at_least_one_index(monkeypatch):

@@ -35,7 +35,9 @@ from hftn_sr.protocols import choose_protocol
 from hftn_sr.statistics import write_cases
 from hftn_sr.volumes.files import write_bytes, write_json
 
-__all__ = ["Progress", "compare"]
+__all__ = ["PUBLISHED", "Progress", "compare", "write_tables"]
+
+PUBLISHED = "published.json"  # what the figures of table.csv are of
 
 
 class Progress:
@@ -131,7 +133,13 @@ def _compare(choices: Choices, progress: Progress) -> Comparison:
         budget=choices.budget_words,
         sizes=choices.size_words,
     )
-    _write(choices, comparison)
+    if not comparison.results:
+        raise Fault(choices.output, f"no row could be finished ({comparison.failures[0].finding})", "see its training.log")
+    write_tables(choices.output, comparison)
+    write_bytes(choices.output / "curves.png", curves(comparison))
+    of = {"baseline": comparison.baseline, "seen": list(comparison.seen), "budget": comparison.budget, "sizes": comparison.sizes}
+    protocol = {"protocol": choices.protocol, "protocol_crop": choices.protocol_crop}
+    write_json(choices.output / PUBLISHED, {**scored, **protocol, **of})
     return comparison
 
 
@@ -231,15 +239,21 @@ def _all_options(row: Row) -> dict[str, Any]:
     return dict(options)
 
 
-def _write(choices: Choices, comparison: Comparison) -> None:
-    if not comparison.results:
-        raise Fault(choices.output, f"no row could be finished ({comparison.failures[0].finding})", "see its training.log")
-    write_bytes(choices.output / "table.csv", table_csv(comparison))
-    write_cases(choices.output / "cases.csv", case_rows(comparison))
-    write_bytes(choices.output / "table.md", markdown(comparison).encode())
+def write_tables(output: Path, comparison: Comparison) -> None:
+    """Write `table.csv`, `cases.csv`, `table.md`, `figure.png` and one figure for each scale.
+
+    Args:
+        output: folder.
+        comparison: with results.
+
+    Raises:
+        Fault: a file cannot be written.
+    """
+    write_bytes(output / "table.csv", table_csv(comparison))
+    write_cases(output / "cases.csv", case_rows(comparison))
+    write_bytes(output / "table.md", markdown(comparison).encode())
     scales = [scale for scale in comparison.scales if comparison.find("zero_filling", scale, None)]
     if scales:
-        write_bytes(choices.output / "figure.png", reconstructions(comparison, scales))
+        write_bytes(output / "figure.png", reconstructions(comparison, scales))
         for scale in scales:
-            write_bytes(choices.output / f"figure_x{scale}.png", reconstructions(comparison, [scale]))
-    write_bytes(choices.output / "curves.png", curves(comparison))
+            write_bytes(output / f"figure_x{scale}.png", reconstructions(comparison, [scale]))

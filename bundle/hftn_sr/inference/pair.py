@@ -84,7 +84,7 @@ class PreparedPair:
 
     Args:
         target: low-resolution, as read.
-        on_grid: the reference on the grid in its own unit, (Z, Y, X); None where none is used, and the network gets zeros.
+        on_grid: the reference on the grid in its own unit; None where none is used, and the network gets zeros.
         unit: target intensity that counts as 1.
         reference_unit: that of the reference.
         grid: of the result, in the target's axis order.
@@ -125,7 +125,7 @@ class PreparedPair:
         """(H, W), a slice of the reference in its own unit; zeros without one."""
         if self.on_grid is None:
             return torch.zeros([self.grid.shape[axis] for axis in self.axes[1:]])
-        return in_plane_last(torch.from_numpy(self.on_grid.array.T), self.axes)[index]
+        return in_plane_last(torch.from_numpy(self.on_grid.volume), self.axes)[index]
 
     def slice(self, index: int) -> Tensor:
         """(3, H, W), what the network sees of a slice; intensities around 0 to 1."""
@@ -134,7 +134,11 @@ class PreparedPair:
     @property
     def image(self) -> Tensor:
         """(3, H, W, D), what the network sees of all slices, through-plane last."""
-        return torch.stack([self.slice(index) for index in range(len(self))], -1)
+        height, width = (self.grid.shape[axis] for axis in self.axes[1:])
+        image = torch.empty(3, height, width, len(self))
+        for index in range(len(self)):
+            image[..., index] = self.slice(index)
+        return image
 
 
 def prepare_pair(

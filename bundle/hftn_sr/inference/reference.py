@@ -183,7 +183,7 @@ def _unit(on_grid: Scratch, reference: Volume) -> float:
     faint = FAINT * (float(reference.data.max()) - float(reference.data.min()))
     ends = [(float(part.min()), float(part.max())) for part in on_grid.parts()]
     low, high = min(end[0] for end in ends), max(end[1] for end in ends)
-    return brightness_of(on_grid.parts(), on_grid.array.size) if min(high - low, high) > faint else 0.0
+    return brightness_of(on_grid.parts(), on_grid.volume.size) if min(high - low, high) > faint else 0.0
 
 
 def _worth_registering(alignment: Alignment | None, scale: int) -> bool:
@@ -222,7 +222,7 @@ def _alignment(target: Volume, reference: Scratch, scale: int, through_plane: in
     """Of the slices `compared`, at the target's resolution, with a reference on its high-resolution grid from slice `start` on."""
     axes = target.grid.slice_axes(through_plane)
     measured = in_plane_last(torch.from_numpy(target.data), axes)[compared]
-    slices = in_plane_last(torch.from_numpy(reference.array.T), axes)[compared.start - start : compared.stop - start]
+    slices = in_plane_last(torch.from_numpy(reference.volume), axes)[compared.start - start : compared.stop - start]
     lowered = torch.stack([truncate(each, scale) for each in slices])
     return edge_alignment(_within_1(measured), _within_1(lowered), ALIGNMENT_REACH // scale)
 
@@ -238,7 +238,7 @@ def _slices(reference: Volume, grid: Grid, through_plane: int, first: int, count
     start, shape = [0, 0, 0], list(grid.shape)
     start[through_plane], shape[through_plane] = first, count
     part = grid.cropped((start[0], start[1], start[2]), (shape[0], shape[1], shape[2]))
-    slices = Scratch(part.shape[::-1], folder)
-    for _ in resample_into(reference, part, slices.array.T):
+    slices = Scratch(part.shape, through_plane, folder)
+    for _ in resample_into(reference, part, slices.volume):
         slices.release()
     return slices

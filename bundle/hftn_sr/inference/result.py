@@ -51,10 +51,10 @@ def save_result(
         Fault: the output of the network is not finite, or a file cannot be written.
     """
     started = time.monotonic()
-    result = Scratch(pair.grid.shape[::-1], existing_folder(case.output))
+    result = Scratch(pair.grid.shape, pair.through_plane, existing_folder(case.output))
     consistent = options.data_consistency and not pair.record["interpolated_in_plane"]
     restored = _restored(pair, preds, consistent, result)
-    volume = pair.target.on(pair.grid, result.array.T)
+    volume = pair.target.on(pair.grid, result.volume)
     chunks = nifti_chunks(volume, f"hftn-sr {__version__} {model.name}; research use only", case.suffix == ".nii.gz")
     side_file, preview = side_files(case.output)
     with NewFiles() as files:
@@ -101,7 +101,7 @@ class _Restored:
 
 def _restored(pair: PreparedPair, preds: Iterable[torch.Tensor], data_consistency: bool, result: Scratch) -> _Restored:
     """Bring the network's slices to the target's intensity, with the measured band of k-space put back if asked, and into `result`."""
-    slices = in_plane_last(torch.from_numpy(result.array.T), pair.axes)
+    slices = in_plane_last(torch.from_numpy(result.volume), pair.axes)
     off = off_network = norm = waited = 0.0
     signal = []
     before = time.monotonic()

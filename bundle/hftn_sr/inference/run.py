@@ -13,14 +13,13 @@ from filelock import FileLock, Timeout
 
 from hftn_sr.errors import Fault
 from hftn_sr.inference.case import SUFFIXES, Case, Outcome, RunOptions, side_files
-from hftn_sr.inference.findings import choose_scale
-from hftn_sr.inference.memory import check_memory, demand, reset_peak
+from hftn_sr.inference.memory import check_memory, reset_peak
 from hftn_sr.inference.pair import PreparedPair, apply_network, prepare_pair
+from hftn_sr.inference.plan import plan_case
 from hftn_sr.inference.result import fingerprint, own_record, pair_record, save_result
 from hftn_sr.runtime import prepare_network
 from hftn_sr.volumes.files import check_writable, remove_parts, sha256_of
-from hftn_sr.volumes.reading import read_volume_header, volume_sha256
-from hftn_sr.volumes.resampling import same_grid
+from hftn_sr.volumes.reading import volume_sha256
 from hftn_sr.volumes.scratch import check_space, disk_bytes, existing_folder
 from hftn_sr.weights import Model
 
@@ -101,27 +100,17 @@ def _prepared(
     case: Case, options: RunOptions, model: Callable[[int], Model], tell: Callable[[str], None] | None
 ) -> tuple[PreparedPair, Model]:
     chosen = case.pair_options(options.pair)
-    target = read_volume_header(case.target, chosen.read)
-    reference = read_volume_header(case.reference, chosen.read) if case.reference else None
-    through_plane = target.grid.through_plane() if chosen.through_plane is None else chosen.through_plane
-    try:
-        scale, _ = choose_scale(target, reference, through_plane, chosen.scale)
-    except Fault:
-        if reference and same_grid(reference.grid, target.grid):  # perhaps one image twice, which only its voxels tell
-            prepare_pair(case.target, case.reference, chosen)
-        raise
-    used = model(scale)
+    plan = plan_case(case, options.pair)
+    used = model(plan.scale)
     trained_with = used.record.get("decomposition", "band")
     if trained_with != chosen.decomposition:
         finding = f"was trained with the decomposition {trained_with!r}, the pair is split by {chosen.decomposition!r}"
         raise Fault(used.path, finding, "use a model trained with the latter")
     reset_peak()
-    grid = target.grid.finer(scale, through_plane)
-    through, first, second = (grid.shape[axis] for axis in grid.slice_axes(through_plane))
     network = prepare_network(used.network, options.runtime, options.orientations)
-    plain, registering = demand(target, reference, grid, (first, second), network, options.device)
+    plain, registering = plan.demand(network, options.device)
     check_memory(case.target, registering if chosen.register == "rigid" else plain)
-    check_space(case.output, disk_bytes(through * first * second))
+    check_space(case.output, disk_bytes(plan.voxels))
     pair = prepare_pair(case.target, case.reference, chosen, existing_folder(case.output), tell, registering.fits)
     needed = registering if "registration" in (pair.record["placement"] or {}) else plain
     memory = {"peak_predicted_gb": round(needed.peak / 1e9, 3)}

@@ -22,23 +22,27 @@ BLOCK = 32 << 20  # bytes that are worked on at a time
 
 
 class Scratch:
-    """Float32 voxels of a shape, zeros at first.
+    """Float32 voxels of a volume, zeros at first, each slice in one piece: one that lay scattered would bring the whole file into memory.
 
     Pages of the file count as memory of the process only until `release`; the system can take them back at any time.
 
     Args:
-        shape: of the array.
-        folder: where the file goes if the array is large; its space is reserved at once.
+        shape: (X, Y, Z) of the volume.
+        through_plane: axis of the slices.
+        folder: where the file goes if the volume is large; its space is reserved at once.
 
     Raises:
         Fault: no space left there, or no permission.
     """
 
-    def __init__(self, shape: tuple[int, ...], folder: Path) -> None:
+    def __init__(self, shape: tuple[int, int, int], through_plane: int, folder: Path) -> None:
+        # Of the other two axes the later one comes first, so that a part of the NIfTI file, whose last axis is outermost, is found in runs.
+        self._axes = (through_plane, *(axis for axis in (2, 1, 0) if axis != through_plane))
+        stored = tuple(shape[axis] for axis in self._axes)
         size = 4 * int(np.prod(shape, dtype=np.int64))
         self._map: mmap.mmap | None = None
         if size <= IN_MEMORY:
-            self.array: NDArray[np.float32] = np.zeros(shape, np.float32)
+            self._array: NDArray[np.float32] = np.zeros(stored, np.float32)
             return
         try:
             with TemporaryFile(dir=folder) as file:  # has no name, so that nothing is left of it whatever happens
@@ -49,12 +53,17 @@ class Scratch:
                 self._map = mmap.mmap(file.fileno(), size)
         except OSError as error:
             raise explained(folder, error, size) from error
-        self.array = np.frombuffer(self._map, np.float32).reshape(shape)
+        self._array = np.frombuffer(self._map, np.float32).reshape(stored)
+
+    @property
+    def volume(self) -> NDArray[np.float32]:
+        """(X, Y, Z), a view."""
+        return self._array.transpose([self._axes.index(axis) for axis in range(3)])
 
     def parts(self) -> Iterator[NDArray[np.float32]]:
-        """The voxels in blocks of the first axis, each released after use."""
-        for block in blocks(len(self.array), self.array[:1].nbytes):
-            yield self.array[block]
+        """The voxels, some slices at a time, each part released after use."""
+        for block in blocks(len(self._array), self._array[:1].nbytes):
+            yield self._array[block]
             self.release()
 
     def release(self) -> None:

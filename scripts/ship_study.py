@@ -1,0 +1,47 @@
+"""Copy what a comparison needs to be scored again into the repository: weights, settings and the published table, but no image.
+
+python scripts/ship_study.py --comparison study_x4 --output study/x4
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import sys
+from pathlib import Path
+
+from hftn_sr.comparison.recording import VALIDATION
+from hftn_sr.comparison.run import PUBLISHED
+from hftn_sr.comparison.settings import SETTINGS, read_record
+from hftn_sr.comparison.training import RECORD, WEIGHTS
+from hftn_sr.errors import Fault
+
+OF_A_RUN, OF_A_TABLE = (SETTINGS, RECORD, WEIGHTS, VALIDATION), (PUBLISHED, "table.csv", "cases.csv")
+
+
+def main() -> int:
+    """Copy, say how much it is."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
+    parser.add_argument("--comparison", type=Path, required=True, help="output folder of compare.py; its last table is taken")
+    parser.add_argument("--output", type=Path, required=True, help="folder for runs/ and, named after its section, the table")
+    options = parser.parse_args()
+    try:
+        section = read_record(options.comparison / PUBLISHED).get("section")
+        if section is None:
+            raise Fault(options.comparison, f"no finished comparison (no {PUBLISHED})", "run compare.py with it as --output")
+    except Fault as fault:
+        sys.stderr.write(f"ERROR {fault}\n")
+        return fault.exit_code
+    runs = [path.parent for path in sorted(options.comparison.glob(f"runs/*/{RECORD}"))]
+    wanted = {options.output / "runs" / run.name / name: run / name for run in runs for name in OF_A_RUN}
+    wanted |= {options.output / section / name: options.comparison / name for name in OF_A_TABLE}
+    for place, source in wanted.items():
+        place.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(source, place)
+    size = sum(place.stat().st_size for place in wanted)
+    sys.stdout.write(f"{options.output}: {len(runs)} runs and the {section} table, {size / 1e6:.1f} MB\n")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
