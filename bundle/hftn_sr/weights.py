@@ -79,20 +79,21 @@ def check_model(model: str) -> None:
         raise UsageFault(path, "no such weights file", "check --model")
 
 
-def load_model(model: str, scale: int, device: torch.device | str = "cpu") -> Model:
+def load_model(model: str, scale: int, device: torch.device | str = "cpu", option: str = "--model") -> Model:
     """A trained network for `scale`.
 
     Args:
         model: `base`, `small`, or the path of a .safetensors file written by `save_weights`.
         scale: 2 or 4.
         device: where the network is wanted.
+        option: by which the user named the model, for errors.
 
     Raises:
         Fault: no such file, a file that is not what it should be, weights of another scale, or weights that are not finite.
     """
-    path = _path(model, scale)
+    path = _path(model, scale, option)
     expected = shipped_models().get(path.name, "a line in SHA256SUMS") if path.parent == MODELS_FOLDER else None
-    content = _content(path)
+    content = _content(path, option)
     sha256 = hashlib.sha256(content).hexdigest()
     if expected and sha256 != expected:
         raise Fault(path, f"damaged or replaced (sha256 {sha256}, need {expected})", "restore the file from the release")
@@ -151,25 +152,25 @@ def save_weights(path: Path | str, network: nn.Module, record: dict[str, Any]) -
     write_bytes(Path(path), safetensors.torch.save(state, metadata))
 
 
-def _path(model: str, scale: int) -> Path:
+def _path(model: str, scale: int, option: str = "--model") -> Path:
     if model.endswith((".safetensors", ".pt", ".pth", ".ts")) or "/" in model or "\\" in model:
         path = Path(model)
         if path.suffix != ".safetensors":
-            raise UsageFault(path, "weights of this kind could run code, a .safetensors file is needed", "--model FILE.safetensors")
+            raise UsageFault(path, "weights of this kind could run code, a .safetensors file is needed", f"{option} FILE.safetensors")
         return path
     path = MODELS_FOLDER / f"{model}_x{scale}.safetensors"
     if not path.is_file():
-        known = sorted({name.rsplit("_x", 1)[0] for name in shipped_models()})
+        known = sorted({name.rsplit("_x", 1)[0] for name in shipped_models() if name.endswith(".safetensors")})
         finding = f"no model {model!r} for scale {scale} (shipped: {', '.join(known) or 'none'})"
-        raise UsageFault("--model", finding, "name one of those or a .safetensors file")
+        raise UsageFault(option, finding, "name one of those or a .safetensors file")
     return path
 
 
-def _content(path: Path) -> bytes:
+def _content(path: Path, option: str = "--model") -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:
-        raise Fault(path, f"weights cannot be read ({error.strerror})", "check --model") from None
+        raise Fault(path, f"weights cannot be read ({error.strerror})", f"check {option}") from None
 
 
 def _tensors(path: Path, content: bytes) -> dict[str, torch.Tensor]:

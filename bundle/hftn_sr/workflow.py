@@ -117,14 +117,14 @@ def begin_with(network: Network, start_from: str | None, scale: int) -> Network:
     if start_from is None:
         return network
     with end_in_one_line():
-        return load_weights(network, load_model(start_from, scale).path)
+        return load_weights(network, load_model(start_from, scale, option="start_from").path)
 
 
 def start_record(start_from: str | None, scale: int) -> dict[str, Any] | None:
     """What the record of trained weights says of those that the training began with, see `begin_with`: SHA-256 and their own record."""
     if start_from is None:
         return None
-    model = load_model(start_from, scale)
+    model = load_model(start_from, scale, option="start_from")
     return {"sha256": model.sha256, **model.record}
 
 
