@@ -1,0 +1,46 @@
+"""The shipped study is whole, and its figures come out again where the images are to be had."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from hftn_sr.comparison.dataset import dataset_folder
+from hftn_sr.comparison.recording import read_table
+from hftn_sr.comparison.reproduction import published_tables, reproduce
+from hftn_sr.comparison.settings import read_record
+from hftn_sr.comparison.training import finished_training
+from hftn_sr.networks import build_network
+from hftn_sr.weights import load_weights
+
+STUDY = Path(__file__).parents[2] / "study"
+TABLES = published_tables(STUDY)
+RUNS = sorted(STUDY.glob("*/runs/*"))
+
+
+@pytest.mark.parametrize("table", TABLES, ids=lambda table: str(table.relative_to(STUDY)))
+def test_every_row_of_a_published_table_has_its_weights(table):
+    rows = [f"{row['method']}_x{row['scale']}_s{row['seed']}" for row in read_table(table / "table.csv") if row["seed"]]
+    assert len(rows) >= 6
+    assert sorted(rows) == [path.name for path in RUNS if path.parents[1] == table.parent]
+
+
+@pytest.mark.parametrize("run", RUNS, ids=lambda run: run.name)
+def test_the_weights_of_a_row_are_the_recorded_ones_and_fit_its_network(run):
+    trained, settings = finished_training(run), read_record(run / "settings.json")
+    assert trained
+    assert trained.iterations == settings["iterations"]
+    options = {name: value for name, value in settings["options"].items() if name != "scale"}
+    load_weights(build_network(settings["method"], settings["scale"], options), trained.weights)
+
+
+def test_the_study_holds_no_image():
+    assert {path.suffix for path in STUDY.rglob("*") if path.is_file()} <= {".json", ".csv", ".safetensors", ".md"}
+
+
+@pytest.mark.parametrize("table", [table for table in TABLES if table.name == "testing"], ids=lambda table: table.parent.name)
+def test_the_figures_of_base_on_the_test_patient_come_out_again(table, mirror, tmp_path):
+    found = reproduce(table, dataset_folder(mirror, tmp_path), tmp_path, "base")
+    assert [name.split()[0] for name, _ in found.rows] == ["zero_filling", "base"]
+    assert found.differing == []
