@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -163,11 +164,15 @@ def _plot(rows: Sequence[Row], scores: Mapping[tuple[str, int], Score], path: Pa
     scales = sorted({row.scale for row in rows})
     figure, axes = plt.subplots(1, len(scales), figsize=(5 * len(scales), 4), layout="constrained", squeeze=False)
     for axis, scale in zip(axes[0], scales, strict=True):
-        for row in (row for row in rows if row.scale == scale):
-            point = row.ratio_edsr, scores[row.name, scale].psnr
+        points = sorted(((scores[row.name, scale].psnr, row) for row in rows if row.scale == scale), key=lambda point: -point[0])
+        line, height = (points[0][0] - points[-1][0]) / 22, math.inf
+        for psnr, row in points:
+            point, height = (row.ratio_edsr, psnr), min(psnr, height - line)  # labels of neighbours stand below each other
             axis.plot(*point, "o" if row.runtime == "eager" else "s", color=COLOURS.get(METHODS[row.name].network, "C7"))
             label = row.name if row.runtime == "eager" else f"{row.name} ({row.runtime})"
-            axis.annotate(label, point, xytext=(4, 4), textcoords="offset points")
+            arrow = {"arrowstyle": "-", "color": "0.7", "shrinkA": 0, "shrinkB": 3}
+            axis.annotate(label, point, (1.05 * row.ratio_edsr, height), va="center", fontsize=8, arrowprops=arrow)
+        axis.set_xmargin(0.15)
         axis.set(xscale="log", xlabel="time of a slice, EDSR = 1", ylabel="PSNR, dB", title=f"x{scale}")
     content = io.BytesIO()
     figure.savefig(content, format="png", dpi=120)

@@ -18,8 +18,10 @@ from typing import get_args
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from hftn_sr.comparison.choices import Choices
+from hftn_sr.comparison.dataset import dataset_folder
 from hftn_sr.comparison.reproduction import COMPARED, published_tables, reproduce
 from hftn_sr.comparison.rows import chosen_methods
 from hftn_sr.comparison.run import compare
@@ -27,8 +29,8 @@ from hftn_sr.comparison.sizes import GMAC
 from hftn_sr.comparison.terminal import TerminalProgress, summary
 from hftn_sr.errors import INTERRUPTED, OK, SOME_FAILED, Fault
 from hftn_sr.networks import METHODS
-from hftn_sr.pairs.datalist import DATALIST, Section
-from hftn_sr.pairs.open_ms import fetch_open_ms, write_datalist
+from hftn_sr.pairs.datalist import Section
+from hftn_sr.pairs.open_ms import fetch_open_ms
 from hftn_sr.protocols import PROTOCOLS
 
 STUDY = Path(__file__).absolute().parents[1] / "study"
@@ -63,25 +65,26 @@ def _compared(options: argparse.Namespace, console: Console, output: Console) ->
 
 
 def _reproduced(options: argparse.Namespace, console: Console, output: Console) -> int:
-    tables = published_tables(options.resume)
-    if (dataset := options.data) is None:
-        dataset = options.output / "data"
-        fetch_open_ms(dataset)
-        write_datalist(dataset, dataset / DATALIST)
-    differing = []
+    tables = [table.only(options.methods) for table in published_tables(options.resume)]
+    if options.data is None:
+        console.print("fetching the open data, 72 MB", highlight=False)
+        fetch_open_ms(options.output / "data")
+    dataset = dataset_folder(options.data or options.output / "data", options.output)
+    differing = False
     for table in tables:
-        name = table.relative_to(options.resume)
+        name = str(table.folder.relative_to(options.resume))
         with TerminalProgress(console) as progress:
-            found = reproduce(table, dataset, options.output / name, options.methods, progress)
-        shown = Table("method", *COMPARED, title=f"{name}: published, and found again")
+            found = reproduce(table, dataset, options.output / name, progress)
+        shown = Table("method", *COMPARED, title=Text(f"{name}: published, and found again"))
         for row, figures in found.rows:
             pairs = [figures.get(figure) for figure in COMPARED]
             shown.add_row(row, *(f"{pair[0]:.5g}, {pair[1]:.5g}" if pair else "-" for pair in pairs))
         output.print(shown)
-        output.print(f"{name}: largest difference in PSNR {found.largest:.4f} dB; wrote {found.output}/table.md", highlight=False)
-        differing += [f"{name}: {each}" for each in found.differing]
-    for each in differing:
-        sys.stderr.write(f"ERROR {each}\n")
+        told = f"{name}: largest difference in PSNR {found.largest:.4f} dB; wrote {found.output}/table.md"
+        output.print(told, markup=False, highlight=False, soft_wrap=True)
+        for each in found.differing:
+            differing = True
+            sys.stderr.write(f"ERROR {name}: {each}\n")
     return SOME_FAILED if differing else OK
 
 

@@ -10,11 +10,12 @@ import shutil
 import sys
 from pathlib import Path
 
-from hftn_sr.comparison.recording import VALIDATION
+from hftn_sr.comparison.recording import VALIDATION, read_table
 from hftn_sr.comparison.run import PUBLISHED
 from hftn_sr.comparison.settings import SETTINGS, read_record
-from hftn_sr.comparison.training import RECORD, WEIGHTS
-from hftn_sr.errors import Fault
+from hftn_sr.comparison.training import RECORD, WEIGHTS, finished_training
+from hftn_sr.errors import Fault, UsageFault
+from hftn_sr.volumes.files import explained
 
 OF_A_RUN, OF_A_TABLE = (SETTINGS, RECORD, WEIGHTS, VALIDATION), (PUBLISHED, "table.csv", "cases.csv")
 
@@ -26,21 +27,36 @@ def main() -> int:
     parser.add_argument("--output", type=Path, required=True, help="folder for runs/ and, named after its section, the table")
     options = parser.parse_args()
     try:
-        section = read_record(options.comparison / PUBLISHED).get("section")
-        if section is None:
-            raise Fault(options.comparison, f"no finished comparison (no {PUBLISHED})", "run compare.py with it as --output")
+        section, runs = _finished(options.comparison)
+        if options.output.resolve() == options.comparison.resolve():
+            raise UsageFault(options.output, "is the comparison itself", "name another --output")
+        wanted = {options.output / "runs" / run.name / name: run / name for run in runs for name in OF_A_RUN}
+        wanted |= {options.output / section / name: options.comparison / name for name in OF_A_TABLE}
+        for place, source in wanted.items():
+            try:
+                place.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(source, place)
+            except OSError as error:
+                raise explained(place, error, source.stat().st_size) from error
     except Fault as fault:
         sys.stderr.write(f"ERROR {fault}\n")
         return fault.exit_code
-    runs = [path.parent for path in sorted(options.comparison.glob(f"runs/*/{RECORD}"))]
-    wanted = {options.output / "runs" / run.name / name: run / name for run in runs for name in OF_A_RUN}
-    wanted |= {options.output / section / name: options.comparison / name for name in OF_A_TABLE}
-    for place, source in wanted.items():
-        place.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(source, place)
     size = sum(place.stat().st_size for place in wanted)
     sys.stdout.write(f"{options.output}: {len(runs)} runs and the {section} table, {size / 1e6:.1f} MB\n")
     return 0
+
+
+def _finished(comparison: Path) -> tuple[str, list[Path]]:
+    """The section of the last table, and the folders of its networks, whose weights are the recorded ones."""
+    section = read_record(comparison / PUBLISHED).get("section")
+    if section is None:
+        raise Fault(comparison, f"no finished comparison (no {PUBLISHED})", "run compare.py with it as --output")
+    rows = [(row["method"], row["scale"], row["seed"]) for row in read_table(comparison / "table.csv") if row["seed"]]
+    runs = [comparison / "runs" / f"{method}_x{scale}_s{seed}" for method, scale, seed in rows]
+    for run in runs:
+        if finished_training(run) is None:
+            raise Fault(run, "its weights are missing, or are not the recorded ones", "run compare.py again")
+    return section, runs
 
 
 if __name__ == "__main__":

@@ -43,11 +43,12 @@ class PreparePaird(Transform):
         self.options = PairOptions(**options)
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """Adds `image` and `pair`, what `SaveResultd` needs. Raises Fault."""
+        """Adds `image` and `pair`, what `SaveResultd` needs; a case that cannot be used ends the process with one line."""
         started = time.monotonic()
         case: Case = data["case"]
-        may_register = self.network is None or self._checked(case, self.network)
-        pair = prepare_pair(case.target, case.reference, case.pair_options(self.options), may_register=may_register)
+        with end_in_one_line():
+            may_register = self.network is None or self._checked(case, self.network)
+            pair = prepare_pair(case.target, case.reference, case.pair_options(self.options), may_register=may_register)
         return {**data, "image": pair.image, "pair": pair, "seconds": {"read_and_place": time.monotonic() - started}}
 
     def _checked(self, case: Case, network: nn.Module) -> bool:

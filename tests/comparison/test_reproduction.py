@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import shutil
 import subprocess
 import sys
@@ -50,7 +51,7 @@ def test_the_study_is_scored_again_to_the_last_digit_and_nothing_in_it_changes(s
 
 def test_a_figure_that_is_not_the_published_one_is_named_and_fails(study, synthetic, tmp_path):
     shutil.copytree(study, tmp_path / "study")
-    (table,) = published_tables(tmp_path / "study")
+    table = tmp_path / "study" / "x2" / "testing"
     rows = rows_of(table / "table.csv")
     wrong = next(row for row in rows if row["method"] == "edsr")
     wrong["psnr"] = f"{float(wrong['psnr']) + 0.02:.4f}"
@@ -61,25 +62,79 @@ def test_a_figure_that_is_not_the_published_one_is_named_and_fails(study, synthe
     done = script("compare.py", "--resume", tmp_path / "study", "--data", synthetic, "--output", tmp_path / "again", "--methods", "edsr")
     assert done.returncode == SOME_FAILED
     (line,) = done.stderr.strip().splitlines()[-1:]
-    assert line.startswith("ERROR x2/testing: edsr x2: psnr ")
+    assert line.startswith("ERROR x2/testing: edsr x2 seed 0: psnr ")
     assert line.endswith(wrong["psnr"])
 
 
 def test_damaged_weights_and_other_images_are_refused(study, synthetic, tmp_path):
-    shutil.copytree(study, tmp_path / "study")
-    (table,) = published_tables(tmp_path / "study")
-    (tmp_path / "study" / "x2" / "runs" / "edsr_x2_s0" / "weights.safetensors").write_bytes(b"damaged")
-    with pytest.raises(Fault, match=r"edsr_x2_s0: its weights are missing, or are not the recorded ones"):
-        reproduce(table, synthetic, tmp_path / "again")
-    reproduce(table, synthetic, tmp_path / "again", "early_fusion")
+    (table,) = published_tables(study)
     shutil.copytree(synthetic, tmp_path / "other")
     (tmp_path / "other" / "reference.nii.gz").write_bytes((synthetic / "target.nii.gz").read_bytes())
-    with pytest.raises(Fault, match="its testing images are not those that were scored"):
-        reproduce(table, tmp_path / "other", tmp_path / "again", "early_fusion")
+    with pytest.raises(Fault, match="its testing images or datalist are not those that were scored"):
+        reproduce(table, tmp_path / "other", tmp_path / "again")
+    shutil.copytree(study, tmp_path / "study")
+    (tmp_path / "study" / "x2" / "runs" / "edsr_x2_s0" / "weights.safetensors").write_bytes(b"damaged")
+    with pytest.raises(Fault, match=r"edsr_x2_s0: its weights or settings are missing, or are not the recorded ones"):
+        published_tables(tmp_path / "study")
 
 
-def test_a_folder_without_a_published_table_and_a_method_that_is_not_in_it_are_explained(study, synthetic, tmp_path):
+def without(key):
+    def change(text):
+        content = json.loads(text)
+        del content[key]
+        return json.dumps(content)
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("file", "change", "message"),
+    [
+        ("testing/published.json", without("seen"), r"x2.testing: its published\.json, .* is damaged \(KeyError\('seen'\)\)"),
+        ("testing/published.json", without("protocol"), "is damaged"),
+        ("testing/published.json", lambda text: text[:-20], "is damaged"),
+        ("testing/table.csv", lambda text: text[: len(text) * 2 // 3], "is damaged|lacks rows"),
+        ("testing/table.csv", lambda text: text.replace("psnr_alone", "alone"), "is damaged"),
+        ("testing/table.csv", lambda text: "", "is damaged"),
+        ("testing/table.csv", lambda text: text.replace("edsr", "resnet"), "missing, or are not the recorded ones"),
+        ("runs/edsr_x2_s0/trained.json", without("minutes"), "is damaged"),
+        ("runs/edsr_x2_s0/trained.json", lambda text: "{", r"trained\.json: damaged"),
+        ("runs/edsr_x2_s0/settings.json", lambda text: "{}", "its weights or settings are missing"),
+    ],
+)
+def test_a_damaged_study_is_named_before_anything_is_scored_and_to_be_restored(study, tmp_path, file, change, message):
+    shutil.copytree(study, tmp_path / "study")
+    path = tmp_path / "study" / "x2" / file
+    path.write_text(change(path.read_text()))
+    with pytest.raises(Fault, match=f"(?s){message}.*restore the folder from the repository"):
+        published_tables(tmp_path / "study")
+
+
+def test_a_published_table_is_never_replaced(study, finished, synthetic):
+    (table,) = published_tables(study)
+    for output in (table.folder, finished):
+        before = (output / "table.csv").read_bytes()
+        with pytest.raises(UsageFault, match="holds the table of a comparison, which would be replaced"):
+            reproduce(table, synthetic, output)
+        assert (output / "table.csv").read_bytes() == before
+
+
+def test_what_cannot_be_meant_is_explained(study, finished, tmp_path):
     with pytest.raises(UsageFault, match=r"no published table \(searched"):
         published_tables(tmp_path)
-    with pytest.raises(UsageFault, match="sanet is not in"):
-        reproduce(*published_tables(study), synthetic, tmp_path, "sanet")
+    with pytest.raises(UsageFault, match=r"no runs/ beside it.*ship_study\.py"):
+        published_tables(finished)
+    (table,) = published_tables(study)
+    with pytest.raises(UsageFault, match=r"--methods: sanet is not in .*table\.csv"):
+        table.only("edsr,sanet")
+    assert [row.method for row in table.only("edsr").rows] == ["zero_filling", "edsr"]
+
+
+def test_weights_that_are_not_the_recorded_ones_are_not_shipped(finished, tmp_path):
+    shutil.copytree(finished, tmp_path / "comparison")
+    with (tmp_path / "comparison" / "runs" / "edsr_x2_s0" / "weights.safetensors").open("ab") as file:
+        file.write(b"x")
+    done = script("ship_study.py", "--comparison", tmp_path / "comparison", "--output", tmp_path / "study")
+    assert done.returncode == 9
+    assert "edsr_x2_s0: its weights are missing, or are not the recorded ones" in done.stderr
+    assert not (tmp_path / "study").exists()

@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 
 from hftn_sr.comparison.dataset import dataset_folder
-from hftn_sr.comparison.recording import read_table
 from hftn_sr.comparison.reproduction import published_tables, reproduce
 from hftn_sr.comparison.settings import read_record
 from hftn_sr.comparison.training import finished_training
@@ -19,11 +18,10 @@ TABLES = published_tables(STUDY)
 RUNS = sorted(STUDY.glob("*/runs/*"))
 
 
-@pytest.mark.parametrize("table", TABLES, ids=lambda table: str(table.relative_to(STUDY)))
+@pytest.mark.parametrize("table", TABLES, ids=lambda table: str(table.folder.relative_to(STUDY)))
 def test_every_row_of_a_published_table_has_its_weights(table):
-    rows = [f"{row['method']}_x{row['scale']}_s{row['seed']}" for row in read_table(table / "table.csv") if row["seed"]]
-    assert len(rows) >= 6
-    assert sorted(rows) == [path.name for path in RUNS if path.parents[1] == table.parent]
+    assert len(table.trained) >= 6
+    assert sorted(table.trained) == [path.name for path in RUNS if path.parents[1] == table.folder.parent]
 
 
 @pytest.mark.parametrize("run", RUNS, ids=lambda run: run.name)
@@ -39,8 +37,8 @@ def test_the_study_holds_no_image():
     assert {path.suffix for path in STUDY.rglob("*") if path.is_file()} <= {".json", ".csv", ".safetensors", ".md"}
 
 
-@pytest.mark.parametrize("table", [table for table in TABLES if table.name == "testing"], ids=lambda table: table.parent.name)
+@pytest.mark.parametrize("table", [table for table in TABLES if table.folder.name == "testing"], ids=lambda table: table.folder.parent.name)
 def test_the_figures_of_base_on_the_test_patient_come_out_again(table, mirror, tmp_path):
-    found = reproduce(table, dataset_folder(mirror, tmp_path), tmp_path, "base")
-    assert [name.split()[0] for name, _ in found.rows] == ["zero_filling", "base"]
+    found = reproduce(table.only("base"), dataset_folder(mirror, tmp_path), tmp_path)
+    assert [name for name, _ in found.rows] == ["zero_filling x4", "base x4 seed 0"]
     assert found.differing == []

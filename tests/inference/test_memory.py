@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -151,15 +152,16 @@ def test_a_case_too_large_for_the_memory_is_refused_before_its_voxels_are_read(c
     assert not case.output.exists()
 
 
-def test_the_inference_workflow_counts_the_whole_case_that_it_holds(case, weights, monkeypatch):
+def test_the_inference_workflow_counts_the_whole_case_that_it_holds(case, weights, monkeypatch, capsys):
     network = load_model(str(weights[2]), 2).network
     prepare = PreparePaird(network, scale=2)
     assert prepare({"case": case})["image"].shape[0] == 3
     streamed = plan_case(case, prepare.options).demand(network, "cpu")[0].more
     monkeypatch.setattr(memory, "available", lambda: streamed + 1000)  # enough for the command line
     monkeypatch.setattr(workflow, "prepare_pair", None)
-    with pytest.raises(Fault, match=r"target\.nii\.gz: too large for the memory"):
+    with pytest.raises(SystemExit, match="9"):
         prepare({"case": case})
+    assert re.match(r"ERROR .*target\.nii\.gz: too large for the memory \(needs", capsys.readouterr().err)
 
 
 def test_a_header_that_promises_more_than_any_memory_is_refused_by_it(tmp_path, weights):

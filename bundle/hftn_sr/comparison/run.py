@@ -135,6 +135,7 @@ def _compare(choices: Choices, progress: Progress) -> Comparison:
     )
     if not comparison.results:
         raise Fault(choices.output, f"no row could be finished ({comparison.failures[0].finding})", "see its training.log")
+    (choices.output / PUBLISHED).unlink(missing_ok=True)  # it never tells of another table than the one beside it
     write_tables(choices.output, comparison)
     write_bytes(choices.output / "curves.png", curves(comparison))
     of = {"baseline": comparison.baseline, "seen": list(comparison.seen), "budget": comparison.budget, "sizes": comparison.sizes}

@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from hftn_sr.comparison.recording import TRAINING, read_table
 from hftn_sr.comparison.rows import Row
 from hftn_sr.comparison.schedule import Schedule
@@ -112,8 +114,8 @@ def train_row(
     """Train a row, or go on with it, or find it trained.
 
     What is kept are the weights of the last iteration: every row has had the same number, and none is chosen by a validation. They are
-    rounded to float16 before they are scored, so that all rows of a study can be shipped with their figures: the rounding, 5e-4 of a
-    weight, is an eighth of that of bfloat16, in which they were trained.
+    rounded to float16 before they are scored, so that all rows of a study can be shipped with their figures: the rounding is an eighth of
+    that of bfloat16, in which they were trained.
 
     Args:
         folder: of the run; holds settings that were found equal to these.
@@ -138,7 +140,10 @@ def train_row(
     network = build_network(row.method, row.scale, row.options)
     network.load_state_dict(read_checkpoint(folder / CHECKPOINT)["network"])
     record = {"workflow": "train.yaml", "method": row.method, "seed": row.seed, "steps": plan.iterations, **knobs}
-    save_weights(folder / WEIGHTS, network.half(), record)
+    network.half()
+    if not all(torch.isfinite(tensor).all() for tensor in network.state_dict().values()):
+        raise Fault(folder / CHECKPOINT, "holds weights that are not finite, or too large for float16", "train this row with another seed")
+    save_weights(folder / WEIGHTS, network, record)
     minutes = sum(float(each["seconds"]) for each in rows) / 60
     patches = _joined([each["patches"] for each in rows])
     content = {"sha256": sha256_of(folder / WEIGHTS), "iterations": plan.iterations, "minutes": round(minutes, 4), "patches": patches}
