@@ -131,9 +131,11 @@ def test_the_commands_of_the_guides_are_ones_that_the_parser_takes(line):
 def test_the_guides_call_the_comparison_as_it_is(scripts):
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     calls = re.findall(r"^python scripts/compare\.py (.*)$", text, re.MULTILINE)
-    assert len(calls) == 2
+    assert len(calls) == 3
+    compare = scripts("compare")
     for call in calls:
-        scripts("compare")._parser().parse_args(shlex.split(call))
+        parser = compare._resume_parser() if "--resume" in call else compare._parser()
+        parser.parse_args(shlex.split(call))
 
 
 def test_the_scripts_and_make_targets_that_the_guides_name_exist():
