@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 from hftn_sr.comparison.recording import VALIDATION, read_table
+from hftn_sr.comparison.rows import Row
 from hftn_sr.comparison.run import PUBLISHED
 from hftn_sr.comparison.settings import SETTINGS, read_record
 from hftn_sr.comparison.training import RECORD, WEIGHTS, finished_training
@@ -51,8 +52,8 @@ def _finished(comparison: Path) -> tuple[str, list[Path]]:
     section = read_record(comparison / PUBLISHED).get("section")
     if section is None:
         raise Fault(comparison, f"no finished comparison (no {PUBLISHED})", "run compare.py with it as --output")
-    rows = [(row["method"], row["scale"], row["seed"]) for row in read_table(comparison / "table.csv") if row["seed"]]
-    runs = [comparison / "runs" / f"{method}_x{scale}_s{seed}" for method, scale, seed in rows]
+    rows = [Row(line["method"], int(line["scale"]), int(line["seed"])) for line in read_table(comparison / "table.csv") if line["seed"]]
+    runs = [comparison / "runs" / row.name for row in rows]
     for run in runs:
         if finished_training(run) is None:
             raise Fault(run, "its weights are missing, or are not the recorded ones", "run compare.py again")
