@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from hftn_sr.networks.layers import conv3x3
+from hftn_sr.networks.layers import conv3x3, tap_by_tap
 
 __all__ = ["SCRFM", "PlainRestoration", "Upsampler"]
 
@@ -62,7 +62,11 @@ class SCRFM(nn.Module):
 
     def forward(self, fused: Tensor, shallow: Tensor) -> Tensor:
         """fused F_FAF^N and shallow F_Tar^0 are (B, C, h, w); returns F_f, (B, C, s*h, s*w)."""
-        return self.refine(self.standardize(fused, shallow), shallow)
+        return self.refine(self.standardize(fused, shallow), shallow, self.merge.weight, self.merge.bias)
+
+    def taps(self, fused: Tensor, shallow: Tensor, last: nn.Conv2d) -> Tensor:
+        """What each tap of a convolution `last` that follows makes of F_f, (B, 9, s*h, s*w), without F_f: see `tap_by_tap`."""
+        return self.refine(self.standardize(fused, shallow), shallow, *tap_by_tap(self.merge, last))
 
     def standardize(self, fused: Tensor, shallow: Tensor) -> Tensor:
         """F_sff, (B, C, h, w): equations (12) to (15)."""
@@ -72,16 +76,16 @@ class SCRFM(nn.Module):
         alpha, beta = self.alpha(joint) + spread, self.beta(joint) + mean
         return alpha * functional.instance_norm(fused) + beta
 
-    def refine(self, standardized: Tensor, shallow: Tensor) -> Tensor:
-        """F_f, (B, C, s*h, s*w): equations (16) to (18)."""
+    def refine(self, standardized: Tensor, shallow: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        """Equations (16) to (18) with the weight (C', 2C, 3, 3) and bias (C',) of the last convolution: (B, C', s*h, s*w)."""
         difference = shallow - self.difference_fused(standardized)
         if self.up_literal is None:
             fused = self.up_fused(difference + standardized)
         else:
             fused = self.up_fused(difference) + self.up_literal(standardized)
         # (18) as the sum of two convolutions: the joined features, four times as large as all before, need not exist.
-        of_fused, of_kept = self.merge.weight.chunk(2, 1)
-        merged = functional.conv2d(fused, of_fused, self.merge.bias, padding=1)
+        of_fused, of_kept = weight.chunk(2, 1)
+        merged = functional.conv2d(fused, of_fused, bias, padding=1)
         # What is not needed any more goes at once: this is where the network holds most.
         del fused, difference
         kept = shallow - self.difference_shallow(standardized) + shallow

@@ -10,7 +10,7 @@ from torch.nn import functional
 from hftn_sr.networks.feature_extraction import FEB
 from hftn_sr.networks.feature_standardization import SCRFM, PlainRestoration
 from hftn_sr.networks.feature_transfer import FTB, Concatenation, Transfer
-from hftn_sr.networks.layers import conv3x3, output_convolution, pad_far_edges
+from hftn_sr.networks.layers import conv3x3, output_convolution, pad_far_edges, sum_of_taps, tap_by_tap
 
 __all__ = ["HFTNSR"]
 
@@ -106,8 +106,12 @@ class HFTNSR(nn.Module):
     def _detail(self, target: Tensor, low: Tensor, high: Tensor) -> Tensor:
         shallow = self.head_target(target)
         deep = self._deep(shallow, low, high)
-        restored: Tensor = self.output(self.scrfm(deep, shallow).add_(self.residual_high(high)))
-        return restored
+        if isinstance(self.scrfm, PlainRestoration):
+            restored: Tensor = self.output(self.scrfm(deep, shallow).add_(self.residual_high(high)))
+            return restored
+        weight, bias = tap_by_tap(self.residual_high, self.output)
+        maps = self.scrfm.taps(deep, shallow, self.output).add_(functional.conv2d(high, weight, bias, padding=1))
+        return sum_of_taps(maps, self.output)
 
     def _deep(self, shallow: Tensor, low: Tensor, high: Tensor) -> Tensor:
         """F_FAF^N, (B, C, h, w), or the sum of all; apart so that the reference's features are gone when the image is restored."""

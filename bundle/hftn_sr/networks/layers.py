@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+from itertools import product
 from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-__all__ = ["channels_last", "conv3x3", "output_convolution", "pad_far_edges"]
-
+__all__ = ["channels_last", "conv3x3", "output_convolution", "pad_far_edges", "sum_of_taps", "tap_by_tap"]
 
 Network = TypeVar("Network", bound=nn.Module)
 
@@ -38,6 +38,38 @@ def output_convolution(channels: int, kernel: int = 3) -> nn.Conv2d:
     nn.init.zeros_(convolution.weight)
     nn.init.zeros_(convolution.bias)  # type: ignore[arg-type]
     return convolution
+
+
+def tap_by_tap(first: nn.Conv2d, last: nn.Conv2d) -> tuple[Tensor, Tensor]:
+    r"""Weight and bias of what each of the nine taps of `last` makes of the features of `first`, both 3x3.
+
+    .. math:: last(first(x))_{ij} = b + \sum_{t} m_t(x)_{(i, j) + t}, \qquad m_t = \sum_c w_{last, c, t} \, first_c
+
+    With no nonlinearity between them, the C channels of `first` need not exist on the high-resolution grid: nine maps do, one for each tap,
+    and zeros beyond their borders stand for the zeros that `last` sees beyond those of the features (`sum_of_taps`). So the result is the
+    same to rounding, borders included, for 9 / C of the multiplications.
+
+    Args:
+        first: C_in to C channels.
+        last: C channels to one.
+
+    Returns:
+        weight (9, C_in, 3, 3) and bias (9,), for a convolution with padding 1.
+    """
+    taps = last.weight[0].flatten(1)
+    assert first.bias is not None
+    with torch.autocast(taps.device.type, enabled=False):  # rounded once, by the convolution
+        return torch.einsum("ct,cikl->tikl", taps, first.weight), torch.mv(taps.t(), first.bias)
+
+
+def sum_of_taps(maps: Tensor, last: nn.Conv2d) -> Tensor:
+    """The image (B, 1, H, W) that `last` gives, from the maps (B, 9, H, W) of its taps, see `tap_by_tap`."""
+    assert last.bias is not None
+    padded = functional.pad(maps.to(torch.promote_types(maps.dtype, torch.float32)), (1, 1, 1, 1))
+    image = last.bias.view(1, 1, 1, 1)
+    for tap, (row, column) in enumerate(product(range(3), range(3))):
+        image = image + padded[:, tap : tap + 1, row : row - 2 or None, column : column - 2 or None]
+    return image
 
 
 def pad_far_edges(image: Tensor, multiple: int) -> Tensor:
