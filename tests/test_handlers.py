@@ -1,6 +1,7 @@
 import io
 import logging
 import random
+import weakref
 from types import SimpleNamespace
 
 import matplotlib.image
@@ -15,7 +16,17 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from torch.nn.parallel import DistributedDataParallel
 
 from hftn_sr.errors import Fault
-from hftn_sr.handlers import CaseProgress, Checkpoint, Curves, Progress, ReseedEveryEpoch, StopAtNonFiniteLoss, VolumeScore, preview
+from hftn_sr.handlers import (
+    CaseProgress,
+    Checkpoint,
+    Curves,
+    Progress,
+    ReleaseCase,
+    ReseedEveryEpoch,
+    StopAtNonFiniteLoss,
+    VolumeScore,
+    preview,
+)
 from hftn_sr.handlers.state import read_checkpoint
 from hftn_sr.metrics import psnr
 from hftn_sr.networks import HFTNSR
@@ -159,6 +170,32 @@ def test_each_case_that_is_done_has_a_line_with_its_name_and_the_time_left(cases
         "case 2/3 done, two, left 0:01:00",
         "case 3/3 done, three, left 0:00:00",
     ]
+
+
+@pytest.mark.parametrize(("released", "alive"), [(False, 1), (True, 0)])
+def test_a_released_case_is_gone_before_the_next_is_read(released, alive):
+    volumes = []
+
+    class Cases:
+        def __len__(self):
+            return 3
+
+        def __iter__(self):
+            for _ in range(3):
+                assert sum(volume() is not None for volume in volumes) == (alive if volumes else 0)
+                volume = torch.zeros(3)
+                volumes.append(weakref.ref(volume))
+                yield {"image": volume}
+                del volume
+
+    def doubled(engine, batch):
+        return {"pred": 2 * batch["image"], **batch}
+
+    engine = Engine(doubled)
+    if released:
+        ReleaseCase().attach(engine)
+    engine.run(Cases())
+    assert len(volumes) == 3
 
 
 def test_on_a_terminal_a_bar_shows_epoch_loss_and_steps_and_goes_away(caplog, monkeypatch):

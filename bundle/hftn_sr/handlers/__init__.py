@@ -2,6 +2,16 @@
 
 from hftn_sr.handlers.display import CaseProgress, Curves, Progress, preview
 from hftn_sr.handlers.scores import VolumeScore
-from hftn_sr.handlers.state import Checkpoint, ReseedEveryEpoch, StopAtNonFiniteLoss
+from hftn_sr.handlers.state import Checkpoint, ReleaseCase, ReseedEveryEpoch, StopAtNonFiniteLoss
 
-__all__ = ["CaseProgress", "Checkpoint", "Curves", "Progress", "ReseedEveryEpoch", "StopAtNonFiniteLoss", "VolumeScore", "preview"]
+__all__ = [
+    "CaseProgress",
+    "Checkpoint",
+    "Curves",
+    "Progress",
+    "ReleaseCase",
+    "ReseedEveryEpoch",
+    "StopAtNonFiniteLoss",
+    "VolumeScore",
+    "preview",
+]

@@ -18,7 +18,7 @@ from hftn_sr.errors import Fault
 from hftn_sr.volumes.files import write_bytes
 from hftn_sr.weights import save_weights
 
-__all__ = ["Checkpoint", "ReseedEveryEpoch", "StopAtNonFiniteLoss", "read_checkpoint"]
+__all__ = ["Checkpoint", "ReleaseCase", "ReseedEveryEpoch", "StopAtNonFiniteLoss", "read_checkpoint"]
 
 
 class _Stateful(Protocol):
@@ -124,6 +124,22 @@ class Checkpoint:
 
     def _validated_now(self, engine: Engine) -> bool:
         return bool(self.evaluator.state.epoch == engine.state.epoch)
+
+
+class ReleaseCase:
+    """Let go of a case when it is done. Attach after whatever looks at it.
+
+    An engine holds its batch and output until it has the next, so that two cases would be in memory when the second is read, and would
+    count when it is checked against what is free.
+    """
+
+    def attach(self, engine: Engine) -> None:
+        """Act after each case."""
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self)
+
+    def __call__(self, engine: Engine) -> None:
+        """Forget batch and output."""
+        engine.state.batch = engine.state.output = None
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
