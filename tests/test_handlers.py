@@ -2,19 +2,22 @@ import io
 import logging
 import random
 import weakref
+from pathlib import Path
 from types import SimpleNamespace
 
 import matplotlib.image
 import numpy as np
 import pytest
 import torch
-from ignite.engine import Engine
+from ignite.engine import Engine, Events
+from monai.bundle import ConfigParser
 from monai.data import Dataset
 from monai.transforms import RandFlipd
 from rich.console import Console
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch.nn.parallel import DistributedDataParallel
 
+import hftn_sr
 from hftn_sr.errors import Fault
 from hftn_sr.handlers import (
     CaseProgress,
@@ -32,6 +35,7 @@ from hftn_sr.metrics import psnr
 from hftn_sr.networks import HFTNSR
 from hftn_sr.weights import load_model
 
+CONFIGS = Path(hftn_sr.__file__).parents[1] / "configs"
 TINY = {"scale": 2, "channels": 16, "stages": 1, "blocks": 1, "embedding": 8}
 
 
@@ -191,11 +195,14 @@ def test_a_released_case_is_gone_before_the_next_is_read(released, alive):
     def doubled(engine, batch):
         return {"pred": 2 * batch["image"], **batch}
 
-    engine = Engine(doubled)
+    engine, seen = Engine(doubled), []
     if released:
+        shipped = ConfigParser.load_config_file(CONFIGS / "inference.yaml")["handlers"]
+        assert f"hftn_sr.handlers.{ReleaseCase.__name__}" in [each["_target_"] for each in shipped]
         ReleaseCase().attach(engine)
+    engine.add_event_handler(Events.ITERATION_COMPLETED, lambda engine: seen.append(float(engine.state.output["pred"].sum())))
     engine.run(Cases())
-    assert len(volumes) == 3
+    assert len(volumes) == len(seen) == 3
 
 
 def test_on_a_terminal_a_bar_shows_epoch_loss_and_steps_and_goes_away(caplog, monkeypatch):

@@ -121,6 +121,33 @@ def test_the_three_branches_are_chained_as_in_equations_1_to_7(scale, fusion):
     torch.testing.assert_close(network(image), expected, rtol=1e-4, atol=1e-5)
 
 
+@each_scale
+@pytest.mark.parametrize("size", [(16, 24), (17, 23), (9, 33)])
+def test_the_joined_convolutions_are_the_last_two_in_value_and_gradient(scale, size, monkeypatch):
+    network, image = shaken(scale).double(), noise(2, 3, *size).double()
+    nn.init.normal_(network.output.bias)
+
+    def gradients():
+        result = network(image)
+        return result, torch.autograd.grad((result * noise(*result.shape, seed=2)).sum(), list(network.parameters()))
+
+    def apart(target, low, high):
+        shallow = network.head_target(target)
+        deep = network._deep(shallow, low, high)
+        return network.output(network.scrfm(deep, shallow) + network.residual_high(high))
+
+    joined = gradients()
+    monkeypatch.setattr(network, "_detail", apart)
+    expected = gradients()
+    torch.testing.assert_close(joined, expected, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
+@torch.no_grad()
+def test_the_result_has_the_type_of_the_image(dtype):
+    assert shaken(2).to(dtype)(noise(1, 3, 16, 16).to(dtype)).dtype == dtype
+
+
 @torch.no_grad()
 def test_the_network_knows_the_zero_filled_target_and_the_low_band_only_at_the_low_resolution_samples():
     network, image = shaken(2), noise(1, 3, 16, 16)

@@ -127,15 +127,15 @@ class Checkpoint:
 
 
 class ReleaseCase:
-    """Let go of a case when it is done. Attach after whatever looks at it.
+    """Let go of a case before the next is read.
 
     An engine holds its batch and output until it has the next, so that two cases would be in memory when the second is read, and would
     count when it is checked against what is free.
     """
 
     def attach(self, engine: Engine) -> None:
-        """Act after each case."""
-        engine.add_event_handler(Events.ITERATION_COMPLETED, self)
+        """Act when all is done that other handlers do after a case."""
+        engine.add_event_handler(Events.GET_BATCH_STARTED, self)
 
     def __call__(self, engine: Engine) -> None:
         """Forget batch and output."""

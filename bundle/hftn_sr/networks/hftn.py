@@ -29,7 +29,8 @@ class HFTNSR(nn.Module):
 
     .. math:: I_{SR} = Conv(F_f + Conv(HF)) + \text{zero_fill}(I_{LR})
 
-    The last convolution starts at zero, so that the untrained network is exactly zero-filling.
+    The last convolution starts at zero, so that the untrained network is exactly zero-filling. Computed, it is joined with those before it
+    (`layers.tap_by_tap`): forward hooks on `output`, `residual_high` and `scrfm` see nothing, unless `scrfm` is False.
     Source: Jin, "HFTN-SR: High-Frequency Feature Transfer Network for MR Image Super-Resolution", equations (1) to (18).
 
     Args:
@@ -101,7 +102,7 @@ class HFTNSR(nn.Module):
         height, width = image.shape[-2:]
         zero_filled, low, high = pad_far_edges(image, self.scale * self.patch).split(1, 1)
         detail = self._detail(zero_filled[..., :: self.scale, :: self.scale], low[..., :: self.scale, :: self.scale], high)
-        return image[:, :1] + detail[..., :height, :width]
+        return image[:, :1] + detail[..., :height, :width].to(image.dtype)
 
     def _detail(self, target: Tensor, low: Tensor, high: Tensor) -> Tensor:
         shallow = self.head_target(target)
