@@ -40,5 +40,6 @@ def test_the_study_holds_no_image():
 @pytest.mark.parametrize("table", [table for table in TABLES if table.folder.name == "testing"], ids=lambda table: table.folder.parent.name)
 def test_the_figures_of_base_on_the_test_patient_come_out_again(table, mirror, tmp_path):
     found = reproduce(table.only("base"), dataset_folder(mirror, tmp_path), tmp_path)
-    assert [name for name, _ in found.rows] == ["zero_filling x4", "base x4 seed 0"]
+    scale = table.folder.parent.name
+    assert [name for name, _ in found.rows] == [f"zero_filling {scale}", f"base {scale} seed 0"]
     assert found.differing == []
