@@ -88,10 +88,17 @@ def _reproduced(options: argparse.Namespace, console: Console, output: Console) 
     return SOME_FAILED if differing else OK
 
 
+def _folder(text: str) -> Path:
+    """An empty name, as of a variable that is not set, would be the current folder."""
+    if not text:
+        raise argparse.ArgumentTypeError("no folder is named (leave out the = for the study of the repository)")
+    return Path(text)
+
+
 def _resume_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description="A shipped study scored again, without training.", allow_abbrev=False)
     add = parser.add_argument
-    add("--resume", nargs="?", type=Path, const=STUDY, metavar="STUDY", help="folder of a shipped study (that of the repository)")
+    add("--resume", nargs="?", type=_folder, const=STUDY, metavar="STUDY", help="folder of a shipped study (that of the repository)")
     add("--data", type=Path, help="folder with datalist.json, as of hftn-sr data open-ms (fetched into --output)")
     add("--output", type=Path, default=Path("study_again"), help="folder for tables and pictures (study_again)")
     add("--methods", default="all", help="all, or names with commas between")

@@ -98,7 +98,7 @@ def test_a_row_with_other_settings_goes_only_when_told_to(tmp_path):
 
 def test_scores_of_interpolation_are_those_of_the_whole_volume_in_intensities(synthetic, tmp_path):
     (case,) = load_datalist(synthetic, "testing")
-    found = score_row(tmp_path, Row("zero_filling", 2, None), None, [case], None, PROTOCOLS["corrected"], {"slices": None})
+    found = score_row(tmp_path, Row("zero_filling", 2, None), None, [case], None, PROTOCOLS["corrected"], "band", {"slices": None})
     prepared = DegradePaird(2)(LoadPaird(2)(case))
     expected = scores(prepared["image"][0], prepared["label"][0])
     assert found.cases["synthetic"].scores() == pytest.approx(expected, rel=1e-6)
@@ -112,7 +112,7 @@ def test_a_network_is_scored_with_the_measured_band_put_back_and_alone(synthetic
     with torch.no_grad():
         network.layers[-1].bias.fill_(0.1)  # a constant, which is in the measured band
     safetensors.torch.save_file(network.state_dict(), tmp_path / "weights.safetensors")
-    found = score_row(tmp_path, row, tmp_path / "weights.safetensors", [case], None, PROTOCOLS["corrected"], {"slices": None})
+    found = score_row(tmp_path, row, tmp_path / "weights.safetensors", [case], None, PROTOCOLS["corrected"], "band", {"slices": None})
     prepared = DegradePaird(2)(LoadPaird(2)(case))
     zero_filled, truth = prepared["image"][0], prepared["label"][0]
     assert found.cases["synthetic"].scores() == pytest.approx(scores(zero_filled, truth), rel=1e-4)
@@ -121,14 +121,28 @@ def test_a_network_is_scored_with_the_measured_band_put_back_and_alone(synthetic
     torch.testing.assert_close(robust(prepared["image"])[0], zero_filled)
 
 
+def test_a_network_is_scored_with_the_reference_split_as_asked_for(synthetic, tmp_path):
+    (case,) = load_datalist(synthetic, "testing")
+    row, weights = Row("base", 2, 0, {"channels": 4}), tmp_path / "weights.safetensors"
+    network, generator = build_network(row.method, row.scale, row.options), torch.Generator().manual_seed(0)
+    for parameter in network.parameters():
+        nn.init.normal_(parameter, std=0.3, generator=generator)  # its last layer begins with zeros
+    safetensors.torch.save_file(network.state_dict(), weights)
+    found = [
+        score_row(tmp_path / name, row, weights, [case], 1, PROTOCOLS["corrected"], name, {"slices": 1}) for name in ("band", "gaussian")
+    ]
+    errors = [each.alone["synthetic"].squared_error.sum() for each in found]
+    assert errors[0] != pytest.approx(errors[1], rel=1e-3)
+
+
 def test_scores_are_read_again_only_where_nothing_they_depend_on_has_changed(synthetic, tmp_path):
     (case,) = load_datalist(synthetic, "testing")
     row = Row("zero_filling", 2, None)
-    first = score_row(tmp_path, row, None, [case], None, PROTOCOLS["corrected"], {"slices": None})
-    again = score_row(tmp_path, row, None, [], None, PROTOCOLS["corrected"], {"slices": None})
+    first = score_row(tmp_path, row, None, [case], None, PROTOCOLS["corrected"], "band", {"slices": None})
+    again = score_row(tmp_path, row, None, [], None, PROTOCOLS["corrected"], "band", {"slices": None})
     assert again.cases["synthetic"].scores() == first.cases["synthetic"].scores()
     with pytest.raises(ValueError, match="at least one case"):
-        score_row(tmp_path, row, None, [], 1, PROTOCOLS["corrected"], {"slices": 1})
+        score_row(tmp_path, row, None, [], 1, PROTOCOLS["corrected"], "band", {"slices": 1})
 
 
 def test_the_markdown_has_both_scales_side_by_side_ticks_and_the_mark_of_our_reading(comparison):

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from hftn_sr.comparison.reproduction import published_tables, reproduce
+from hftn_sr.comparison.reproduction import _as_trained, published_tables, reproduce
 from hftn_sr.errors import SOME_FAILED, Fault, UsageFault
 
 ROOT = Path(__file__).parents[2]
@@ -47,6 +47,24 @@ def test_the_study_is_scored_again_to_the_last_digit_and_nothing_in_it_changes(s
     assert "x2/testing: largest difference in PSNR 0.0000 dB" in done.stdout
     assert rows_of(tmp_path / "again" / "x2" / "testing" / "table.csv") == rows_of(finished / "table.csv")
     assert {path: path.read_bytes() for path in study.rglob("*") if path.is_file()} == before
+
+
+def test_networks_are_built_and_fed_as_in_their_training_whatever_this_version_would_do(study, tmp_path):
+    shutil.copytree(study, tmp_path / "study")
+    path = tmp_path / "study" / "x2" / "runs" / "early_fusion_x2_s0" / "settings.json"
+    settings = json.loads(path.read_text())
+    path.write_text(json.dumps(settings | {"decomposition": "gaussian"}))
+    (table,) = published_tables(tmp_path / "study")
+    row = next(row for row in table.rows if row.method == "early_fusion")
+    whole, decomposition = _as_trained(row, table.trained[row.name].weights)
+    assert (dict(whole.options, scale=2), decomposition) == (settings["options"], "gaussian")
+
+
+def test_an_empty_name_is_not_the_current_folder(tmp_path):
+    done = script("compare.py", "--resume=", "--output", tmp_path / "again")
+    assert done.returncode == 2
+    assert "--resume: no folder is named" in done.stderr
+    assert not (tmp_path / "again").exists()
 
 
 def test_a_figure_that_is_not_the_published_one_is_named_and_fails(study, synthetic, tmp_path):
@@ -100,6 +118,7 @@ def without(key):
         ("runs/edsr_x2_s0/trained.json", without("minutes"), "is damaged"),
         ("runs/edsr_x2_s0/trained.json", lambda text: "{", r"trained\.json: damaged"),
         ("runs/edsr_x2_s0/settings.json", lambda text: "{}", "its weights or settings are missing"),
+        ("runs/edsr_x2_s0/settings.json", without("decomposition"), "its weights or settings are missing"),
     ],
 )
 def test_a_damaged_study_is_named_before_anything_is_scored_and_to_be_restored(study, tmp_path, file, change, message):

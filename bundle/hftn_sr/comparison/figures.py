@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -27,6 +28,7 @@ __all__ = ["curves", "method_colours", "png", "reconstructions"]
 COLUMNS = 8  # of a picture: the truth and seven methods, as in the paper's figures
 ROWS = ("image", "residual", "detail")
 BRIGHT, STRONG = 99.8, 99.5  # percentiles drawn white, and in the deepest colour
+LETTERS = 24  # of a line above an image, which is as wide as that
 DETAIL = 4  # the detail shows a DETAIL-th of each side
 POINTS = 60  # of a loss curve, each the mean of the iterations since the one before
 
@@ -133,7 +135,7 @@ def _draw(axes: NDArray[np.object_], block: _Block) -> AxesImage:
     _show(axes[2, 0], view.truth[detail], limits, "detail of the truth")
     for column, result in enumerate(block.results, 1):
         own, mark = result.scored.view, " \u2020" if result.row.method in OUR_READING else ""
-        name = f"{title(result.row.method)}{mark}\n{result.means()['psnr'].value:.2f} dB"
+        name = f"{textwrap.fill(title(result.row.method) + mark, LETTERS)}\n{result.means()['psnr'].value:.2f} dB"
         _show(axes[0, column], own.pred, limits, name, detail)
         drawn = _show(axes[1, column], own.pred - own.truth, (-block.strong, block.strong), "", cmap="RdBu_r")
         _show(axes[2, column], own.pred[detail], limits, "")

@@ -22,6 +22,7 @@ from hftn_sr.comparison.scoring import score_row
 from hftn_sr.comparison.settings import SETTINGS, data_digest, read_record
 from hftn_sr.comparison.training import Trained, finished_training
 from hftn_sr.errors import Fault, UsageFault
+from hftn_sr.kspace import Decomposition
 from hftn_sr.networks import METHODS
 from hftn_sr.networks.cost import Cost
 from hftn_sr.pairs.datalist import load_datalist
@@ -140,7 +141,8 @@ def reproduce(published: Published, dataset: Path, output: Path, progress: Progr
         folder, trained = output / "runs" / row.name, published.trained.get(row.name)
         depends = {**of, "version": hftn_sr.__version__, "torch": torch.__version__, "weights": trained.sha256 if trained else None}
         weights, told = trained.weights if trained else None, partial(progress.advance, row)
-        scored = score_row(folder, _whole(row, weights), weights, cases, slices, published.protocol, depends, told)
+        whole, decomposition = _as_trained(row, weights)
+        scored = score_row(folder, whole, weights, cases, slices, published.protocol, decomposition, depends, told)
         results.append(Result(row, folder, scored, trained.iterations, trained.minutes) if trained else Result(row, folder, scored))
         progress.end(row, None)
     comparison = Comparison(
@@ -203,17 +205,17 @@ def _trained(folder: Path) -> Trained:
         found, settings = finished_training(folder), read_record(folder / SETTINGS)
     except Fault as fault:
         raise Fault(fault.path, fault.finding, RESTORE) from None
-    if found is None or not settings:
+    if found is None or not {"options", "decomposition"} <= settings.keys():
         raise Fault(folder, "its weights or settings are missing, or are not the recorded ones", RESTORE)
     return found
 
 
-def _whole(row: Row, weights: Path | None) -> Row:
-    """The row with every option of its network, whatever this version's defaults are."""
+def _as_trained(row: Row, weights: Path | None) -> tuple[Row, Decomposition]:
+    """The row with every option of its network, and how it was fed, whatever this version's defaults are."""
     if weights is None:
-        return row
-    options = read_record(weights.with_name(SETTINGS))["options"]
-    return replace(row, options={name: value for name, value in options.items() if name != "scale"})
+        return row, METHODS[row.method].decomposition
+    settings = read_record(weights.with_name(SETTINGS))
+    return replace(row, options={name: value for name, value in settings["options"].items() if name != "scale"}), settings["decomposition"]
 
 
 def _compared(

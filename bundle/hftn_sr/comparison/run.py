@@ -164,15 +164,16 @@ def _finish(
         trained = train_row(folder, dataset, row, plan, choices.knobs, stop, told)
     progress.stage(row, "scoring", len(cases))
     weights, protocol = trained.weights if trained else None, choose_protocol(choices.protocol, choices.protocol_crop)
+    decomposition = METHODS[row.method].decomposition
     wanted = {
         **scored,
         "protocol": protocol.description,
         "version": hftn_sr.__version__,
-        "decomposition": METHODS[row.method].decomposition,
+        "decomposition": decomposition,
         "options": _all_options(row),
         "weights": trained.sha256 if trained else None,
     }
-    found = score_row(folder, row, weights, cases, choices.eval_slices, protocol, wanted, told)
+    found = score_row(folder, row, weights, cases, choices.eval_slices, protocol, decomposition, wanted, told)
     return Result(row, folder, found, trained.iterations, trained.minutes) if trained else Result(row, folder, found)
 
 

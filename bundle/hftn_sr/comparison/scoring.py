@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 from hftn_sr.comparison.recording import read_table, table_bytes
 from hftn_sr.comparison.rows import Row
 from hftn_sr.comparison.settings import read_record
+from hftn_sr.kspace import Decomposition
 from hftn_sr.metrics import SliceSums, slice_sums
-from hftn_sr.networks import METHODS, build_network, channels_last
+from hftn_sr.networks import build_network, channels_last
 from hftn_sr.protocols import Protocol, restore
 from hftn_sr.transforms import LoadPaird
 from hftn_sr.volumes.files import json_bytes, write_files
@@ -73,6 +74,7 @@ def score_row(
     cases: Sequence[Mapping[Hashable, Any]],
     slices: int | None,
     protocol: Protocol,
+    decomposition: Decomposition,
     wanted: Mapping[str, Any],
     told: Callable[[int], None] = lambda done: None,
 ) -> Scored:
@@ -85,13 +87,14 @@ def score_row(
         cases: of the datalist.
         slices: of each volume, from its middle; None for all.
         protocol: how the test is made.
+        decomposition: how the network is fed, as in its training.
         wanted: what the scores depend on, JSON.
         told: called with the cases that are done.
     """
     if read_record(folder / RECORD) == wanted:
         return _read(folder)
     predict = predictor(row, weights)  # alone
-    load, decomposition = LoadPaird(row.scale), METHODS[row.method].decomposition
+    load = LoadPaird(row.scale)
     sums: dict[str, SliceSums] = {}
     alone: dict[str, SliceSums] = {}
     view: View | None = None
