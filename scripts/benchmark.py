@@ -5,10 +5,10 @@ python scripts/benchmark.py --table comparison/table.csv --plot time_psnr.png
 python scripts/benchmark.py --networks base --growth only
 
 Times are process CPU time of one thread. All networks take turns within each round, EDSR before each of them, so that a machine that slows
-down slows both, and a ratio is the median of the rounds' ratios. The limit is the largest rate, in multiplications per second, that a 3x3 convolution of
-the networks' sizes reaches in the same rounds. With a table of scores, as `compare.py` writes it, the networks have the sizes that the
-scores are of. Weights are random: they do not change the time. Each figure that a bound is set for has it
-beside it, with whether it is kept.
+down slows both, and a ratio is the median of the rounds' ratios. The limit is the largest rate, in multiplications per second, that a 3x3
+convolution of the networks' sizes reaches in the same rounds. With a table of scores, as `compare.py` writes it, the networks have the
+sizes that the scores are of. Weights are random: they do not change the time. Each figure that a bound is set for has it beside it, with
+whether it is kept.
 """
 
 from __future__ import annotations

@@ -91,7 +91,7 @@ def _reproduced(options: argparse.Namespace, console: Console, output: Console) 
 def _folder(text: str) -> Path:
     """An empty name, as of a variable that is not set, would be the current folder."""
     if not text:
-        raise argparse.ArgumentTypeError("no folder is named (leave out the = for the study of the repository)")
+        raise argparse.ArgumentTypeError("no folder is named (--resume alone takes the study of the repository)")
     return Path(text)
 
 

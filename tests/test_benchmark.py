@@ -48,13 +48,13 @@ def test_every_call_has_its_turn_in_every_round(benchmark):
 
 def test_the_yardstick_is_timed_right_before_each_network(benchmark, without_children, monkeypatch):
     turns = []
-    monkeypatch.setattr(benchmark, "_forward", lambda job, side, device: lambda: turns.append(job.name))
+    monkeypatch.setattr(benchmark, "_forward", lambda job, side, device: lambda: turns.append(f"{job.name} x{job.scale}"))
     monkeypatch.setattr(benchmark, "_convolution", lambda *_: (lambda: None, 1.0))
-    seconds = iter([7.0, *[value for ratio in (3.0, 5.0) for value in (2.0, 2.0 * ratio)], *[1.0] * 6])
+    seconds = iter([7.0, 9.0, *[value for ratio in (3.0, 5.0) for value in (2.0, 2.0 * ratio)], *[1.0] * 6])
     monkeypatch.setattr(benchmark, "_timer", lambda device: lambda call: call() or next(seconds))
-    rows, _ = benchmark.measured([benchmark.Job("neu", 4, "eager"), benchmark.Job("mcsr", 4, "eager")], 1, 32)
-    assert turns == ["edsr", "edsr", "neu", "edsr", "mcsr"] * 2  # the first round warms up
-    assert [(row.name, row.ratio_edsr) for row in rows] == [("edsr", 1.0), ("neu", 3.0), ("mcsr", 5.0)]
+    rows, _ = benchmark.measured([benchmark.Job("neu", 4, "eager"), benchmark.Job("mcsr", 2, "eager")], 1, 32)
+    assert turns == ["edsr x4", "edsr x2", "edsr x4", "neu x4", "edsr x2", "mcsr x2"] * 2  # the first round warms up
+    assert {(row.name, row.scale, row.ratio_edsr) for row in rows} == {("edsr", 4, 1), ("edsr", 2, 1), ("neu", 4, 3), ("mcsr", 2, 5)}
 
 
 def test_the_ratio_is_taken_within_each_round_so_that_a_slower_machine_cancels(benchmark):

@@ -10,7 +10,7 @@ from torch import nn
 
 from hftn_sr.comparison import check, training
 from hftn_sr.comparison.check import check_network
-from hftn_sr.comparison.figures import _Block, reconstructions
+from hftn_sr.comparison.figures import _Block, _heading, reconstructions
 from hftn_sr.comparison.results import Comparison, Failure, Result
 from hftn_sr.comparison.rows import Row, chosen_methods
 from hftn_sr.comparison.schedule import TIMED_STEPS, schedule, timed_schedule
@@ -132,7 +132,7 @@ def test_a_network_is_scored_with_the_reference_split_as_asked_for(synthetic, tm
         score_row(tmp_path / name, row, weights, [case], 1, PROTOCOLS["corrected"], name, {"slices": 1}) for name in ("band", "gaussian")
     ]
     errors = [each.alone["synthetic"].squared_error.sum() for each in found]
-    assert errors[0] != pytest.approx(errors[1], rel=1e-3)
+    assert all(map(math.isfinite, errors)) and errors[0] != pytest.approx(errors[1], rel=1e-3)
 
 
 def test_scores_are_read_again_only_where_nothing_they_depend_on_has_changed(synthetic, tmp_path):
@@ -174,6 +174,11 @@ def test_the_detail_is_where_zero_filling_errs_most():
     pred[20:30, 30:42] = 1
     rows, columns = _Block([], View("case", 0, pred, truth, truth), 1.0).detail
     assert (rows, columns) == (slice(20, 30), slice(30, 42))
+
+
+def test_names_above_pictures_are_no_wider_than_these():
+    assert [_heading(method) for method in ("unturned", "neu")] == ["gated U-Net with free\nconvolutions", "NEU \u2020"]
+    assert max(len(line) for method in METHODS for line in _heading(method).splitlines()) <= 24
 
 
 def test_a_picture_of_equal_images_is_drawn_too(comparison, tmp_path):

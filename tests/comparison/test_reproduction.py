@@ -11,7 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from hftn_sr.comparison.reproduction import _as_trained, published_tables, reproduce
+from hftn_sr.comparison import reproduction
+from hftn_sr.comparison.reproduction import published_tables, reproduce
+from hftn_sr.comparison.scoring import score_row
 from hftn_sr.errors import SOME_FAILED, Fault, UsageFault
 
 ROOT = Path(__file__).parents[2]
@@ -49,15 +51,22 @@ def test_the_study_is_scored_again_to_the_last_digit_and_nothing_in_it_changes(s
     assert {path: path.read_bytes() for path in study.rglob("*") if path.is_file()} == before
 
 
-def test_networks_are_built_and_fed_as_in_their_training_whatever_this_version_would_do(study, tmp_path):
+def test_networks_are_built_and_fed_as_in_their_training_whatever_this_version_would_do(study, synthetic, tmp_path, monkeypatch):
     shutil.copytree(study, tmp_path / "study")
     path = tmp_path / "study" / "x2" / "runs" / "early_fusion_x2_s0" / "settings.json"
     settings = json.loads(path.read_text())
     path.write_text(json.dumps(settings | {"decomposition": "gaussian"}))
     (table,) = published_tables(tmp_path / "study")
-    row = next(row for row in table.rows if row.method == "early_fusion")
-    whole, decomposition = _as_trained(row, table.trained[row.name].weights)
-    assert (dict(whole.options, scale=2), decomposition) == (settings["options"], "gaussian")
+    given = {}
+
+    def spy(folder, row, weights, cases, slices, protocol, decomposition, depends, told):
+        given[row.method] = (dict(row.options, scale=row.scale), decomposition)
+        assert weights is None or (depends["decomposition"], depends["options"]) == (decomposition, dict(row.options))
+        return score_row(folder, row, weights, cases, slices, protocol, decomposition, depends, told)
+
+    monkeypatch.setattr(reproduction, "score_row", spy)
+    reproduce(table.only("early_fusion"), synthetic, tmp_path / "again")
+    assert given["early_fusion"] == (settings["options"], "gaussian")
 
 
 def test_an_empty_name_is_not_the_current_folder(tmp_path):
@@ -119,6 +128,7 @@ def without(key):
         ("runs/edsr_x2_s0/trained.json", lambda text: "{", r"trained\.json: damaged"),
         ("runs/edsr_x2_s0/settings.json", lambda text: "{}", "its weights or settings are missing"),
         ("runs/edsr_x2_s0/settings.json", without("decomposition"), "its weights or settings are missing"),
+        ("runs/edsr_x2_s0/settings.json", lambda text: text.replace('"band"', '"bands"'), "its weights or settings are missing"),
     ],
 )
 def test_a_damaged_study_is_named_before_anything_is_scored_and_to_be_restored(study, tmp_path, file, change, message):

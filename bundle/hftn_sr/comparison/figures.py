@@ -134,12 +134,16 @@ def _draw(axes: NDArray[np.object_], block: _Block) -> AxesImage:
     _show(axes[1, 0], view.reference, (float(low), float(high)), "reference")
     _show(axes[2, 0], view.truth[detail], limits, "detail of the truth")
     for column, result in enumerate(block.results, 1):
-        own, mark = result.scored.view, " \u2020" if result.row.method in OUR_READING else ""
-        name = f"{textwrap.fill(title(result.row.method) + mark, LETTERS)}\n{result.means()['psnr'].value:.2f} dB"
+        own, name = result.scored.view, f"{_heading(result.row.method)}\n{result.means()['psnr'].value:.2f} dB"
         _show(axes[0, column], own.pred, limits, name, detail)
         drawn = _show(axes[1, column], own.pred - own.truth, (-block.strong, block.strong), "", cmap="RdBu_r")
         _show(axes[2, column], own.pred[detail], limits, "")
     return drawn
+
+
+def _heading(method: str) -> str:
+    """Its name and mark, in lines no wider than an image."""
+    return textwrap.fill(title(method) + (" \u2020" if method in OUR_READING else ""), LETTERS)
 
 
 def _show(

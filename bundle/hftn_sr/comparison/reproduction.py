@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import torch
 
@@ -139,9 +139,16 @@ def reproduce(published: Published, dataset: Path, output: Path, progress: Progr
     for row in published.rows:
         progress.stage(row, "scoring", len(cases))
         folder, trained = output / "runs" / row.name, published.trained.get(row.name)
-        depends = {**of, "version": hftn_sr.__version__, "torch": torch.__version__, "weights": trained.sha256 if trained else None}
         weights, told = trained.weights if trained else None, partial(progress.advance, row)
         whole, decomposition = _as_trained(row, weights)
+        depends = {
+            **of,
+            "version": hftn_sr.__version__,
+            "torch": torch.__version__,
+            "decomposition": decomposition,
+            "options": dict(whole.options),
+            "weights": trained.sha256 if trained else None,
+        }
         scored = score_row(folder, whole, weights, cases, slices, published.protocol, decomposition, depends, told)
         results.append(Result(row, folder, scored, trained.iterations, trained.minutes) if trained else Result(row, folder, scored))
         progress.end(row, None)
@@ -205,7 +212,8 @@ def _trained(folder: Path) -> Trained:
         found, settings = finished_training(folder), read_record(folder / SETTINGS)
     except Fault as fault:
         raise Fault(fault.path, fault.finding, RESTORE) from None
-    if found is None or not {"options", "decomposition"} <= settings.keys():
+    fed_as = settings.get("decomposition")
+    if found is None or not isinstance(settings.get("options"), dict) or fed_as not in get_args(Decomposition):
         raise Fault(folder, "its weights or settings are missing, or are not the recorded ones", RESTORE)
     return found
 

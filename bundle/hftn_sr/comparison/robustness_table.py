@@ -30,7 +30,8 @@ TERMS = (
     "high-resolution target; \u00b0: rotation about the centre of the slice by Fourier shears. Noise: white, Gaussian (not Rician), its "
     "standard deviation in percent of the image's brightness, added to the reference or to the low-resolution target. Slices on: the "
     "reference is taken from so many slices further on. Zeroed: a reference of zeros. Mean gain: over 0 to 4 px by the trapezoidal rule. "
-    "Share kept: of the gain with the reference as it lies, in that mean. Lowest gain: over all disturbances of the reference."
+    "Share kept: of the gain with the reference as it lies, in that mean. Lowest gain: over all disturbances of the reference, "
+    "of which the next column names the one; lowest of a case: over these and the cases."
 )
 
 
