@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hftn_sr.comparison.rows import Row
-from hftn_sr.comparison.settings import SETTINGS, read_record
+from hftn_sr.comparison.settings import SETTINGS, network_options, read_record
 from hftn_sr.comparison.training import finished_training
 from hftn_sr.errors import NothingToDo, UsageFault
 from hftn_sr.kspace import Decomposition
@@ -83,10 +83,11 @@ def finished_rows(comparison: Path, methods: Sequence[str]) -> Found:
             comparison, f"its rows have several protocols ({names}), which share no table", "name methods of one with --methods"
         )
     rows = [
-        FinishedRow(Row(each["method"], each["scale"], each["seed"], options), found.weights, found.sha256, each["decomposition"])
+        FinishedRow(
+            Row(each["method"], each["scale"], each["seed"], network_options(each)), found.weights, found.sha256, each["decomposition"]
+        )
         for folder, each in wanted.items()
         if (found := trained[folder])
-        for options in [{name: value for name, value in each["options"].items() if name != "scale"}]
     ]
     scales = sorted({each.row.scale for each in rows})
     rows += [

@@ -19,7 +19,7 @@ from hftn_sr.comparison.rows import Row, chosen_methods
 from hftn_sr.comparison.run import PUBLISHED, Progress, write_tables
 from hftn_sr.comparison.scoring import RECORD as SCORES
 from hftn_sr.comparison.scoring import score_row
-from hftn_sr.comparison.settings import SETTINGS, data_digest, read_record
+from hftn_sr.comparison.settings import SETTINGS, data_digest, network_options, read_record
 from hftn_sr.comparison.training import Trained, finished_training
 from hftn_sr.errors import Fault, UsageFault
 from hftn_sr.kspace import Decomposition
@@ -223,7 +223,7 @@ def _as_trained(row: Row, weights: Path | None) -> tuple[Row, Decomposition]:
     if weights is None:
         return row, METHODS[row.method].decomposition
     settings = read_record(weights.with_name(SETTINGS))
-    return replace(row, options={name: value for name, value in settings["options"].items() if name != "scale"}), settings["decomposition"]
+    return replace(row, options=network_options(settings)), settings["decomposition"]
 
 
 def _compared(

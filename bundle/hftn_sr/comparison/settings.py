@@ -13,7 +13,7 @@ from hftn_sr.errors import Fault, UsageFault
 from hftn_sr.pairs.datalist import Section, load_datalist
 from hftn_sr.volumes.files import sha256_of, write_json
 
-__all__ = ["SETTINGS", "check_unchanged", "data_digest", "differences", "read_record"]
+__all__ = ["SETTINGS", "check_unchanged", "data_digest", "differences", "network_options", "read_record"]
 
 SETTINGS = "settings.json"
 
@@ -34,6 +34,11 @@ def data_digest(folder: Path, sections: Iterable[Section]) -> str:
             files = {key: seen.setdefault(case[key], _ends(Path(case[key]))) for key in keys if case.get(key)}
             found.update(json.dumps([section, case["case"], case["weight"], case["grid"], files], sort_keys=True).encode())
     return found.hexdigest()[:16]
+
+
+def network_options(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Every option that a run's network was built with, but for the scale, which its `Row` has itself."""
+    return {name: value for name, value in settings["options"].items() if name != "scale"}
 
 
 def check_unchanged(folder: Path, wanted: Mapping[str, Any], overwrite: bool) -> None:
