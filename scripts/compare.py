@@ -91,7 +91,7 @@ def _reproduced(options: argparse.Namespace, console: Console, output: Console) 
 def _folder(text: str) -> Path:
     """An empty name, as of a variable that is not set, would be the current folder."""
     if not text:
-        raise argparse.ArgumentTypeError("no folder is named (--resume alone takes the study of the repository)")
+        raise argparse.ArgumentTypeError("no folder is named")
     return Path(text)
 
 
@@ -99,8 +99,8 @@ def _resume_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description="A shipped study scored again, without training.", allow_abbrev=False)
     add = parser.add_argument
     add("--resume", nargs="?", type=_folder, const=STUDY, metavar="STUDY", help="folder of a shipped study (that of the repository)")
-    add("--data", type=Path, help="folder with datalist.json, as of hftn-sr data open-ms (fetched into --output)")
-    add("--output", type=Path, default=Path("study_again"), help="folder for tables and pictures (study_again)")
+    add("--data", type=_folder, help="folder with datalist.json, as of hftn-sr data open-ms (fetched into --output)")
+    add("--output", type=_folder, default=Path("study_again"), help="folder for tables and pictures (study_again)")
     add("--methods", default="all", help="all, or names with commas between")
     return parser
 
@@ -108,8 +108,8 @@ def _resume_parser() -> argparse.ArgumentParser:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
     add = parser.add_argument
-    add("--data", type=Path, required=True, help="folder with datalist.json, or a copy of the open MS data")
-    add("--output", type=Path, required=True, help="folder for tables, pictures and runs")
+    add("--data", type=_folder, required=True, help="folder with datalist.json, or a copy of the open MS data")
+    add("--output", type=_folder, required=True, help="folder for tables, pictures and runs")
     add("--methods", default="all", help=f"all, or names with commas between: {', '.join(METHODS)}")
     add("--scales", type=int, nargs="+", default=[2, 4], help="2, 4 or both")
     add("--seeds", type=int, nargs="+", default=[0], help="of weights and patches; a row for each")

@@ -1,6 +1,7 @@
 import io
 import logging
 import random
+import re
 import weakref
 from pathlib import Path
 from types import SimpleNamespace
@@ -86,12 +87,12 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_cases():
     StopAtNonFiniteLoss()(engine)
 
 
-def run_of(folder, network, scores):
+def run_of(folder, network, scores, **record):
     """An engine of as many epochs as there are scores, each validated with the next score."""
     optimizer = torch.optim.Adam(network.parameters(), lr=0.01)
     scheduler = torch.optim.lr_scheduler.StepLR(optimizer, 1)
     evaluator = SimpleNamespace(state=SimpleNamespace(metrics={}, key_metric_name="gain", epoch=0))
-    handler = Checkpoint(folder, network, optimizer, scheduler, evaluator, {"seed": 5})
+    handler = Checkpoint(folder, network, optimizer, scheduler, evaluator, {"seed": 5, **record})
 
     def step(engine, _batch):
         network.output.bias.data.fill_(float(engine.state.epoch))
@@ -114,6 +115,33 @@ def test_the_best_weights_and_the_latest_state_are_kept_and_a_run_goes_on_from_t
     assert engine.state.iteration == 4  # three epochs were not repeated
     assert float(resumed.output.bias[0]) == 4
     assert load_model(str(tmp_path / "best.safetensors"), 2).record["gain"] == 0.3  # 0.25 is worse than before the break
+
+
+@pytest.mark.parametrize(
+    ("scale", "record", "finding"),
+    [
+        (4, {}, "scale 2 instead of 4"),
+        (2, {"seed": 6}, "seed 5 instead of 6"),
+        (2, {"start": {"sha256": "b"}}, "another start"),
+        (2, {"start": None}, "another start"),
+    ],
+)
+def test_another_run_in_the_folder_is_not_gone_on_with(tmp_path, capsys, scale, record, finding):
+    run_of(tmp_path, HFTNSR(**TINY), [0.1], start={"sha256": "a"})
+    before = (tmp_path / "latest.pt").read_bytes()
+    with pytest.raises(SystemExit) as ended:
+        run_of(tmp_path, HFTNSR(**{**TINY, "scale": scale}), [0.1, 0.2], **{"start": {"sha256": "a"}, **record})
+    (line,) = capsys.readouterr().err.splitlines()
+    assert re.search(rf"^ERROR .*latest\.pt: is of another run.*{finding}.*name another --output_dir", line)
+    assert ended.value.code == 9
+    assert (tmp_path / "latest.pt").read_bytes() == before
+
+
+def test_a_run_may_go_on_with_more_cases_and_names_all_that_it_has_seen(tmp_path):
+    run_of(tmp_path, HFTNSR(**TINY), [0.1], training=["a", "b"], validation=["c"])
+    run_of(tmp_path, HFTNSR(**TINY), [0.1, 0.2], training=["b", "d"], validation=["e"])
+    record = load_model(str(tmp_path / "best.safetensors"), 2).record
+    assert (record["training"], record["validation"]) == (["a", "b", "d"], ["e"])
 
 
 def test_a_checkpoint_that_cannot_be_written_leaves_the_one_before(tmp_path, monkeypatch):

@@ -69,10 +69,12 @@ def test_networks_are_built_and_fed_as_in_their_training_whatever_this_version_w
     assert given["early_fusion"] == (settings["options"], "gaussian")
 
 
-def test_an_empty_name_is_not_the_current_folder(tmp_path):
-    done = script("compare.py", "--resume=", "--output", tmp_path / "again")
+@pytest.mark.parametrize("option", ["--resume", "--data", "--output"])
+def test_an_empty_name_is_not_the_current_folder(option, tmp_path):
+    others = [f"{name}={tmp_path / 'again'}" for name in ("--data", "--output") if name != option]
+    done = script("compare.py", *([] if option == "--resume" else ["--resume"]), *others, f"{option}=")
     assert done.returncode == 2
-    assert "--resume: no folder is named" in done.stderr
+    assert f"{option}: no folder is named" in done.stderr
     assert not (tmp_path / "again").exists()
 
 

@@ -14,11 +14,14 @@ from monai.utils import set_determinism
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from hftn_sr.errors import Fault
+from hftn_sr.errors import Fault, end_in_one_line
+from hftn_sr.networks import network_name
 from hftn_sr.volumes.files import write_bytes
 from hftn_sr.weights import save_weights
 
 __all__ = ["Checkpoint", "ReleaseCase", "ReseedEveryEpoch", "StopAtNonFiniteLoss", "read_checkpoint"]
+
+CASES = ("training", "validation")  # of the record
 
 
 class _Stateful(Protocol):
@@ -80,7 +83,8 @@ class Checkpoint:
         optimizer: its state goes into `latest.pt`.
         scheduler: likewise.
         evaluator: validation engine with a key metric; larger is better.
-        record: what `best.safetensors` says of its training, besides epoch and score.
+        record: what `best.safetensors` says of its training, besides epoch and score. A run goes on only where it is the same, but for its
+            cases: more may have come, and `training` then names all that were seen.
     """
 
     def __init__(
@@ -99,10 +103,14 @@ class Checkpoint:
             engine.add_event_handler(Events.EPOCH_COMPLETED, self)
 
     def resume(self, engine: Engine) -> None:
-        """Restore `latest.pt` where it exists."""
+        """Restore `latest.pt` where it exists; where it is damaged or of another run, the process ends with one line."""
         if not self.latest.is_file():
             return
-        state = read_checkpoint(self.latest)
+        with end_in_one_line():
+            state = read_checkpoint(self.latest)
+            self._check_same_run(state)
+        if "training" in self.record:
+            self.record["training"] = sorted({*self.record["training"], *state["run"].get("training", ())})
         for name, part in self.parts.items():
             part.load_state_dict(state[name])
         engine.state.epoch, engine.state.iteration = state["epoch"], state["iteration"]
@@ -117,10 +125,25 @@ class Checkpoint:
             progress = {"epoch": engine.state.epoch, "steps": engine.state.iteration, self.evaluator.state.key_metric_name: self.best_score}
             save_weights(self.best, self.network, {**self.record, **progress})
         state = {name: part.state_dict() for name, part in self.parts.items()}
-        state |= {"epoch": engine.state.epoch, "iteration": engine.state.iteration, "best_score": self.best_score}
+        state |= {"epoch": engine.state.epoch, "iteration": engine.state.iteration, "best_score": self.best_score, "run": self._run()}
         buffer = io.BytesIO()
         torch.save(state, buffer)
         write_bytes(self.latest, buffer.getvalue())
+
+    def _run(self) -> dict[str, Any]:
+        """What tells this run from others; its network comes first, since with it the other weights do not even fit."""
+        options: dict[str, Any] = getattr(self.network, "options", {})
+        return {"network": network_name(self.network), **options, **self.record}
+
+    def _check_same_run(self, state: dict[str, Any]) -> None:
+        own, other = self._run(), state["run"]
+        differing = [name for name in own if name in other and own[name] != other[name] and name not in CASES]
+        if differing:
+            name = differing[0]
+            long = any(isinstance(run[name], dict) for run in (own, other))
+            what = f"another {name}" if long else f"{name} {other[name]!r} instead of {own[name]!r}"
+            cure = "name another --output_dir, or give the options of that run to go on with it"
+            raise Fault(self.latest, f"is of another run, with {what}", cure)
 
     def _validated_now(self, engine: Engine) -> bool:
         return bool(self.evaluator.state.epoch == engine.state.epoch)
@@ -150,7 +173,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     """
     try:
         state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)  # never runs code from the file
-        missing = {"network", "epoch", "iteration"} - state.keys()
+        missing = {"network", "epoch", "iteration", "run"} - state.keys()
     except Exception as error:
         raise Fault(path, f"damaged checkpoint ({type(error).__name__})", "remove it to begin this training anew") from error
     if missing:
