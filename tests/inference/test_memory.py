@@ -118,6 +118,29 @@ def test_the_memory_of_a_network_is_that_of_its_tensors_that_live_at_once():
     assert network_bytes(Doubling(), 1000, 500) == pytest.approx(memory.IN_PIECES * 4 * (3 + 30 + 30) * 1000 * 500, rel=0.05)
 
 
+LOOKED_AT = """
+import numpy as np
+from hftn_sr.inference import findings, memory, pair
+from hftn_sr.volumes.volume import Volume
+data = np.random.default_rng(0).random((768, 768, 96), np.float32).transpose(AXES)
+target = Volume(np.asfortranarray(data), np.eye(4))
+memory.reset_peak()
+before = memory._status("VmRSS")
+pair._unit(target)
+findings.interpolated_axes(target, AXES.index(2))
+print((memory.measured_peak() - before) / data.nbytes)
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="this system does not tell how much memory a process had")
+@pytest.mark.parametrize("axes", [(0, 1, 2), (2, 0, 1)])
+def test_a_target_is_looked_at_without_a_copy_of_it(axes):
+    environment = {**os.environ, "PYTHONPATH": BUNDLE, "OMP_NUM_THREADS": "1"}
+    code = LOOKED_AT.replace("AXES", str(axes))
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert float(done.stdout) < 0.7  # most of it blocks of 32 MB and spectra, the same for larger ones; a copy takes 1
+
+
 def test_measuring_a_network_does_not_load_the_compiler():
     code = "import sys, torch; from hftn_sr.inference.memory import network_bytes; network_bytes(torch.nn.Conv2d(3, 1, 1), 9, 9)"
     environment = {**os.environ, "PYTHONPATH": BUNDLE}

@@ -103,7 +103,8 @@ def interpolated_axes(target: Volume, through_plane: int) -> tuple[int, ...]:
     axes = target.grid.slice_axes(through_plane)[1:]
     if min(slices.shape[1:]) < FEWEST_LINES:
         return ()
-    peak = max(float(slices.max()), -float(slices.min()))  # so that squares stay within float32
+    # So that squares stay within float32. By NumPy: torch would copy a volume whose axes do not lie in order.
+    peak = max(float(target.data.max()), -float(target.data.min()))
     power = np.zeros(slices.shape[1:])
     for block in blocks(len(slices), 6 * slices[0].nbytes):
         power += torch.fft.fft2(slices[block] / peak).abs().square().sum(0).numpy()

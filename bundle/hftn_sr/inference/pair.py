@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from hftn_sr.degradation import brightness_of, in_plane_last, stack_channels
+from hftn_sr.degradation import brightness, in_plane_last, stack_channels
 from hftn_sr.errors import Fault, UsageFault, check_choice
 from hftn_sr.inference.findings import (
     LOW_SIMILARITY,
@@ -275,6 +275,6 @@ def _findings(placed: Placed, grid: Grid, through_plane: int, alike: float) -> l
 
 def _unit(target: Volume) -> float:
     try:
-        return brightness_of([target.data], target.data.size)
+        return brightness(target.data)
     except ValueError:
         raise Fault(target.path, "no positive voxel", "check the export of this image") from None
