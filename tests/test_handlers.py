@@ -5,6 +5,7 @@ import re
 import weakref
 from pathlib import Path
 from types import SimpleNamespace
+from unittest.mock import MagicMock
 
 import matplotlib.image
 import numpy as np
@@ -13,6 +14,7 @@ import torch
 from ignite.engine import Engine, Events
 from monai.bundle import ConfigParser
 from monai.data import Dataset
+from monai.engines import Evaluator
 from monai.transforms import RandFlipd
 from rich.console import Console
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -28,6 +30,7 @@ from hftn_sr.handlers import (
     ReleaseCase,
     ReseedEveryEpoch,
     StopAtNonFiniteLoss,
+    Validation,
     VolumeScore,
     preview,
 )
@@ -120,28 +123,55 @@ def test_the_best_weights_and_the_latest_state_are_kept_and_a_run_goes_on_from_t
 @pytest.mark.parametrize(
     ("scale", "record", "finding"),
     [
-        (4, {}, "scale 2 instead of 4"),
-        (2, {"seed": 6}, "seed 5 instead of 6"),
+        (4, {}, "scale 2, now 4"),
+        (2, {"seed": 6}, "seed 5, now 6"),
         (2, {"start": {"sha256": "b"}}, "another start"),
         (2, {"start": None}, "another start"),
+        (2, {"training": ["c"]}, "training cases of which none is listed now"),
+        (2, {"training": ["b", "c"], "validation": ["a"]}, "the training case a, which now validates"),
     ],
 )
 def test_another_run_in_the_folder_is_not_gone_on_with(tmp_path, capsys, scale, record, finding):
-    run_of(tmp_path, HFTNSR(**TINY), [0.1], start={"sha256": "a"})
+    kept = {"start": {"sha256": "a"}, "training": ["a", "b"]}
+    run_of(tmp_path, HFTNSR(**TINY), [0.1], **kept)
     before = (tmp_path / "latest.pt").read_bytes()
     with pytest.raises(SystemExit) as ended:
-        run_of(tmp_path, HFTNSR(**{**TINY, "scale": scale}), [0.1, 0.2], **{"start": {"sha256": "a"}, **record})
+        run_of(tmp_path, HFTNSR(**{**TINY, "scale": scale}), [0.1, 0.2], **{**kept, **record})
     (line,) = capsys.readouterr().err.splitlines()
-    assert re.search(rf"^ERROR .*latest\.pt: is of another run.*{finding}.*name another --output_dir", line)
+    assert re.search(rf"^ERROR .*latest\.pt: is of a run begun with .*{finding}.*name another --output_dir", line)
     assert ended.value.code == 9
     assert (tmp_path / "latest.pt").read_bytes() == before
 
 
 def test_a_run_may_go_on_with_more_cases_and_names_all_that_it_has_seen(tmp_path):
     run_of(tmp_path, HFTNSR(**TINY), [0.1], training=["a", "b"], validation=["c"])
-    run_of(tmp_path, HFTNSR(**TINY), [0.1, 0.2], training=["b", "d"], validation=["e"])
+    run_of(tmp_path, HFTNSR(**TINY), [0.1, 0.05], training=["b", "d"], validation=["e"])  # the score before was of another volume
     record = load_model(str(tmp_path / "best.safetensors"), 2).record
     assert (record["training"], record["validation"]) == (["a", "b", "d"], ["e"])
+
+
+@pytest.mark.parametrize(("epochs", "validated"), [(2, [2]), (5, [3, 5]), (6, [3, 6])])
+def test_the_last_epoch_is_validated_whatever_the_interval(epochs, validated):
+    at, engine = [], Engine(lambda *_: None)
+    evaluator = MagicMock(spec=Evaluator)
+    evaluator.run.side_effect = lambda epoch: at.append(epoch)
+    Validation(evaluator, 3).attach(engine)
+    engine.run([0], max_epochs=epochs)
+    assert at == validated
+
+
+def test_a_run_whose_schedule_would_end_elsewhere_is_not_gone_on_with(tmp_path, capsys):
+    def schedule(steps):
+        return lambda optimizer, _: torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch.optim.lr_scheduler, "StepLR", schedule(3))
+        run_of(tmp_path, HFTNSR(**TINY), [0.1])
+        run_of(tmp_path, HFTNSR(**TINY), [0.1, 0.2])
+        patch.setattr(torch.optim.lr_scheduler, "StepLR", schedule(4))
+        with pytest.raises(SystemExit):
+            run_of(tmp_path, HFTNSR(**TINY), [0.1, 0.2, 0.3])
+    assert "steps of the schedule 3, now 4" in capsys.readouterr().err
 
 
 def test_a_checkpoint_that_cannot_be_written_leaves_the_one_before(tmp_path, monkeypatch):
@@ -297,5 +327,5 @@ def test_a_damaged_checkpoint_is_named_with_its_cure(tmp_path, content):
         torch.save({"weights": 1}, tmp_path / "latest.pt")
     else:
         (tmp_path / "latest.pt").write_bytes(content)
-    with pytest.raises(Fault, match=r"latest\.pt: .*checkpoint .*remove it"):
+    with pytest.raises(Fault, match=r"latest\.pt: .*checkpoint .*move it"):
         read_checkpoint(tmp_path / "latest.pt")

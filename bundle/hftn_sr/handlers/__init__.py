@@ -1,7 +1,7 @@
 """Ignite handlers and metrics of the training and evaluation workflows. Attached in several processes, only the main one writes."""
 
 from hftn_sr.handlers.display import CaseProgress, Curves, Progress, preview
-from hftn_sr.handlers.scores import VolumeScore
+from hftn_sr.handlers.scores import Validation, VolumeScore
 from hftn_sr.handlers.state import Checkpoint, ReleaseCase, ReseedEveryEpoch, StopAtNonFiniteLoss
 
 __all__ = [
@@ -12,6 +12,7 @@ __all__ = [
     "ReleaseCase",
     "ReseedEveryEpoch",
     "StopAtNonFiniteLoss",
+    "Validation",
     "VolumeScore",
     "preview",
 ]

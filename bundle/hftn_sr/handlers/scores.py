@@ -1,4 +1,4 @@
-"""Validation scores of whole volumes."""
+"""When a training validates, and the scores of whole volumes."""
 
 from __future__ import annotations
 
@@ -7,11 +7,35 @@ from typing import Any
 
 import ignite.distributed as idist
 import torch
+from ignite.engine import Engine, Events
 from ignite.metrics import Metric
+from monai.handlers import ValidationHandler
 
 from hftn_sr.metrics import scores
 
-__all__ = ["VolumeScore"]
+__all__ = ["Validation", "VolumeScore"]
+
+
+class Validation(ValidationHandler):
+    """MONAI's handler, which validates after every `interval` epochs, and after the last one in any case.
+
+    The learning rate ends at 0, so that the weights of the last epochs are mostly the best; unscored, they would never be kept.
+
+    Args:
+        validator: evaluator to run.
+        interval: epochs between validations.
+    """
+
+    def __init__(self, validator: Any, interval: int) -> None:
+        super().__init__(interval, validator)
+
+    def attach(self, engine: Engine) -> None:
+        """Act when an epoch ends."""
+
+        def due(engine: Engine, epoch: int) -> bool:
+            return epoch % self.interval == 0 or epoch == engine.state.max_epochs
+
+        engine.add_event_handler(Events.EPOCH_COMPLETED(event_filter=due), self)
 
 
 class VolumeScore(Metric):

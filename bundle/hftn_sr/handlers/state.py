@@ -22,6 +22,7 @@ from hftn_sr.weights import save_weights
 __all__ = ["Checkpoint", "ReleaseCase", "ReseedEveryEpoch", "StopAtNonFiniteLoss", "read_checkpoint"]
 
 CASES = ("training", "validation")  # of the record
+ANEW = "move it and best.safetensors away to begin this training anew"
 
 
 class _Stateful(Protocol):
@@ -83,8 +84,9 @@ class Checkpoint:
         optimizer: its state goes into `latest.pt`.
         scheduler: likewise.
         evaluator: validation engine with a key metric; larger is better.
-        record: what `best.safetensors` says of its training, besides epoch and score. A run goes on only where it is the same, but for its
-            cases: more may have come, and `training` then names all that were seen.
+        record: what `best.safetensors` says of its training, besides epoch and score. A run goes on only where it is the same, and its
+            network, optimizer and schedule are, but for its cases: some may have come or gone, and `training` then names all that were
+            seen. None of these may validate now.
     """
 
     def __init__(
@@ -108,13 +110,14 @@ class Checkpoint:
             return
         with end_in_one_line():
             state = read_checkpoint(self.latest)
-            self._check_same_run(state)
+            self._check_same_run(state["run"])
+        validated = state["run"].get("validation") == self.record.get("validation")
         if "training" in self.record:
             self.record["training"] = sorted({*self.record["training"], *state["run"].get("training", ())})
         for name, part in self.parts.items():
             part.load_state_dict(state[name])
         engine.state.epoch, engine.state.iteration = state["epoch"], state["iteration"]
-        self.best_score = state["best_score"]
+        self.best_score = state["best_score"] if validated else float("-inf")  # of other volumes
 
     def __call__(self, engine: Engine) -> None:
         """Save."""
@@ -131,19 +134,25 @@ class Checkpoint:
         write_bytes(self.latest, buffer.getvalue())
 
     def _run(self) -> dict[str, Any]:
-        """What tells this run from others; its network comes first, since with it the other weights do not even fit."""
-        options: dict[str, Any] = getattr(self.network, "options", {})
-        return {"network": network_name(self.network), **options, **self.record}
+        """What tells this run from others."""
+        network: dict[str, Any] = {"network": network_name(self.network), **getattr(self.network, "options", {})}
+        optimizer, scheduler = self.parts["optimizer"], self.parts["scheduler"]
+        parts = {"optimizer": type(optimizer).__name__, "schedule": type(scheduler).__name__}
+        return {**self.record, **network, **parts, "steps of the schedule": scheduler.state_dict().get("T_max")}
 
-    def _check_same_run(self, state: dict[str, Any]) -> None:
-        own, other = self._run(), state["run"]
-        differing = [name for name in own if name in other and own[name] != other[name] and name not in CASES]
-        if differing:
-            name = differing[0]
-            long = any(isinstance(run[name], dict) for run in (own, other))
-            what = f"another {name}" if long else f"{name} {other[name]!r} instead of {own[name]!r}"
-            cure = "name another --output_dir, or give the options of that run to go on with it"
-            raise Fault(self.latest, f"is of another run, with {what}", cure)
+    def _check_same_run(self, earlier: dict[str, Any]) -> None:
+        own = self._run()
+        differing = [name for name in own if name in earlier and own[name] != earlier[name] and name not in CASES]
+        long = {name for name in differing if isinstance(own[name], dict) or isinstance(earlier[name], dict)}
+        findings = [f"another {name}" if name in long else f"{name} {earlier[name]}, now {own[name]}" for name in differing]
+        seen, training, validation = (set(cases) for cases in (earlier.get("training", ()), *(own.get(name, ()) for name in CASES)))
+        if seen and not seen & training:
+            findings.append("training cases of which none is listed now")
+        elif moved := sorted((seen - training) & validation):
+            findings.append(f"the training case {moved[0]}, which now validates")
+        if findings:
+            cure = "name another --output_dir, or give what that run was begun with to go on with it"
+            raise Fault(self.latest, f"is of a run begun with {'; '.join(findings)}", cure)
 
     def _validated_now(self, engine: Engine) -> bool:
         return bool(self.evaluator.state.epoch == engine.state.epoch)
@@ -175,7 +184,11 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)  # never runs code from the file
         missing = {"network", "epoch", "iteration", "run"} - state.keys()
     except Exception as error:
-        raise Fault(path, f"damaged checkpoint ({type(error).__name__})", "remove it to begin this training anew") from error
+        raise Fault(path, f"damaged checkpoint ({type(error).__name__})", ANEW) from error
     if missing:
-        raise Fault(path, f"no checkpoint of a training (lacks {', '.join(sorted(missing))})", "remove it to begin this training anew")
+        raise Fault(
+            path,
+            f"no checkpoint of a training (lacks {', '.join(sorted(missing))})",
+            ANEW,
+        )
     return state
