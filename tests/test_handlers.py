@@ -3,6 +3,7 @@ import logging
 import random
 import re
 import weakref
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from unittest.mock import MagicMock
@@ -19,6 +20,7 @@ from monai.transforms import RandFlipd
 from rich.console import Console
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch.nn.parallel import DistributedDataParallel
+from torch.optim.lr_scheduler import CosineAnnealingLR, StepLR
 
 import hftn_sr
 from hftn_sr.errors import Fault
@@ -90,10 +92,13 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_cases():
     StopAtNonFiniteLoss()(engine)
 
 
-def run_of(folder, network, scores, **record):
+EVEN = partial(StepLR, step_size=1)
+
+
+def run_of(folder, network, scores, scheduled=EVEN, **record):
     """An engine of as many epochs as there are scores, each validated with the next score."""
     optimizer = torch.optim.Adam(network.parameters(), lr=0.01)
-    scheduler = torch.optim.lr_scheduler.StepLR(optimizer, 1)
+    scheduler = scheduled(optimizer)
     evaluator = SimpleNamespace(state=SimpleNamespace(metrics={}, key_metric_name="gain", epoch=0))
     handler = Checkpoint(folder, network, optimizer, scheduler, evaluator, {"seed": 5, **record})
 
@@ -161,16 +166,10 @@ def test_the_last_epoch_is_validated_whatever_the_interval(epochs, validated):
 
 
 def test_a_run_whose_schedule_would_end_elsewhere_is_not_gone_on_with(tmp_path, capsys):
-    def schedule(steps):
-        return lambda optimizer, _: torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(torch.optim.lr_scheduler, "StepLR", schedule(3))
-        run_of(tmp_path, HFTNSR(**TINY), [0.1])
-        run_of(tmp_path, HFTNSR(**TINY), [0.1, 0.2])
-        patch.setattr(torch.optim.lr_scheduler, "StepLR", schedule(4))
-        with pytest.raises(SystemExit):
-            run_of(tmp_path, HFTNSR(**TINY), [0.1, 0.2, 0.3])
+    run_of(tmp_path, HFTNSR(**TINY), [0.1], partial(CosineAnnealingLR, T_max=3))
+    run_of(tmp_path, HFTNSR(**TINY), [0.1, 0.2], partial(CosineAnnealingLR, T_max=3))
+    with pytest.raises(SystemExit):
+        run_of(tmp_path, HFTNSR(**TINY), [0.1, 0.2, 0.3], partial(CosineAnnealingLR, T_max=4))
     assert "steps of the schedule 3, now 4" in capsys.readouterr().err
 
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from os import PathLike
+from typing import Any
 
 __all__ = [
     "check_choice",
+    "differences",
     "end_in_one_line",
     "Fault",
     "UsageFault",
@@ -71,3 +73,15 @@ def end_in_one_line() -> Iterator[None]:
     except Fault as fault:
         sys.stderr.write(f"ERROR {fault}\n")
         raise SystemExit(fault.exit_code) from None
+
+
+def differences(found: Mapping[str, Any], wanted: Mapping[str, Any], prefix: str = "") -> list[str]:
+    """What differs between two records, as in `iterations 20, now 40`."""
+    texts = []
+    for key in sorted(found.keys() | wanted.keys()):
+        one, other = found.get(key), wanted.get(key)
+        if isinstance(one, Mapping) and isinstance(other, Mapping):
+            texts += differences(one, other, f"{prefix}{key}.")
+        elif one != other:
+            texts.append(f"{prefix}{key} {one}, now {other}")
+    return texts

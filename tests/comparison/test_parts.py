@@ -15,9 +15,9 @@ from hftn_sr.comparison.results import Comparison, Failure, Result
 from hftn_sr.comparison.rows import Row, chosen_methods
 from hftn_sr.comparison.schedule import TIMED_STEPS, schedule, timed_schedule
 from hftn_sr.comparison.scoring import Scored, View, middle, predictor, score_row
-from hftn_sr.comparison.settings import check_unchanged, differences
+from hftn_sr.comparison.settings import check_unchanged
 from hftn_sr.comparison.table import markdown, table_rows
-from hftn_sr.errors import UsageFault
+from hftn_sr.errors import UsageFault, differences
 from hftn_sr.metrics import scores, slice_sums
 from hftn_sr.networks import METHODS, build_network
 from hftn_sr.networks.cost import Cost

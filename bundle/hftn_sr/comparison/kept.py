@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from hftn_sr.comparison.settings import differences, read_record
-from hftn_sr.errors import Fault, UsageFault
+from hftn_sr.comparison.settings import read_record
+from hftn_sr.errors import Fault, UsageFault, differences
 from hftn_sr.volumes.files import write_json
 
 __all__ = ["Kept"]

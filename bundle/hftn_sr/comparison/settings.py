@@ -9,11 +9,11 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from hftn_sr.errors import Fault, UsageFault
+from hftn_sr.errors import Fault, UsageFault, differences
 from hftn_sr.pairs.datalist import Section, load_datalist
 from hftn_sr.volumes.files import sha256_of, write_json
 
-__all__ = ["SETTINGS", "check_unchanged", "data_digest", "differences", "network_options", "read_record"]
+__all__ = ["SETTINGS", "check_unchanged", "data_digest", "network_options", "read_record"]
 
 SETTINGS = "settings.json"
 
@@ -63,18 +63,6 @@ def check_unchanged(folder: Path, wanted: Mapping[str, Any], overwrite: bool) ->
     if folder.exists():
         shutil.rmtree(folder)
     write_json(folder / SETTINGS, dict(wanted))
-
-
-def differences(found: Mapping[str, Any], wanted: Mapping[str, Any], prefix: str = "") -> list[str]:
-    """What differs between two records, as in `iterations 20, now 40`."""
-    texts = []
-    for key in sorted(found.keys() | wanted.keys()):
-        one, other = found.get(key), wanted.get(key)
-        if isinstance(one, Mapping) and isinstance(other, Mapping):
-            texts += differences(one, other, f"{prefix}{key}.")
-        elif one != other:
-            texts.append(f"{prefix}{key} {one}, now {other}")
-    return texts
 
 
 def read_record(path: Path) -> dict[str, Any]:

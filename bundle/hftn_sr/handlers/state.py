@@ -14,7 +14,7 @@ from monai.utils import set_determinism
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from hftn_sr.errors import Fault, end_in_one_line
+from hftn_sr.errors import Fault, differences, end_in_one_line
 from hftn_sr.networks import network_name
 from hftn_sr.volumes.files import write_bytes
 from hftn_sr.weights import save_weights
@@ -142,9 +142,10 @@ class Checkpoint:
 
     def _check_same_run(self, earlier: dict[str, Any]) -> None:
         own = self._run()
-        differing = [name for name in own if name in earlier and own[name] != earlier[name] and name not in CASES]
-        long = {name for name in differing if isinstance(own[name], dict) or isinstance(earlier[name], dict)}
-        findings = [f"another {name}" if name in long else f"{name} {earlier[name]}, now {own[name]}" for name in differing]
+        plain = (own.keys() & earlier.keys()) - {"start", *CASES}
+        findings = differences({name: earlier[name] for name in plain}, {name: own[name] for name in plain})
+        if own.get("start") != earlier.get("start"):
+            findings.append("another start")  # whose record is long
         seen, training, validation = (set(cases) for cases in (earlier.get("training", ()), *(own.get(name, ()) for name in CASES)))
         if seen and not seen & training:
             findings.append("training cases of which none is listed now")
@@ -186,9 +187,5 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     except Exception as error:
         raise Fault(path, f"damaged checkpoint ({type(error).__name__})", ANEW) from error
     if missing:
-        raise Fault(
-            path,
-            f"no checkpoint of a training (lacks {', '.join(sorted(missing))})",
-            ANEW,
-        )
+        raise Fault(path, f"no checkpoint of a training (lacks {', '.join(sorted(missing))})", ANEW)
     return state

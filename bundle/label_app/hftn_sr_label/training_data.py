@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from hftn_sr.errors import Fault, NothingToDo, UsageFault
+from hftn_sr.errors import Fault, NothingToDo, UsageFault, differences
 from hftn_sr.pairs.datalist import DATALIST, SECTIONS, write_cases
 from hftn_sr.pairs.split import PATIENT, shuffled
 from hftn_sr.volumes.files import write_json
@@ -128,7 +128,7 @@ def check_settings(folder: Path, settings: dict[str, Any]) -> None:
         return
     try:
         earlier = json.loads(path.read_text(encoding="utf-8"))
-        differing = [f"{name} {earlier.get(name)}, now {value}" for name, value in settings.items() if earlier.get(name) != value]
+        differing = differences({name: earlier.get(name) for name in settings}, settings)
     except (OSError, ValueError, AttributeError) as error:
         raise Fault(path, f"cannot be read ({error})", "begin another run") from None
     if differing:
