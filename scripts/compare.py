@@ -26,7 +26,7 @@ from hftn_sr.comparison.reproduction import COMPARED, published_tables, reproduc
 from hftn_sr.comparison.rows import chosen_methods
 from hftn_sr.comparison.run import compare
 from hftn_sr.comparison.sizes import GMAC
-from hftn_sr.comparison.terminal import TerminalProgress, summary
+from hftn_sr.comparison.terminal import TerminalProgress, folder_option, summary
 from hftn_sr.errors import INTERRUPTED, OK, SOME_FAILED, Fault
 from hftn_sr.networks import METHODS
 from hftn_sr.pairs.datalist import Section
@@ -88,19 +88,12 @@ def _reproduced(options: argparse.Namespace, console: Console, output: Console) 
     return SOME_FAILED if differing else OK
 
 
-def _folder(text: str) -> Path:
-    """An empty name, as of a variable that is not set, would be the current folder."""
-    if not text:
-        raise argparse.ArgumentTypeError("no folder is named")
-    return Path(text)
-
-
 def _resume_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description="A shipped study scored again, without training.", allow_abbrev=False)
     add = parser.add_argument
-    add("--resume", nargs="?", type=_folder, const=STUDY, metavar="STUDY", help="folder of a shipped study (that of the repository)")
-    add("--data", type=_folder, help="folder with datalist.json, as of hftn-sr data open-ms (fetched into --output)")
-    add("--output", type=_folder, default=Path("study_again"), help="folder for tables and pictures (study_again)")
+    add("--resume", nargs="?", type=folder_option, const=STUDY, metavar="STUDY", help="folder of a shipped study (that of the repository)")
+    add("--data", type=folder_option, help="folder with datalist.json, as of hftn-sr data open-ms (fetched into --output)")
+    add("--output", type=folder_option, default=Path("study_again"), help="folder for tables and pictures (study_again)")
     add("--methods", default="all", help="all, or names with commas between")
     return parser
 
@@ -108,8 +101,8 @@ def _resume_parser() -> argparse.ArgumentParser:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
     add = parser.add_argument
-    add("--data", type=_folder, required=True, help="folder with datalist.json, or a copy of the open MS data")
-    add("--output", type=_folder, required=True, help="folder for tables, pictures and runs")
+    add("--data", type=folder_option, required=True, help="folder with datalist.json, or a copy of the open MS data")
+    add("--output", type=folder_option, required=True, help="folder for tables, pictures and runs")
     add("--methods", default="all", help=f"all, or names with commas between: {', '.join(METHODS)}")
     add("--scales", type=int, nargs="+", default=[2, 4], help="2, 4 or both")
     add("--seeds", type=int, nargs="+", default=[0], help="of weights and patches; a row for each")

@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 from typing import Any, get_args
 
 from rich.console import Console
@@ -20,6 +19,7 @@ from hftn_sr.comparison.lesion_table import lesion_csv, lesion_markdown
 from hftn_sr.comparison.robustness import Trial, measure_robustness
 from hftn_sr.comparison.robustness_table import curve_picture, robustness_csv, robustness_markdown, row_scores
 from hftn_sr.comparison.rows import chosen_methods
+from hftn_sr.comparison.terminal import folder_option
 from hftn_sr.errors import INTERRUPTED, OK, Fault
 from hftn_sr.networks import METHODS
 from hftn_sr.pairs.datalist import Section
@@ -69,9 +69,9 @@ def main() -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
     add = parser.add_argument
-    add("--data", type=Path, required=True, help="folder with datalist.json, or a copy of the open MS data")
-    add("--comparison", type=Path, required=True, help="the --output of compare.py, which is only read and may still be going on")
-    add("--output", type=Path, help="folder for tables, picture and results (robustness_SECTION in the comparison)")
+    add("--data", type=folder_option, required=True, help="folder with datalist.json, or a copy of the open MS data")
+    add("--comparison", type=folder_option, required=True, help="the --output of compare.py, which is only read and may still be going on")
+    add("--output", type=folder_option, help="folder for tables, picture and results (robustness_SECTION in the comparison)")
     add("--methods", default="all", help=f"all, or names with commas between: {', '.join(METHODS)}")
     add("--section", choices=get_args(Section), default="testing", help="cases whose references are disturbed")
     add("--eval-slices", type=int, help="score so many slices from the middle of each volume (all); lesions are looked at in all")

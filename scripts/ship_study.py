@@ -14,6 +14,7 @@ from hftn_sr.comparison.recording import VALIDATION, read_table
 from hftn_sr.comparison.rows import Row
 from hftn_sr.comparison.run import PUBLISHED
 from hftn_sr.comparison.settings import SETTINGS, read_record
+from hftn_sr.comparison.terminal import folder_option
 from hftn_sr.comparison.training import RECORD, WEIGHTS, finished_training
 from hftn_sr.errors import Fault, UsageFault
 from hftn_sr.volumes.files import explained
@@ -24,8 +25,8 @@ OF_A_RUN, OF_A_TABLE = (SETTINGS, RECORD, WEIGHTS, VALIDATION), (PUBLISHED, "tab
 def main() -> int:
     """Copy, say how much it is."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
-    parser.add_argument("--comparison", type=Path, required=True, help="output folder of compare.py; its last table is taken")
-    parser.add_argument("--output", type=Path, required=True, help="folder for runs/ and, named after its section, the table")
+    parser.add_argument("--comparison", type=folder_option, required=True, help="output folder of compare.py; its last table is taken")
+    parser.add_argument("--output", type=folder_option, required=True, help="folder for runs/ and, named after its section, the table")
     options = parser.parse_args()
     try:
         section, runs = _finished(options.comparison)

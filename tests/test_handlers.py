@@ -2,6 +2,8 @@ import io
 import logging
 import random
 import re
+import subprocess
+import sys
 import weakref
 from functools import partial
 from pathlib import Path
@@ -36,7 +38,7 @@ from hftn_sr.handlers import (
     VolumeScore,
     preview,
 )
-from hftn_sr.handlers.state import read_checkpoint
+from hftn_sr.handlers.state import LOCK, read_checkpoint
 from hftn_sr.metrics import psnr
 from hftn_sr.networks import HFTNSR
 from hftn_sr.weights import load_model
@@ -95,15 +97,15 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_cases():
 EVEN = partial(StepLR, step_size=1)
 
 
-def run_of(folder, network, scores, scheduled=EVEN, **record):
-    """An engine of as many epochs as there are scores, each validated with the next score."""
+def run_of(folder, network, scores, scheduled=EVEN, bias=float, **record):
+    """An engine of as many epochs as there are scores, each validated with the next score; it leaves `bias` in the network."""
     optimizer = torch.optim.Adam(network.parameters(), lr=0.01)
     scheduler = scheduled(optimizer)
     evaluator = SimpleNamespace(state=SimpleNamespace(metrics={}, key_metric_name="gain", epoch=0))
     handler = Checkpoint(folder, network, optimizer, scheduler, evaluator, {"seed": 5, **record})
 
     def step(engine, _batch):
-        network.output.bias.data.fill_(float(engine.state.epoch))
+        network.output.bias.data.fill_(bias(engine.state.epoch))
         optimizer.step()
         evaluator.state.metrics["gain"], evaluator.state.epoch = scores[engine.state.epoch - 1], engine.state.epoch
 
@@ -173,6 +175,67 @@ def test_a_run_whose_schedule_would_end_elsewhere_is_not_gone_on_with(tmp_path, 
     assert "steps of the schedule 3, now 4" in capsys.readouterr().err
 
 
+def test_weights_whose_state_is_gone_are_not_replaced_by_a_new_run(tmp_path, capsys):
+    run_of(tmp_path, HFTNSR(**TINY), [0.1, 0.2])
+    (tmp_path / "latest.pt").unlink()
+    before = (tmp_path / "best.safetensors").read_bytes()
+    with pytest.raises(SystemExit) as ended:
+        run_of(tmp_path, HFTNSR(**TINY), [0.3])
+    (line,) = capsys.readouterr().err.splitlines()
+    assert re.search(r"^ERROR .*best\.safetensors: weights of an earlier training.*move it away .* or name another --output_dir", line)
+    assert ended.value.code == 9
+    assert (tmp_path / "best.safetensors").read_bytes() == before
+    assert not (tmp_path / "latest.pt").exists()
+
+
+def test_a_run_killed_between_its_first_two_files_begins_again(tmp_path):
+    run_of(tmp_path, HFTNSR(**TINY), [0.1])
+    (tmp_path / "latest.pt").unlink()
+    assert run_of(tmp_path, HFTNSR(**TINY), [0.1, 0.2]).state.iteration == 2
+    assert load_model(str(tmp_path / "best.safetensors"), 2).record["epoch"] == 2
+
+
+def test_two_runs_do_not_write_into_one_folder_at_a_time(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("hftn_sr.handlers.state.PATIENCE", 0.1)
+    hold = "import sys, time, filelock; lock = filelock.FileLock(sys.argv[1]); lock.acquire(); print('held', flush=True); time.sleep(600)"
+    with subprocess.Popen([sys.executable, "-c", hold, str(tmp_path / LOCK)], stdout=subprocess.PIPE, text=True) as other:
+        try:
+            assert other.stdout.readline() == "held\n"
+            with pytest.raises(SystemExit) as ended:
+                run_of(tmp_path, HFTNSR(**TINY), [0.1])
+        finally:
+            other.kill()
+    assert ended.value.code == 9
+    assert f"ERROR {tmp_path}: another training is writing into this folder" in capsys.readouterr().err
+    assert not (tmp_path / "latest.pt").exists()
+    run_of(tmp_path, HFTNSR(**TINY), [0.1])  # the lock died with its process
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["best.safetensors", "latest.pt"]
+
+
+def test_weights_that_are_no_longer_finite_leave_the_files_as_they_were(tmp_path):
+    run_of(tmp_path, HFTNSR(**TINY), [0.1])
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    with pytest.raises(FloatingPointError, match=r"not finite after epoch 2; .*latest\.pt is of the epoch before"):
+        run_of(tmp_path, HFTNSR(**TINY), [0.1, 0.2], bias=lambda epoch: float("nan"))
+    after = {path.name: path.read_bytes() for path in tmp_path.iterdir() if not path.name.startswith(".")}
+    assert after == before
+
+
+def test_an_empty_output_dir_is_not_the_current_folder(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as ended:
+        run_of("", HFTNSR(**TINY), [0.1])
+    assert (ended.value.code, list(tmp_path.iterdir())) == (2, [])
+    assert "ERROR --output_dir: no folder is named. Fix: --output_dir runs/mine." in capsys.readouterr().err
+
+
+def test_a_run_that_is_over_says_that_nothing_is_left_to_train(tmp_path, caplog):
+    run_of(tmp_path, HFTNSR(**TINY), [0.1, 0.2])
+    with caplog.at_level(logging.WARNING):
+        assert run_of(tmp_path, HFTNSR(**TINY), [0.1, 0.2]).state.iteration == 2
+    assert f"{tmp_path / 'latest.pt'}: all 2 epochs are done, nothing is left to train" in caplog.text
+
+
 def test_a_checkpoint_that_cannot_be_written_leaves_the_one_before(tmp_path, monkeypatch):
     run_of(tmp_path, HFTNSR(**TINY), [0.1])
     before = (tmp_path / "latest.pt").read_bytes()
@@ -184,7 +247,7 @@ def test_a_checkpoint_that_cannot_be_written_leaves_the_one_before(tmp_path, mon
     with pytest.raises(Exception, match="no space left on the disk"):
         run_of(tmp_path, HFTNSR(**TINY), [0.1, 0.2])
     assert (tmp_path / "latest.pt").read_bytes() == before
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["best.safetensors", "latest.pt"]
+    assert sorted(path.name for path in tmp_path.iterdir() if path.name != LOCK) == ["best.safetensors", "latest.pt"]
 
 
 def test_a_checkpoint_of_a_network_wrapped_for_several_processes_fits_the_bare_network(tmp_path, monkeypatch):

@@ -26,6 +26,7 @@ __all__ = [
     "load_weights",
     "save_weights",
     "shipped_models",
+    "training_record",
     "untrained_network",
 ]
 
@@ -150,6 +151,15 @@ def save_weights(path: Path | str, network: nn.Module, record: dict[str, Any]) -
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
     metadata = {"network": network_name(network), "options": json.dumps(network.options), "record": json.dumps(record)}
     write_bytes(Path(path), safetensors.torch.save(state, metadata))
+
+
+def training_record(path: Path) -> dict[str, Any]:
+    """What `save_weights` was told of the training.
+
+    Raises:
+        Fault: the file cannot be read, or is not one that it wrote.
+    """
+    return _described(path, _content(path))[1]
 
 
 def _path(model: str, scale: int, option: str = "--model") -> Path:

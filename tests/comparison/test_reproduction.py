@@ -78,6 +78,13 @@ def test_an_empty_name_is_not_the_current_folder(option, tmp_path):
     assert not (tmp_path / "again").exists()
 
 
+@pytest.mark.parametrize(("name", "option"), [("measure_robustness.py", "--data"), ("ship_study.py", "--comparison")])
+def test_nor_is_it_for_what_reads_a_comparison(name, option):
+    done = script(name, f"{option}=")
+    assert done.returncode == 2
+    assert f"{option}: no folder is named" in done.stderr
+
+
 def test_a_figure_that_is_not_the_published_one_is_named_and_fails(study, synthetic, tmp_path):
     shutil.copytree(study, tmp_path / "study")
     table = tmp_path / "study" / "x2" / "testing"

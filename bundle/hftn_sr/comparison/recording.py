@@ -90,7 +90,10 @@ class ValidationLog:
 
 
 def digest(batch: Mapping[str, Any]) -> str:
-    """Short SHA-256 of the voxels of `image` and `label`: two methods with one digest saw the same patches."""
+    """Short SHA-256 of the voxels of `image` and `label`: two methods with one digest saw the same patches.
+
+    One whose reference is split in another way has another digest, and so has another processor, by rounding.
+    """
     found = hashlib.sha256()
     for key in ("image", "label"):
         found.update(torch.as_tensor(batch[key]).detach().cpu().float().contiguous().numpy().tobytes())
@@ -100,7 +103,7 @@ def digest(batch: Mapping[str, Any]) -> str:
 def end_with(parent: int) -> None:
     """End this process as soon as the process `parent` has ended without it, even by SIGKILL; 0 for none.
 
-    Two trainings in one folder do no harm, they write the same, but nobody waits for this one any more.
+    Nobody waits for it any more, and the next training of its folder waits for it.
     """
     if parent:
         threading.Thread(target=_watch, args=(parent,), daemon=True).start()

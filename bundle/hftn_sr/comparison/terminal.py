@@ -1,10 +1,12 @@
-"""A comparison on the terminal: progress while it goes on, a table when it is over; plain lines where there is no terminal."""
+"""A comparison on the terminal: its options, progress while it goes on, a table when it is over; plain lines where there is no terminal."""
 
 from __future__ import annotations
 
+import argparse
 import threading
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from types import TracebackType
 
 from rich.console import Console
@@ -16,7 +18,7 @@ from hftn_sr.comparison.results import Comparison
 from hftn_sr.comparison.rows import OUR_READING, Row, title
 from hftn_sr.comparison.run import Progress
 
-__all__ = ["TerminalProgress", "summary"]
+__all__ = ["TerminalProgress", "folder_option", "summary"]
 
 READ = 5.0  # seconds; a row that takes less was found finished, and tells nothing of the others
 
@@ -101,3 +103,14 @@ def summary(comparison: Comparison) -> Table:
     for failure in comparison.failures:
         table.add_row(failure.row.label(comparison.seeds), f"x{failure.row.scale}", "failed")
     return table
+
+
+def folder_option(text: str) -> Path:
+    """The folder that an option of a script names.
+
+    Raises:
+        argparse.ArgumentTypeError: an empty name, as of a variable that is not set: it would be the current folder.
+    """
+    if not text:
+        raise argparse.ArgumentTypeError("no folder is named")
+    return Path(text)

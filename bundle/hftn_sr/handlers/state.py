@@ -3,25 +3,29 @@
 from __future__ import annotations
 
 import io
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol
 
 import ignite.distributed as idist
 import torch
+from filelock import FileLock, Timeout
 from ignite.engine import Engine, Events
 from monai.data import set_rnd
 from monai.utils import set_determinism
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from hftn_sr.errors import Fault, differences, end_in_one_line
+from hftn_sr.errors import Fault, UsageFault, differences, end_in_one_line
 from hftn_sr.networks import network_name
-from hftn_sr.volumes.files import write_bytes
-from hftn_sr.weights import save_weights
+from hftn_sr.volumes.files import check_writable, write_bytes
+from hftn_sr.weights import save_weights, training_record
 
 __all__ = ["Checkpoint", "ReleaseCase", "ReseedEveryEpoch", "StopAtNonFiniteLoss", "read_checkpoint"]
 
 CASES = ("training", "validation")  # of the record
+LOCK = ".training.lock"  # the Label app has one of its own, for its settings
+PATIENCE = 10.0  # seconds that a training waits for another's lock: one whose parent was killed lives on for a moment
 ANEW = "move it and best.safetensors away to begin this training anew"
 
 
@@ -74,7 +78,8 @@ class Checkpoint:
     """Save the state of a run after every epoch and go on from it; keep the weights of the best validation score.
 
     `latest.pt` holds everything that the next epoch depends on; `best.safetensors` is ready for `hftn-sr super-resolve --model`. Both are
-    replaced in one step: whenever the process dies, a complete file is there.
+    replaced in one step: whenever the process dies, a complete file is there. Weights that are no longer finite are not saved, those that
+    lie there without their `latest.pt` are not replaced, and no second run writes into the folder while one lasts.
 
     Of several processes all resume and the main one saves.
 
@@ -92,21 +97,46 @@ class Checkpoint:
     def __init__(
         self, folder: Path | str, network: nn.Module, optimizer: _Stateful, scheduler: _Stateful, evaluator: Any, record: dict[str, Any]
     ) -> None:
+        with end_in_one_line():
+            if not str(folder):  # as of a variable that is not set; it would be the current folder
+                raise UsageFault("--output_dir", "no folder is named", "--output_dir runs/mine")
         self.latest, self.best = Path(folder) / "latest.pt", Path(folder) / "best.safetensors"
         self.network, self.record = network.module if isinstance(network, DistributedDataParallel) else network, record
         self.parts: dict[str, _Stateful] = {"network": self.network, "optimizer": optimizer, "scheduler": scheduler}
         self.evaluator = evaluator
         self.best_score = float("-inf")
+        self.lock = FileLock(Path(folder) / LOCK, is_singleton=True)  # one that a failed run of this process holds is its own
 
     def attach(self, engine: Engine) -> None:
         """Resume when the run starts, save when an epoch ends. Attach after the handler that validates."""
+        if idist.get_rank() == 0:
+            engine.add_event_handler(Events.STARTED, self.hold)
         engine.add_event_handler(Events.STARTED, self.resume)
         if idist.get_rank() == 0:
             engine.add_event_handler(Events.EPOCH_COMPLETED, self)
+            engine.add_event_handler(Events.COMPLETED, self.release)
+
+    def hold(self, engine: Engine) -> None:
+        """Keep other runs off the folder; where one writes there, the process ends with one line. The lock dies with its process."""
+        with end_in_one_line():
+            check_writable(self.latest)
+            try:
+                self.lock.acquire(timeout=PATIENCE)
+            except Timeout:
+                cure = "wait for it to end, or name another --output_dir"
+                raise Fault(self.latest.parent, "another training is writing into this folder", cure) from None
+
+    def release(self, engine: Engine) -> None:
+        """Let other runs in."""
+        with suppress(OSError):  # Windows does not remove a file that is open; it stays, unlocked
+            Path(self.lock.lock_file).unlink()
+        self.lock.release(force=True)
 
     def resume(self, engine: Engine) -> None:
         """Restore `latest.pt` where it exists; where it is damaged or of another run, the process ends with one line."""
         if not self.latest.is_file():
+            with end_in_one_line():
+                self._check_nothing_is_lost()
             return
         with end_in_one_line():
             state = read_checkpoint(self.latest)
@@ -118,9 +148,17 @@ class Checkpoint:
             part.load_state_dict(state[name])
         engine.state.epoch, engine.state.iteration = state["epoch"], state["iteration"]
         self.best_score = state["best_score"] if validated else float("-inf")  # of other volumes
+        if engine.state.epoch >= (engine.state.max_epochs or 0):
+            engine.logger.warning(f"{self.latest}: all {engine.state.epoch} epochs are done, nothing is left to train")
 
     def __call__(self, engine: Engine) -> None:
-        """Save."""
+        """Save.
+
+        Raises:
+            FloatingPointError: a weight is no longer finite; both files stay as they are.
+        """
+        if not all(torch.isfinite(tensor).all() for tensor in self.network.state_dict().values()):
+            raise FloatingPointError(f"weights that are not finite after epoch {engine.state.epoch}; {self.latest} is of the epoch before")
         metrics = self.evaluator.state.metrics
         score = metrics.get(self.evaluator.state.key_metric_name)
         if self.evaluator.state.epoch and score is not None and self._validated_now(engine) and score > self.best_score:
@@ -139,6 +177,12 @@ class Checkpoint:
         optimizer, scheduler = self.parts["optimizer"], self.parts["scheduler"]
         parts = {"optimizer": type(optimizer).__name__, "schedule": type(scheduler).__name__}
         return {**self.record, **network, **parts, "steps of the schedule": scheduler.state_dict().get("T_max")}
+
+    def _check_nothing_is_lost(self) -> None:
+        # A run killed between its first two files leaves weights of one epoch alone.
+        if self.best.exists() and training_record(self.best).get("epoch") != 1:
+            cure = "move it away to begin anew, put its latest.pt back to go on, or name another --output_dir"
+            raise Fault(self.best, "weights of an earlier training, which a new one would replace", cure)
 
     def _check_same_run(self, earlier: dict[str, Any]) -> None:
         own = self._run()
