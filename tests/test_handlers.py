@@ -175,8 +175,9 @@ def test_a_run_whose_schedule_would_end_elsewhere_is_not_gone_on_with(tmp_path, 
     assert "steps of the schedule 3, now 4" in capsys.readouterr().err
 
 
-def test_weights_whose_state_is_gone_are_not_replaced_by_a_new_run(tmp_path, capsys):
-    run_of(tmp_path, HFTNSR(**TINY), [0.1, 0.2])
+@pytest.mark.parametrize(("scores", "record", "options"), [([0.1, 0.2], {}, {}), ([0.1], {"seed": 6}, {}), ([0.1], {}, {"channels": 32})])
+def test_weights_whose_state_is_gone_are_not_replaced_by_a_new_run(tmp_path, capsys, scores, record, options):
+    run_of(tmp_path, HFTNSR(**{**TINY, **options}), scores, **record)
     (tmp_path / "latest.pt").unlink()
     before = (tmp_path / "best.safetensors").read_bytes()
     with pytest.raises(SystemExit) as ended:
@@ -209,16 +210,36 @@ def test_two_runs_do_not_write_into_one_folder_at_a_time(tmp_path, capsys, monke
     assert f"ERROR {tmp_path}: another training is writing into this folder" in capsys.readouterr().err
     assert not (tmp_path / "latest.pt").exists()
     run_of(tmp_path, HFTNSR(**TINY), [0.1])  # the lock died with its process
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["best.safetensors", "latest.pt"]
+    assert (tmp_path / "latest.pt").exists()
+
+
+def test_a_file_system_without_locks_is_warned_of_and_trained_on(tmp_path, monkeypatch, caplog):
+    def no_locks(*_, **__):
+        raise NotImplementedError("FileSystem does not appear to support flock")
+
+    monkeypatch.setattr("filelock.FileLock.acquire", no_locks)
+    with caplog.at_level(logging.WARNING):
+        run_of(tmp_path, HFTNSR(**TINY), [0.1])
+    assert f"{tmp_path}: cannot be locked" in caplog.text
+    assert (tmp_path / "latest.pt").exists()
+
+
+def test_a_folder_that_cannot_be_made_is_named_before_anything_is_trained(tmp_path, capsys):
+    (tmp_path / "file").touch()
+    with pytest.raises(SystemExit) as ended:
+        run_of(tmp_path / "file" / "run", HFTNSR(**TINY), [0.1])
+    assert ended.value.code == 9
+    assert re.search(r"^ERROR .*run: nothing can be written here .* Fix: name another --output_dir\.$", capsys.readouterr().err.strip())
 
 
 def test_weights_that_are_no_longer_finite_leave_the_files_as_they_were(tmp_path):
     run_of(tmp_path, HFTNSR(**TINY), [0.1])
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
-    with pytest.raises(FloatingPointError, match=r"not finite after epoch 2; .*latest\.pt is of the epoch before"):
+    with pytest.raises(FloatingPointError, match=r"not finite after epoch 2, .*nothing was saved; .*lower --learning_rate") as failed:
         run_of(tmp_path, HFTNSR(**TINY), [0.1, 0.2], bias=lambda epoch: float("nan"))
-    after = {path.name: path.read_bytes() for path in tmp_path.iterdir() if not path.name.startswith(".")}
-    assert after == before
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+    run_of(tmp_path, HFTNSR(**TINY), [0.1, 0.2])  # though the failed run, which `failed` keeps alive, still holds the lock
+    assert failed.tb and load_model(str(tmp_path / "best.safetensors"), 2).record["epoch"] == 2
 
 
 def test_an_empty_output_dir_is_not_the_current_folder(tmp_path, monkeypatch, capsys):
@@ -247,7 +268,7 @@ def test_a_checkpoint_that_cannot_be_written_leaves_the_one_before(tmp_path, mon
     with pytest.raises(Exception, match="no space left on the disk"):
         run_of(tmp_path, HFTNSR(**TINY), [0.1, 0.2])
     assert (tmp_path / "latest.pt").read_bytes() == before
-    assert sorted(path.name for path in tmp_path.iterdir() if path.name != LOCK) == ["best.safetensors", "latest.pt"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [LOCK, "best.safetensors", "latest.pt"]
 
 
 def test_a_checkpoint_of_a_network_wrapped_for_several_processes_fits_the_bare_network(tmp_path, monkeypatch):

@@ -8,10 +8,12 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from filelock import FileLock
 from monai.bundle import ConfigParser
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import hftn_sr
+from hftn_sr.handlers.state import LOCK
 from hftn_sr.volumes.nifti import read_nifti, save_nifti
 from hftn_sr.weights import load_model
 from training_process import CONFIGS, train
@@ -172,6 +174,20 @@ def test_more_processes_than_validation_cases_are_refused_in_one_line(dataset, t
         f"ERROR {dataset / 'datalist.json'}: 3 processes are to share 2 of its cases for the scores, and each needs at least one."
         " Fix: --nproc_per_node=2, or list more cases."
     )
+
+
+def test_processes_whose_folder_another_training_holds_end_together_with_one_line(dataset, tmp_path):
+    (tmp_path / "run").mkdir()
+    with FileLock(tmp_path / "run" / LOCK):
+        assert train(
+            "multi_gpu_train", processes=2, dataset_dir=dataset, output_dir=tmp_path / "run", log=tmp_path / "log", **THREE_EPOCHS
+        ) == [9, 9]
+    logs = [(tmp_path / f"log.{rank}").read_text() for rank in (0, 1)]
+    told = [[line for line in text.splitlines() if "another training is writing into this folder" in line] for text in logs]
+    assert [len(lines) for lines in told] == [1, 0]
+    assert told[0][0].startswith(f"ERROR {tmp_path / 'run'}: ")
+    assert not any("Traceback" in text for text in logs)
+    assert [path.name for path in (tmp_path / "run").iterdir()] == [LOCK]
 
 
 def test_two_processes_learn_what_one_does_from_both_their_batches_and_score_every_volume_once(dataset, tmp_path):

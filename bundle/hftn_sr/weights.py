@@ -22,11 +22,12 @@ __all__ = [
     "MODELS_FOLDER",
     "Model",
     "check_model",
+    "described_weights",
+    "is_finite",
     "load_model",
     "load_weights",
     "save_weights",
     "shipped_models",
-    "training_record",
     "untrained_network",
 ]
 
@@ -153,13 +154,18 @@ def save_weights(path: Path | str, network: nn.Module, record: dict[str, Any]) -
     write_bytes(Path(path), safetensors.torch.save(state, metadata))
 
 
-def training_record(path: Path) -> dict[str, Any]:
-    """What `save_weights` was told of the training.
+def is_finite(network: nn.Module) -> bool:
+    """Whether all weights of a network are numbers, none of them infinite."""
+    return all(bool(torch.isfinite(tensor).all()) for tensor in network.state_dict().values())
+
+
+def described_weights(path: Path) -> tuple[nn.Module, dict[str, Any]]:
+    """The network that `save_weights` was given, untrained, and what it was told of the training.
 
     Raises:
         Fault: the file cannot be read, or is not one that it wrote.
     """
-    return _described(path, _content(path))[1]
+    return _described(path, _content(path))
 
 
 def _path(model: str, scale: int, option: str = "--model") -> Path:
@@ -227,5 +233,5 @@ def _fill(network: nn.Module, state: dict[str, torch.Tensor], path: Path) -> Non
         lines = str(error).strip().splitlines()
         finding = f"weights of another network ({textwrap.shorten(' '.join(lines[1:2] or lines), 160, placeholder=' ...')})"
         raise Fault(path, finding, "name the weights of this network") from None
-    if not all(torch.isfinite(tensor).all() for tensor in network.state_dict().values()):
+    if not is_finite(network):
         raise Fault(path, "holds weights that are NaN or infinite", "train again or restore the file")

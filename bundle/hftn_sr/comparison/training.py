@@ -15,8 +15,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from hftn_sr.comparison.recording import TRAINING, read_table
 from hftn_sr.comparison.rows import Row
 from hftn_sr.comparison.schedule import Schedule
@@ -25,7 +23,7 @@ from hftn_sr.errors import Fault
 from hftn_sr.handlers.state import read_checkpoint
 from hftn_sr.networks import build_network
 from hftn_sr.volumes.files import sha256_of, write_json
-from hftn_sr.weights import save_weights
+from hftn_sr.weights import is_finite, save_weights
 
 __all__ = [
     "CHECKPOINT",
@@ -141,7 +139,7 @@ def train_row(
     network.load_state_dict(read_checkpoint(folder / CHECKPOINT)["network"])
     record = {"workflow": "train.yaml", "method": row.method, "seed": row.seed, "steps": plan.iterations, **knobs}
     network.half()
-    if not all(torch.isfinite(tensor).all() for tensor in network.state_dict().values()):
+    if not is_finite(network):
         raise Fault(folder / CHECKPOINT, "holds weights that are not finite, or too large for float16", "train this row with another seed")
     save_weights(folder / WEIGHTS, network, record)
     minutes = sum(float(each["seconds"]) for each in rows) / 60

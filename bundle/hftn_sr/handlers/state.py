@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import io
-from contextlib import suppress
+import json
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -18,13 +19,13 @@ from torch.nn.parallel import DistributedDataParallel
 
 from hftn_sr.errors import Fault, UsageFault, differences, end_in_one_line
 from hftn_sr.networks import network_name
-from hftn_sr.volumes.files import check_writable, write_bytes
-from hftn_sr.weights import save_weights, training_record
+from hftn_sr.volumes.files import write_bytes
+from hftn_sr.weights import described_weights, is_finite, save_weights
 
 __all__ = ["Checkpoint", "ReleaseCase", "ReseedEveryEpoch", "StopAtNonFiniteLoss", "read_checkpoint"]
 
 CASES = ("training", "validation")  # of the record
-LOCK = ".training.lock"  # the Label app has one of its own, for its settings
+LOCK = ".training.lock"  # the Label app has one of its own, which it holds from before it writes the data
 PATIENCE = 10.0  # seconds that a training waits for another's lock: one whose parent was killed lives on for a moment
 ANEW = "move it and best.safetensors away to begin this training anew"
 
@@ -105,42 +106,64 @@ class Checkpoint:
         self.parts: dict[str, _Stateful] = {"network": self.network, "optimizer": optimizer, "scheduler": scheduler}
         self.evaluator = evaluator
         self.best_score = float("-inf")
-        self.lock = FileLock(Path(folder) / LOCK, is_singleton=True)  # one that a failed run of this process holds is its own
+        self.lock = FileLock(Path(folder) / LOCK, thread_local=False, is_singleton=True)  # a run does not keep out its own process
 
     def attach(self, engine: Engine) -> None:
         """Resume when the run starts, save when an epoch ends. Attach after the handler that validates."""
-        if idist.get_rank() == 0:
-            engine.add_event_handler(Events.STARTED, self.hold)
+        engine.add_event_handler(Events.STARTED, self.hold)
         engine.add_event_handler(Events.STARTED, self.resume)
+        engine.add_event_handler(Events.COMPLETED, self.release)
+        engine.add_event_handler(Events.EXCEPTION_RAISED, self.give_up)
         if idist.get_rank() == 0:
             engine.add_event_handler(Events.EPOCH_COMPLETED, self)
-            engine.add_event_handler(Events.COMPLETED, self.release)
 
     def hold(self, engine: Engine) -> None:
         """Keep other runs off the folder; where one writes there, the process ends with one line. The lock dies with its process."""
+        fault = self._acquire(engine) if idist.get_rank() == 0 else None
+        # All wait for the main process: none may read what an earlier run is still writing, and none may train without it.
+        in_the_way = idist.broadcast(float(fault is not None), src=0)
         with end_in_one_line():
-            check_writable(self.latest)
-            try:
-                self.lock.acquire(timeout=PATIENCE)
-            except Timeout:
-                cure = "wait for it to end, or name another --output_dir"
-                raise Fault(self.latest.parent, "another training is writing into this folder", cure) from None
+            if fault:
+                raise fault
+        if in_the_way:
+            raise SystemExit(Fault.exit_code)
+
+    def _acquire(self, engine: Engine) -> Fault | None:
+        """What is in the way."""
+        folder = self.latest.parent
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            self.lock.acquire(timeout=PATIENCE)
+        except Timeout:
+            cure = "wait for it to end, restart the notebook in which it was stopped, or name another --output_dir"
+            return Fault(folder, "another training is writing into this folder", cure)
+        except (PermissionError, FileExistsError, NotADirectoryError) as error:
+            return Fault(folder, f"nothing can be written here ({error.strerror})", "name another --output_dir")
+        except (OSError, NotImplementedError) as error:  # a file system without locks
+            engine.logger.warning(f"{folder}: cannot be locked ({error}); see to it that no other training writes there")
+        return None
 
     def release(self, engine: Engine) -> None:
-        """Let other runs in."""
-        with suppress(OSError):  # Windows does not remove a file that is open; it stays, unlocked
-            Path(self.lock.lock_file).unlink()
+        """Let other runs in. The file stays: whoever waits for it has it open."""
         self.lock.release(force=True)
+
+    def give_up(self, engine: Engine, error: Exception) -> None:
+        """Let other runs in after a failure, which goes on its way."""
+        self.release(engine)
+        raise error
 
     def resume(self, engine: Engine) -> None:
         """Restore `latest.pt` where it exists; where it is damaged or of another run, the process ends with one line."""
-        if not self.latest.is_file():
+        try:
             with end_in_one_line():
-                self._check_nothing_is_lost()
-            return
-        with end_in_one_line():
-            state = read_checkpoint(self.latest)
-            self._check_same_run(state["run"])
+                if not self.latest.is_file():
+                    self._check_nothing_is_lost()
+                    return
+                state = read_checkpoint(self.latest)
+                self._check_same_run(state["run"])
+        except SystemExit:
+            self.release(engine)
+            raise
         validated = state["run"].get("validation") == self.record.get("validation")
         if "training" in self.record:
             self.record["training"] = sorted({*self.record["training"], *state["run"].get("training", ())})
@@ -148,7 +171,7 @@ class Checkpoint:
             part.load_state_dict(state[name])
         engine.state.epoch, engine.state.iteration = state["epoch"], state["iteration"]
         self.best_score = state["best_score"] if validated else float("-inf")  # of other volumes
-        if engine.state.epoch >= (engine.state.max_epochs or 0):
+        if engine.state.epoch == engine.state.max_epochs and idist.get_rank() == 0:
             engine.logger.warning(f"{self.latest}: all {engine.state.epoch} epochs are done, nothing is left to train")
 
     def __call__(self, engine: Engine) -> None:
@@ -157,8 +180,9 @@ class Checkpoint:
         Raises:
             FloatingPointError: a weight is no longer finite; both files stay as they are.
         """
-        if not all(torch.isfinite(tensor).all() for tensor in self.network.state_dict().values()):
-            raise FloatingPointError(f"weights that are not finite after epoch {engine.state.epoch}; {self.latest} is of the epoch before")
+        if not is_finite(self.network):
+            cure = "begin another run with another --seed or a lower --learning_rate"
+            raise FloatingPointError(f"weights that are not finite after epoch {engine.state.epoch}, of which nothing was saved; {cure}")
         metrics = self.evaluator.state.metrics
         score = metrics.get(self.evaluator.state.key_metric_name)
         if self.evaluator.state.epoch and score is not None and self._validated_now(engine) and score > self.best_score:
@@ -173,21 +197,26 @@ class Checkpoint:
 
     def _run(self) -> dict[str, Any]:
         """What tells this run from others."""
-        network: dict[str, Any] = {"network": network_name(self.network), **getattr(self.network, "options", {})}
         optimizer, scheduler = self.parts["optimizer"], self.parts["scheduler"]
         parts = {"optimizer": type(optimizer).__name__, "schedule": type(scheduler).__name__}
-        return {**self.record, **network, **parts, "steps of the schedule": scheduler.state_dict().get("T_max")}
+        return {**self.record, **_named(self.network), **parts, "steps of the schedule": scheduler.state_dict().get("T_max")}
 
     def _check_nothing_is_lost(self) -> None:
-        # A run killed between its first two files leaves weights of one epoch alone.
-        if self.best.exists() and training_record(self.best).get("epoch") != 1:
+        if self.best.exists() and not self._made_again():
             cure = "move it away to begin anew, put its latest.pt back to go on, or name another --output_dir"
             raise Fault(self.best, "weights of an earlier training, which a new one would replace", cure)
 
+    def _made_again(self) -> bool:
+        """Whether this run will write the same `best.safetensors`: one killed between its first two files leaves it without the other."""
+        try:
+            network, record = described_weights(self.best)
+        except Fault:  # not weights of ours
+            return False
+        return record.get("epoch") == 1 and not _common({**record, **_named(network)}, json.loads(json.dumps(self._run())))
+
     def _check_same_run(self, earlier: dict[str, Any]) -> None:
         own = self._run()
-        plain = (own.keys() & earlier.keys()) - {"start", *CASES}
-        findings = differences({name: earlier[name] for name in plain}, {name: own[name] for name in plain})
+        findings = _common(earlier, own, but=("start", *CASES))
         if own.get("start") != earlier.get("start"):
             findings.append("another start")  # whose record is long
         seen, training, validation = (set(cases) for cases in (earlier.get("training", ()), *(own.get(name, ()) for name in CASES)))
@@ -201,6 +230,16 @@ class Checkpoint:
 
     def _validated_now(self, engine: Engine) -> bool:
         return bool(self.evaluator.state.epoch == engine.state.epoch)
+
+
+def _common(earlier: Mapping[str, Any], own: Mapping[str, Any], but: Iterable[str] = ()) -> list[str]:
+    """What differs of that which both tell."""
+    names = (own.keys() & earlier.keys()) - set(but)
+    return differences({name: earlier[name] for name in names}, {name: own[name] for name in names})
+
+
+def _named(network: nn.Module) -> dict[str, Any]:
+    return {"network": network_name(network), **getattr(network, "options", {})}
 
 
 class ReleaseCase:
