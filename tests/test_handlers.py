@@ -14,6 +14,7 @@ import matplotlib.image
 import numpy as np
 import pytest
 import torch
+from filelock import FileLock
 from ignite.engine import Engine, Events
 from monai.bundle import ConfigParser
 from monai.data import Dataset
@@ -148,6 +149,7 @@ def test_another_run_in_the_folder_is_not_gone_on_with(tmp_path, capsys, scale, 
     assert re.search(rf"^ERROR .*latest\.pt: is of a run begun with .*{finding}.*name another --output_dir", line)
     assert ended.value.code == 9
     assert (tmp_path / "latest.pt").read_bytes() == before
+    FileLock(tmp_path / LOCK).acquire(timeout=0).lock.release()  # others are let in
 
 
 def test_a_run_may_go_on_with_more_cases_and_names_all_that_it_has_seen(tmp_path):

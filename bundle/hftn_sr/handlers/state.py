@@ -147,23 +147,19 @@ class Checkpoint:
         """Let other runs in. The file stays: whoever waits for it has it open."""
         self.lock.release(force=True)
 
-    def give_up(self, engine: Engine, error: Exception) -> None:
-        """Let other runs in after a failure, which goes on its way."""
+    def give_up(self, engine: Engine, error: BaseException) -> None:
+        """Let other runs in after a failure or refusal, which goes on its way."""
         self.release(engine)
         raise error
 
     def resume(self, engine: Engine) -> None:
         """Restore `latest.pt` where it exists; where it is damaged or of another run, the process ends with one line."""
-        try:
-            with end_in_one_line():
-                if not self.latest.is_file():
-                    self._check_nothing_is_lost()
-                    return
-                state = read_checkpoint(self.latest)
-                self._check_same_run(state["run"])
-        except SystemExit:
-            self.release(engine)
-            raise
+        with end_in_one_line():
+            if not self.latest.is_file():
+                self._check_nothing_is_lost()
+                return
+            state = read_checkpoint(self.latest)
+            self._check_same_run(state["run"])
         validated = state["run"].get("validation") == self.record.get("validation")
         if "training" in self.record:
             self.record["training"] = sorted({*self.record["training"], *state["run"].get("training", ())})
