@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help venv demo test lint docs twins errors package package-check label-env label-test browser clean
+.PHONY: help venv demo test lint docs twins package package-check label-env label-test browser clean
 
 help:
 	@echo "make demo    super-resolve the built-in synthetic pair; results in demo/"
@@ -10,7 +10,6 @@ help:
 	@echo "make lint    ruff and mypy"
 	@echo "make docs    the documentation as pages in dist/docs, without network"
 	@echo "make twins   write the JSON twin of each workflow after its YAML changed"
-	@echo "make errors  write bundle/docs/errors.md after a message changed"
 	@echo "make package  bundle/ as one zip file in dist/, the same bytes every time"
 	@echo "make package-check  that file in an empty folder and a fresh environment, everything its model card says"
 	@echo "make label-env   .venv-label, an environment with MONAI Label 0.8.5"
@@ -42,9 +41,6 @@ docs: venv
 
 twins: venv
 	$(BIN)/python scripts/write_json_twins.py
-
-errors: venv
-	$(BIN)/python scripts/write_error_index.py
 
 package: venv
 	$(BIN)/python scripts/package_bundle.py

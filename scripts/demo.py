@@ -15,12 +15,12 @@ from rich.table import Table
 
 import hftn_sr
 from hftn_sr.cli.progress import ConsoleReporter
-from hftn_sr.degradation import zero_filled
-from hftn_sr.evaluation import evaluate_volumes
-from hftn_sr.report import comparison
+from hftn_sr.pictures import comparison
+from hftn_sr.scoring.evaluation import evaluate_volumes
 from hftn_sr.volumes.files import write_bytes, write_json
 from hftn_sr.volumes.nifti import read_nifti
 from hftn_sr.volumes.resampling import resample
+from hftn_sr.volumes.simulation import zero_filled
 
 SAMPLE = Path(hftn_sr.__file__).parent / "sample"
 

@@ -14,8 +14,8 @@ import safetensors
 import torch
 import typer
 
+from hftn_sr.networks.weights import HASHES, MODELS_FOLDER, load_model, shipped_models
 from hftn_sr.volumes.files import sha256_of, write_bytes
-from hftn_sr.weights import HASHES, MODELS_FOLDER, load_model, shipped_models
 
 LARGEST = 25_000_000  # bytes, the Model Zoo's limit for a file
 

@@ -12,8 +12,8 @@ import torch
 from typer.testing import CliRunner
 
 from hftn_sr.cli.commands import app
-from hftn_sr.degradation import degrade
-from hftn_sr.weights import save_weights
+from hftn_sr.networks.weights import save_weights
+from hftn_sr.volumes.simulation import degrade
 from phantoms import phantom, write_volume
 from tiny import tiny_network
 

@@ -359,7 +359,7 @@ def test_the_summary_is_rewritten_after_every_case(tmp_path, put_case, super_res
         seen.append(len(content["cases"]))
         write_json(path, content)
 
-    monkeypatch.setattr("hftn_sr.batch.write_json", watched)
+    monkeypatch.setattr("hftn_sr.inference.batch.write_json", watched)
     assert super_resolve("--cases", tmp_path / "in", "--output", tmp_path / "out").exit_code == 0
     assert seen == [1, 2, 3]
 

@@ -7,13 +7,13 @@ import pytest
 import torch
 
 import hftn_sr
-from hftn_sr.degradation import brightness, crop_to_multiple, stack_channels, zero_filled
-from hftn_sr.evaluation import evaluate_volumes
 from hftn_sr.kspace import shift, truncate
-from hftn_sr.metrics import psnr
+from hftn_sr.networks.weights import load_model
+from hftn_sr.scoring.evaluation import evaluate_volumes
+from hftn_sr.scoring.metrics import psnr
 from hftn_sr.volumes.nifti import read_nifti, save_nifti
 from hftn_sr.volumes.resampling import resample
-from hftn_sr.weights import load_model
+from hftn_sr.volumes.simulation import brightness, crop_to_multiple, stack_channels, zero_filled
 
 SAMPLE = Path(hftn_sr.__file__).parent / "sample"
 NATIVE = "longitudinal/raw/{}/{}_{}.nii.gz"

@@ -153,13 +153,13 @@ def test_the_inference_network_is_the_one_of_the_shipped_weights():
     for scale in (2, 4):
         parser = ConfigParser(ConfigParser.load_config_file(CONFIGS / "inference.yaml"))
         parser["scale"] = scale
-        assert parser.get_parsed_content("network_def").options == hftn_sr.weights.load_model("base", scale).network.options
+        assert parser.get_parsed_content("network_def").options == hftn_sr.networks.weights.load_model("base", scale).network.options
 
 
 def test_monai_bundle_load_gives_the_shipped_network(tmp_path):
     shutil.copytree(BUNDLE, tmp_path / "hftn", ignore=shutil.ignore_patterns("runs", "data", "eval", "__pycache__"))
     network = load(name="hftn", bundle_dir=tmp_path, source="local", device="cpu")
-    expected = hftn_sr.weights.load_model("base", 2).network.state_dict()
+    expected = hftn_sr.networks.weights.load_model("base", 2).network.state_dict()
     assert network.keys() == expected.keys() if isinstance(network, dict) else network.state_dict().keys() == expected.keys()
     state = network if isinstance(network, dict) else network.state_dict()
     assert all(torch.equal(state[name], tensor) for name, tensor in expected.items())

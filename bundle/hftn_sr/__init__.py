@@ -9,12 +9,12 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from hftn_sr._version import __version__
+
 if TYPE_CHECKING:
     from hftn_sr.api import degrade, evaluate, super_resolve
 
 __all__ = ["__version__", "degrade", "evaluate", "super_resolve"]
-
-__version__ = "0.1.0"
 
 
 def __getattr__(name: str) -> Any:

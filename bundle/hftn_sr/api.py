@@ -12,19 +12,18 @@ from typing import Any, Literal
 
 import torch
 
-from hftn_sr.batch import Reporter
-from hftn_sr.degradation import degrade as degrade_volume
 from hftn_sr.errors import Fault, NothingToDo, UsageFault, check_choice
-from hftn_sr.evaluation import evaluate_volumes
-from hftn_sr.inference.case import Case, Outcome, Overwrite, RunOptions
-from hftn_sr.inference.pair import PairBy, PairOptions
-from hftn_sr.inference.reference import Misfit, Register
+from hftn_sr.inference.case import Case, Outcome
+from hftn_sr.inference.options import Misfit, Overwrite, PairBy, PairOptions, Register, RunOptions
+from hftn_sr.inference.reporter import Reporter
 from hftn_sr.inference.run import run_case
-from hftn_sr.runtime import Runtime, choose_orientations, choose_runtime
+from hftn_sr.networks.precision import Runtime, choose_orientations, choose_runtime
+from hftn_sr.networks.weights import load_model
+from hftn_sr.scoring.evaluation import evaluate_volumes
 from hftn_sr.volumes.files import check_writable
 from hftn_sr.volumes.nifti import ReadOptions, save_nifti
 from hftn_sr.volumes.reading import read_volume
-from hftn_sr.weights import load_model
+from hftn_sr.volumes.simulation import degrade as degrade_volume
 
 __all__ = ["choose_device", "degrade", "evaluate", "super_resolve", "use_threads"]
 

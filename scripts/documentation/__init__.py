@@ -1,1 +1,1 @@
-"""What builds the pages of the documentation from the code: index of errors, commands, knobs of the workflows, reference."""
+"""What builds the pages of the documentation from the code: commands, hyperparameters of the workflows, reference."""

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from hftn_sr.kspace import truncate, zero_fill
-from hftn_sr.qc.case import QcCase, open_images
+from hftn_sr.report.case import QcCase, open_images
 from hftn_sr.volumes.nifti import read_nifti
 from knees import HEADER, knee, write_knee
 
@@ -50,7 +50,8 @@ def test_two_h5_files_are_paired_by_index_and_super_resolved(scans, run, tmp_pat
 
 
 def test_the_network_sees_reference_slice_i_with_target_slice_i(scans):
-    from hftn_sr.inference.pair import PairOptions, prepare_pair
+    from hftn_sr.inference.options import PairOptions
+    from hftn_sr.inference.pair import prepare_pair
 
     for pair_by, same in (("auto", True), ("header", False)):  # by their headers the middles of four and five slices meet
         pair = prepare_pair(*scans[:2], PairOptions(pair_by=pair_by))

@@ -20,13 +20,13 @@ from hftn_sr import api
 from hftn_sr.errors import Fault, UsageFault
 from hftn_sr.inference import pair as pair_module
 from hftn_sr.inference import run as run_module
-from hftn_sr.inference.case import Case, RunOptions, side_files
-from hftn_sr.inference.pair import PairOptions
+from hftn_sr.inference.case import Case, side_files
+from hftn_sr.inference.options import PairOptions, RunOptions
 from hftn_sr.inference.run import run_case
 from hftn_sr.kspace import truncate, zero_fill
+from hftn_sr.networks.weights import load_model, save_weights
 from hftn_sr.volumes.nifti import read_nifti
 from hftn_sr.volumes.volume import Volume
-from hftn_sr.weights import load_model, save_weights
 from phantoms import phantom, points, write, write_volume
 
 

@@ -15,20 +15,20 @@ import torch
 from torch import nn
 
 import hftn_sr
-from hftn_sr import workflow
 from hftn_sr.errors import Fault
-from hftn_sr.inference import memory
+from hftn_sr.inference import memory, workflow
 from hftn_sr.inference import run as run_module
-from hftn_sr.inference.case import Case, RunOptions, side_files
+from hftn_sr.inference.case import Case, side_files
 from hftn_sr.inference.memory import Demand, check_memory, network_bytes
+from hftn_sr.inference.options import RunOptions
 from hftn_sr.inference.plan import plan_case
 from hftn_sr.inference.run import run_case
+from hftn_sr.inference.workflow import PreparePaird
 from hftn_sr.networks import build_network
-from hftn_sr.runtime import has_bfloat16
+from hftn_sr.networks.precision import has_bfloat16
+from hftn_sr.networks.weights import load_model, save_weights
 from hftn_sr.volumes import scratch
 from hftn_sr.volumes.nifti import read_nifti
-from hftn_sr.weights import load_model, save_weights
-from hftn_sr.workflow import PreparePaird
 from phantoms import oblique, write
 
 BUNDLE = str(Path(hftn_sr.__file__).parents[1])

@@ -15,11 +15,13 @@ from hftn_sr import api
 from hftn_sr.errors import Fault, UsageFault
 from hftn_sr.inference import memory
 from hftn_sr.inference import reference as reference_module
-from hftn_sr.inference.case import Case, RunOptions, side_files
+from hftn_sr.inference.case import Case, side_files
 from hftn_sr.inference.memory import Demand
-from hftn_sr.inference.pair import PairOptions, prepare_pair
+from hftn_sr.inference.options import PairOptions, RunOptions
+from hftn_sr.inference.pair import prepare_pair
 from hftn_sr.inference.plan import Plan
 from hftn_sr.inference.run import run_case
+from hftn_sr.networks.weights import load_model
 from hftn_sr.volumes import registration
 from hftn_sr.volumes.alignment import Alignment
 from hftn_sr.volumes.files import sha256_of
@@ -27,7 +29,6 @@ from hftn_sr.volumes.nifti import read_nifti
 from hftn_sr.volumes.reading import read_volume_header
 from hftn_sr.volumes.registration import Registration
 from hftn_sr.volumes.resampling import resample
-from hftn_sr.weights import load_model
 from phantoms import phantom, write_volume
 
 SAMPLE = Path(hftn_sr.__file__).parent / "sample"

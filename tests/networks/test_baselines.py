@@ -12,12 +12,12 @@ from torch import nn
 from torch.nn import functional
 
 import hftn_sr
+from comparison.cost import network_cost
 from hftn_sr.kspace import shift, zero_fill
 from hftn_sr.networks import NETWORKS
 from hftn_sr.networks.baselines.blocks import CSAM, LAM, ResBlock, Up
 from hftn_sr.networks.baselines.msdt import DeformableAttention
 from hftn_sr.networks.baselines.sanet import SeparableAttention
-from hftn_sr.networks.cost import network_cost
 
 SMALL = {
     "edsr": {"width": 8, "blocks": 2},

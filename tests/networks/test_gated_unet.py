@@ -6,7 +6,7 @@ import torch
 from hftn_sr.kspace import shift, zero_fill
 from hftn_sr.networks import build_network, channels_last
 from hftn_sr.networks.gated_unet import GatedUNet
-from hftn_sr.optimizers import Muon
+from hftn_sr.training.optimizers import Muon
 
 SMALL = {"channels": 4, "levels": 3}
 

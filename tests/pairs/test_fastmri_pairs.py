@@ -14,7 +14,7 @@ from hftn_sr.pairs import fastmri
 from hftn_sr.pairs.datalist import SECTIONS, load_datalist, write_cases
 from hftn_sr.pairs.download import MIRROR_VARIABLE
 from hftn_sr.pairs.fastmri import FastMRIPair, fastmri_cases, fetch_lists, read_lists
-from hftn_sr.transforms import LoadPaird
+from hftn_sr.training.transforms import LoadPaird
 from knees import knee, write_knee
 
 MIRROR = Path(os.environ.get(MIRROR_VARIABLE) or "unset")

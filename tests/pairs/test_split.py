@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from loopback import fill
 
-from hftn_sr.batch import find_cases
 from hftn_sr.errors import Fault, NothingToDo, UsageFault
+from hftn_sr.inference.batch import find_cases
 from hftn_sr.pairs.cases import case_files, case_folders
 from hftn_sr.pairs.datalist import SECTIONS, check_new, load_datalist, relative, write_cases
 from hftn_sr.pairs.split import split_cases, split_patients

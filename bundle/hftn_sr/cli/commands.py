@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, NoReturn, Optional
 
 import typer
 
-from hftn_sr import __version__
+from hftn_sr._version import __version__
 from hftn_sr.cli.bids import bids_cases
 from hftn_sr.cli.convert import convert
 from hftn_sr.cli.data import data
@@ -21,8 +21,9 @@ from hftn_sr.cli.report import draw_report, report
 from hftn_sr.errors import INTERRUPTED, Fault, UsageFault
 
 if TYPE_CHECKING:
-    from hftn_sr.batch import Reporter
-    from hftn_sr.inference.case import Case, Outcome, RunOptions
+    from hftn_sr.inference.case import Case, Outcome
+    from hftn_sr.inference.options import RunOptions
+    from hftn_sr.inference.reporter import Reporter
     from hftn_sr.volumes.nifti import ReadOptions
 
 __all__ = ["app", "main"]
@@ -98,10 +99,9 @@ def super_resolve(
     """Give a low-resolution MR volume back at high resolution, with the help of another contrast."""
     with one_line_errors(debug):
         from hftn_sr.api import choose_device, use_threads
-        from hftn_sr.inference.case import RunOptions
-        from hftn_sr.inference.pair import PairOptions
-        from hftn_sr.runtime import choose_orientations, choose_runtime
-        from hftn_sr.weights import check_model
+        from hftn_sr.inference.options import PairOptions, RunOptions
+        from hftn_sr.networks.precision import choose_orientations, choose_runtime
+        from hftn_sr.networks.weights import check_model
 
         if output is None:
             raise UsageFault("--output", "is missing", "--output FILE.nii.gz, or a folder with --cases")
@@ -222,7 +222,7 @@ def _cases(
     transform: Path | None,
     reference_optional: bool,
 ) -> tuple[list[Case], list[Outcome]]:
-    from hftn_sr.batch import find_cases
+    from hftn_sr.inference.batch import find_cases
     from hftn_sr.inference.case import Case
 
     for name, given in (("--cases", cases), ("--reference-transform", transform)) if bids else ():
@@ -268,8 +268,8 @@ def _read_options(
 def _run(cases: list[Case], failed: list[Outcome], options: RunOptions, folder: Path | None, page: bool, debug: bool) -> None:
     from rich.console import Console
 
-    from hftn_sr.batch import check_summary, exit_code, run_cases, write_summary
     from hftn_sr.cli.progress import ConsoleReporter
+    from hftn_sr.inference.batch import check_summary, exit_code, run_cases, write_summary
 
     if folder and not options.dry_run:
         check_summary(folder)
@@ -294,7 +294,7 @@ def _run(cases: list[Case], failed: list[Outcome], options: RunOptions, folder: 
 
 def _draw_report(folder: Path, cases: list[Case], outcomes: list[Outcome], debug: bool) -> None:
     """The QC page. The results stand already, so whatever is wrong with the page is a warning."""
-    from hftn_sr.qc import cases_of_run
+    from hftn_sr.report import cases_of_run
 
     try:
         draw_report(folder, cases_of_run(cases, outcomes))

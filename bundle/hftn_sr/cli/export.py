@@ -26,8 +26,8 @@ def export(
     with one_line_errors(debug):
         from hftn_sr.cli.waiting import waiting
         from hftn_sr.errors import UsageFault
-        from hftn_sr.export import check_output, export_model
-        from hftn_sr.weights import load_model
+        from hftn_sr.networks.export import check_output, export_model
+        from hftn_sr.networks.weights import load_model
 
         if scale not in (2, 4):
             raise UsageFault("--scale", f"scale {scale} (need 2 or 4)", "--scale 2 or --scale 4")

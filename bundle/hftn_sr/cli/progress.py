@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
-from hftn_sr.batch import Reporter
+from hftn_sr.inference.reporter import Reporter
 
 if TYPE_CHECKING:
     from hftn_sr.inference.case import Outcome

@@ -11,7 +11,7 @@ import typer
 from hftn_sr.cli.faults import Debug, OptionalPath, one_line_errors
 
 if TYPE_CHECKING:
-    from hftn_sr.qc import QcCase
+    from hftn_sr.report import QcCase
 
 __all__ = ["draw_report", "report"]
 
@@ -32,7 +32,7 @@ def report(
         from hftn_sr.errors import Fault, UsageFault
         from hftn_sr.inference.case import side_files
         from hftn_sr.inference.result import own_record
-        from hftn_sr.qc import QcCase
+        from hftn_sr.report import QcCase
 
         if not results.exists():
             raise Fault(results, "no such file or folder", "name what super-resolve wrote")
@@ -63,7 +63,7 @@ def draw_report(folder: Path, cases: Sequence[QcCase]) -> Path:
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    from hftn_sr.qc import write_report
+    from hftn_sr.report import write_report
 
     console = Console(stderr=True)
     columns = (TextColumn("report"), BarColumn(), MofNCompleteColumn(), TextColumn("cases, left:"), TimeRemainingColumn())
@@ -73,8 +73,8 @@ def draw_report(folder: Path, cases: Sequence[QcCase]) -> Path:
 
 
 def _of_folder(folder: Path, results: Path) -> list[QcCase]:
-    from hftn_sr.batch import find_cases
-    from hftn_sr.qc import QcCase
+    from hftn_sr.inference.batch import find_cases
+    from hftn_sr.report import QcCase
 
     found, failed = find_cases(folder, results)
     alone = {case.name: case for case in find_cases(folder, results, True)[0] if case.reference is None and case.output.is_file()}

@@ -1,18 +1,15 @@
-"""What a case is, how cases are run, and what became of one."""
+"""What a case is, and what became of it."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
-from hftn_sr.errors import check_choice
-from hftn_sr.inference.pair import PairOptions
-from hftn_sr.runtime import ChosenRuntime
+from hftn_sr.inference.options import PairOptions
 
-__all__ = ["RECORD_KEY", "Case", "Outcome", "Overwrite", "RunOptions", "side_files"]
+__all__ = ["RECORD_KEY", "Case", "Outcome", "side_files"]
 
-Overwrite = Literal["never", "stale", "always"]
 Status = Literal["done", "skipped", "planned", "failed"]
 
 SUFFIXES = (".nii.gz", ".nii")
@@ -47,38 +44,6 @@ class Case:
     def pair_options(self, options: PairOptions) -> PairOptions:
         """`options` with this case's own transform."""
         return replace(options, reference_transform=self.transform)
-
-
-@dataclass(frozen=True)
-class RunOptions:
-    """How cases are run.
-
-    Args:
-        model: `base`, `small` or a weights file.
-        device: a torch device name.
-        overwrite: what happens to an output that exists: `never` touch it; redo it if `stale`, that is if inputs, model or options are no
-            longer those of its record; `always` redo it.
-        dry_run: check and report, write nothing.
-        data_consistency: put the measured band of k-space back into the result; not done where the target was interpolated after the scan.
-        preview: write a picture beside the result.
-        pair: how files become a pair.
-        runtime: how the network is computed, see `runtime.choose_runtime`.
-        orientations: in how many each slice is computed, see `runtime.InOrientations`.
-    """
-
-    model: str = "base"
-    device: str = "cpu"
-    overwrite: Overwrite = "never"
-    dry_run: bool = False
-    data_consistency: bool = True
-    preview: bool = True
-    pair: PairOptions = field(default_factory=PairOptions)
-    runtime: ChosenRuntime = "eager"
-    orientations: int = 1
-
-    def __post_init__(self) -> None:
-        """Raises UsageFault."""
-        check_choice("--overwrite", self.overwrite, get_args(Overwrite))
 
 
 @dataclass(frozen=True)

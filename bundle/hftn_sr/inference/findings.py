@@ -9,11 +9,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from hftn_sr.degradation import in_plane_last
 from hftn_sr.errors import Fault, UsageFault
 from hftn_sr.volumes.alignment import FARTHEST, Alignment
 from hftn_sr.volumes.nifti import VolumeHeader
 from hftn_sr.volumes.scratch import blocks
+from hftn_sr.volumes.simulation import in_plane_last
 from hftn_sr.volumes.volume import Grid, Volume
 
 __all__ = [

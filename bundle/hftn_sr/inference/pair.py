@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import gettempdir
-from typing import Any, Literal, get_args
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from hftn_sr.degradation import brightness, in_plane_last, stack_channels
-from hftn_sr.errors import Fault, UsageFault, check_choice
+from hftn_sr.errors import Fault
 from hftn_sr.inference.findings import (
     LOW_SIMILARITY,
     alignment_record,
@@ -21,61 +20,18 @@ from hftn_sr.inference.findings import (
     interpolated_axes,
     interpolation_warning,
 )
-from hftn_sr.inference.reference import Misfit, Placed, Register, place_reference
+from hftn_sr.inference.options import PairOptions
+from hftn_sr.inference.reference import Placed, place_reference
 from hftn_sr.kspace import Decomposition
-from hftn_sr.volumes.nifti import ReadOptions
 from hftn_sr.volumes.placement import paired_by_index, similarity
-from hftn_sr.volumes.reading import is_fastmri, read_volume
+from hftn_sr.volumes.reading import read_volume
 from hftn_sr.volumes.scratch import Scratch
+from hftn_sr.volumes.simulation import brightness, in_plane_last, stack_channels
 from hftn_sr.volumes.volume import Grid, Volume
 
-__all__ = ["PairBy", "PairOptions", "PreparedPair", "apply_network", "prepare_pair"]
-
-PairBy = Literal["auto", "header", "index"]
+__all__ = ["PreparedPair", "apply_network", "prepare_pair"]
 
 SLICES_AT_ONCE = 1  # more bring nothing on a CPU and cost memory
-
-
-@dataclass(frozen=True)
-class PairOptions:
-    """How two files become a pair.
-
-    Args:
-        scale: 2 or 4; None takes the one nearest to the ratio of in-plane voxel sizes.
-        through_plane: the target's through-plane array axis 0, 1 or 2; None takes the one whose voxel size differs.
-        reference_transform: ITK file that maps a target point to a reference point, before any registration.
-        register: `rigid` moves the reference where that makes the pair more similar; `auto` does where it does not lie in place, and keeps
-            that only if its edges then lie better; `none` does not.
-        misfit: whether a reference that gains less than none, as that of another patient, is left out or used all the same; one that
-            covers too little of the target or has no signal there is left out or refused.
-        pair_by: `header` places the reference by the two headers, `index` puts slice i on slice i, see `paired_by_index`; `auto` is `index`
-            for two fastMRI files, whose headers do not say where they lie, unless a transform is given.
-        decomposition: how the reference is split, see `kspace.decompose`; must be the one that the network was trained with.
-        read: how ambiguous files are read.
-    """
-
-    scale: int | None = None
-    through_plane: int | None = None
-    reference_transform: Path | None = None
-    register: Register = "auto"
-    misfit: Misfit = "leave-out"
-    pair_by: PairBy = "auto"
-    decomposition: Decomposition = "band"
-    read: ReadOptions = field(default_factory=ReadOptions)
-
-    def __post_init__(self) -> None:
-        """Raises UsageFault."""
-        check_choice("--register", self.register, get_args(Register))
-        check_choice("--misfit", self.misfit, get_args(Misfit))
-        check_choice("--through-plane", self.through_plane, (0, 1, 2, None))
-        check_choice("--pair-by", self.pair_by, get_args(PairBy))
-        if self.pair_by == "index" and self.reference_transform:
-            raise UsageFault("--reference-transform", "does not go with --pair-by index", "--pair-by header, or leave one out")
-
-    def by_index(self, target: Path, reference: Path) -> bool:
-        """Whether these two files are paired by index."""
-        positions_unknown = is_fastmri(target) and is_fastmri(reference) and not self.reference_transform
-        return self.pair_by == "index" or (self.pair_by == "auto" and positions_unknown)
 
 
 @dataclass(frozen=True)

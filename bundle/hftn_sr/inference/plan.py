@@ -11,7 +11,8 @@ from hftn_sr.errors import Fault
 from hftn_sr.inference.case import Case
 from hftn_sr.inference.findings import choose_scale
 from hftn_sr.inference.memory import Demand, demand
-from hftn_sr.inference.pair import PairOptions, prepare_pair
+from hftn_sr.inference.options import PairOptions
+from hftn_sr.inference.pair import prepare_pair
 from hftn_sr.volumes.nifti import VolumeHeader
 from hftn_sr.volumes.reading import read_volume_header
 from hftn_sr.volumes.resampling import same_grid

@@ -5,30 +5,27 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from hftn_sr.degradation import brightness_of, in_plane_last
 from hftn_sr.errors import Fault
 from hftn_sr.inference.findings import MIN_COVERAGE, NO_MEMORY, NOT_MENDED, alignment_record, apart, misfit_of, misplaced
+from hftn_sr.inference.options import PairOptions
 from hftn_sr.kspace import truncate
 from hftn_sr.volumes.alignment import Alignment, edge_alignment
 from hftn_sr.volumes.placement import read_transform
 from hftn_sr.volumes.resampling import coverage, resample_into
 from hftn_sr.volumes.scratch import Scratch
+from hftn_sr.volumes.simulation import brightness_of, in_plane_last
 from hftn_sr.volumes.volume import Grid, Volume
 
 if TYPE_CHECKING:
-    from hftn_sr.inference.pair import PairOptions
     from hftn_sr.volumes.registration import Registration
 
-__all__ = ["Misfit", "Placed", "Register", "place_reference"]
-
-Register = Literal["auto", "none", "rigid"]
-Misfit = Literal["leave-out", "use"]
+__all__ = ["Placed", "place_reference"]
 
 ALIGNMENT_SLICES, ALIGNMENT_VOXELS = 12, 2**20
 ALIGNMENT_REACH = 12  # voxels of the result

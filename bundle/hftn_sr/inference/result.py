@@ -14,19 +14,20 @@ from typing import Any
 import numpy as np
 import torch
 
-from hftn_sr import __version__
-from hftn_sr.degradation import in_plane_first, in_plane_last
+from hftn_sr._version import NOTICE, __version__
 from hftn_sr.errors import Fault
-from hftn_sr.inference.case import RECORD_KEY, Case, RunOptions, side_files
+from hftn_sr.inference.case import RECORD_KEY, Case, side_files
 from hftn_sr.inference.memory import measured_peak
+from hftn_sr.inference.options import RunOptions
 from hftn_sr.inference.pair import PreparedPair
 from hftn_sr.kspace import truncate, zero_fill
-from hftn_sr.report import NOTICE, Panel, picture, shown
+from hftn_sr.networks.weights import Model
+from hftn_sr.pictures import Panel, picture, shown
 from hftn_sr.volumes.files import NewFiles, json_bytes, sha256_of
 from hftn_sr.volumes.nifti import nifti_chunks
 from hftn_sr.volumes.scratch import Scratch, existing_folder
+from hftn_sr.volumes.simulation import in_plane_first, in_plane_last
 from hftn_sr.volumes.volume import Volume
-from hftn_sr.weights import Model
 
 __all__ = ["fingerprint", "own_record", "pair_record", "save_result"]
 

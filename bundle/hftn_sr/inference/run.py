@@ -12,16 +12,17 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from hftn_sr.errors import Fault
-from hftn_sr.inference.case import SUFFIXES, Case, Outcome, RunOptions, side_files
+from hftn_sr.inference.case import SUFFIXES, Case, Outcome, side_files
 from hftn_sr.inference.memory import check_memory, reset_peak
+from hftn_sr.inference.options import RunOptions
 from hftn_sr.inference.pair import PreparedPair, apply_network, prepare_pair
 from hftn_sr.inference.plan import plan_case
 from hftn_sr.inference.result import fingerprint, own_record, pair_record, save_result
-from hftn_sr.runtime import prepare_network
+from hftn_sr.networks.precision import prepare_network
+from hftn_sr.networks.weights import Model
 from hftn_sr.volumes.files import check_writable, remove_parts, sha256_of
 from hftn_sr.volumes.reading import volume_sha256
 from hftn_sr.volumes.scratch import check_space, disk_bytes, existing_folder
-from hftn_sr.weights import Model
 
 __all__ = ["run_case"]
 

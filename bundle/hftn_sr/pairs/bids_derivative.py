@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from hftn_sr import __version__
+from hftn_sr._version import __version__
 from hftn_sr.errors import Fault, UsageFault
 from hftn_sr.pairs.bids import BidsPair
 from hftn_sr.pairs.datalist import relative

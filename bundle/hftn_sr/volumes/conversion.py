@@ -8,7 +8,7 @@ from typing import Any
 
 import nibabel as nib
 
-from hftn_sr import __version__
+from hftn_sr._version import __version__
 from hftn_sr.errors import Fault, NothingToDo
 from hftn_sr.volumes.dicom import dicom_scan, read_dicom, read_dicom_header
 from hftn_sr.volumes.fastmri import FastMRIImage, fastmri_scan, read_fastmri

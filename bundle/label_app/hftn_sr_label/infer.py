@@ -12,8 +12,8 @@ import torch
 from monailabel.interfaces.tasks.infer_v2 import InferTask, InferType
 
 from hftn_sr.api import super_resolve
-from hftn_sr.inference.reference import Register
-from hftn_sr.weights import shipped_models
+from hftn_sr.inference.options import Register
+from hftn_sr.networks.weights import shipped_models
 from hftn_sr_label.pairing import Pair
 from hftn_sr_label.parameters import choice, switch
 

@@ -1,0 +1,160 @@
+"""Many cases: found in a folder, run one after another, summed up after each."""
+
+from __future__ import annotations
+
+import csv
+import functools
+import io
+import json
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from hftn_sr.errors import ALL_FAILED, INTERRUPTED, NOTHING, OK, SOME_FAILED, Fault, NothingToDo
+from hftn_sr.inference.case import Case, Outcome
+from hftn_sr.inference.options import RunOptions
+from hftn_sr.inference.reporter import Reporter
+from hftn_sr.inference.run import run_case
+from hftn_sr.networks.weights import Model, load_model
+from hftn_sr.pairs.cases import case_files, case_folders, lone_target
+from hftn_sr.volumes.files import write_bytes, write_json
+
+__all__ = ["check_summary", "exit_code", "find_cases", "run_cases", "write_summary"]
+
+
+def find_cases(folder: Path, output: Path, reference_optional: bool = False) -> tuple[list[Case], list[Outcome]]:
+    """Cases of a folder: each sub-folder with `target.nii.gz` and `reference.nii.gz` (or `.nii`, or DICOM series `target/`, `reference/`).
+
+    A sub-folder may also hold `reference_transform` (.txt, .tfm, .mat or .h5), an ITK file that maps target points to reference points.
+
+    Args:
+        folder: of the cases.
+        output: folder of the results.
+        reference_optional: let a target without a reference be a case, too.
+
+    Returns:
+        the cases, whose results go to `output`/<sub-folder>/target_sr.nii.gz, and a failed outcome for each sub-folder that has one of
+        the two images without the other, or both .nii and .nii.gz of one.
+
+    Raises:
+        NothingToDo: no sub-folder holds a pair.
+        Fault: the folder is missing.
+    """
+    cases, failed = [], []
+    for sub in case_folders(folder):
+        result = output / sub.name / "target_sr.nii.gz"
+        try:
+            if reference_optional and (target := lone_target(sub)):
+                cases.append(Case(sub.name, target, None, result))
+            elif files := case_files(sub):
+                cases.append(Case(sub.name, files.target, files.reference, result, files.transform))
+        except Fault as fault:
+            failed.append(Outcome(sub.name, "failed", result, str(fault)))
+    if not cases and not failed:
+        raise NothingToDo(
+            folder, "no case found (searched */target.nii[.gz] with */reference.nii[.gz], or folders of DICOM)", "name the files so"
+        )
+    return cases, failed
+
+
+def run_cases(
+    cases: Sequence[Case], options: RunOptions, reporter: Reporter, known: Sequence[Outcome] = (), debug: bool = False
+) -> Iterator[Outcome]:
+    """Run cases one after another; a bad one does not stop the rest. The model is loaded once.
+
+    Args:
+        cases: what to do.
+        options: how.
+        reporter: is told of progress.
+        known: cases that failed before they could run.
+        debug: let a fault through with its traceback.
+
+    Yields:
+        the outcome of each case, failed ones included.
+    """
+    model: Callable[[int], Model] = functools.lru_cache(lambda scale: load_model(options.model, scale, options.device))
+    reporter.begin(len(cases) + len(known))
+    for outcome in known:
+        reporter.end(outcome)
+        yield outcome
+    for case in cases:
+        reporter.case(case.name)
+        try:
+            outcome = run_case(case, options, model, reporter.slices, reporter.advance, reporter.tell)
+        except Exception as error:
+            if debug:
+                raise
+            outcome = Outcome(case.name, "failed", case.output, _one_line(case, error))
+        reporter.end(outcome)
+        yield outcome
+
+
+def exit_code(outcomes: Sequence[Outcome]) -> int:
+    """Of a command: 0 all well, 3 nothing was left to do, 8 some cases failed, 9 all did."""
+    failed = sum(outcome.status == "failed" for outcome in outcomes)
+    if failed:
+        return ALL_FAILED if failed == len(outcomes) else SOME_FAILED
+    return NOTHING if all(outcome.status == "skipped" for outcome in outcomes) else OK
+
+
+def check_summary(folder: Path) -> None:
+    """Find out, before the first case, whether a summary would replace a file of somebody else.
+
+    Raises:
+        Fault: `summary.json` or `summary.csv` in `folder` is not of this program.
+    """
+    table, record = folder / "summary.csv", folder / "summary.json"
+    try:
+        own = not record.exists() or {"interrupted", "exit_code", "cases"} <= set(json.loads(record.read_bytes()))
+    except (OSError, ValueError, TypeError):
+        own = False
+    if not own:
+        raise Fault(record, "is not of this program and would be overwritten", "choose another --output, or move it away")
+    if table.exists() and not table.read_bytes().startswith((b"case,status,output", b"case\r\n")):
+        raise Fault(table, "is not of this program and would be overwritten", "choose another --output, or move it away")
+
+
+def write_summary(folder: Path, outcomes: Sequence[Outcome], interrupted: bool = False) -> None:
+    """`summary.json` and `summary.csv` of a run in `folder`, each replaced in one step."""
+    rows: list[dict[str, Any]] = [
+        {
+            "case": outcome.case,
+            "status": outcome.status,
+            "output": outcome.output.name if outcome.status == "done" else "",
+            "scale": outcome.record.get("scale", ""),
+            "reference": _reference(outcome),
+            "similarity": (outcome.record.get("similarity") or {}).get("value", ""),
+            "coverage": outcome.record.get("coverage", ""),
+            "seconds": round(outcome.seconds, 2),
+            "warnings": "; ".join(outcome.warnings),
+            "message": outcome.message,
+        }
+        for outcome in outcomes
+    ]
+    code = INTERRUPTED if interrupted else exit_code(outcomes)
+    write_json(folder / "summary.json", {"interrupted": interrupted, "exit_code": code, "cases": rows})
+    table = io.StringIO()
+    writer = csv.DictWriter(table, list(rows[0]) if rows else ["case"])
+    writer.writeheader()
+    writer.writerows(rows)
+    write_bytes(folder / "summary.csv", table.getvalue().encode())
+
+
+def _reference(outcome: Outcome) -> str:
+    """What became of the reference, in a word or two; empty where nothing is known."""
+    reference = outcome.record.get("reference", {})
+    if not {"file", "used"} <= set(reference):
+        return ""
+    return "used" if reference["used"] else "left out" if reference["file"] else "none"
+
+
+def _one_line(case: Case, error: BaseException) -> str:
+    if isinstance(error, Fault):
+        return str(error)
+    if isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "not enough memory" in str(error):  # the last is PyTorch's on a CPU
+        return str(Fault(case.target, "not enough memory for this case", "close other programs or use a machine with more memory"))
+    if isinstance(error, OSError):
+        return str(Fault(case.target, f"the system refused ({error})", "check the disk and permissions"))
+    return str(Fault(case.target, f"internal fault, {type(error).__name__}: {error}", "run again with --debug and report the traceback"))

@@ -1,0 +1,237 @@
+"""Trained networks by name or file: what they are, whether they are intact, how they were trained."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import textwrap
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import safetensors
+import safetensors.torch
+import torch
+from torch import nn
+
+from hftn_sr.errors import Fault, UsageFault
+from hftn_sr.networks import NETWORKS, build_network, channels_last, network_name
+from hftn_sr.volumes.files import write_bytes
+
+__all__ = [
+    "MODELS_FOLDER",
+    "Model",
+    "check_model",
+    "described_weights",
+    "is_finite",
+    "load_model",
+    "load_weights",
+    "save_weights",
+    "shipped_models",
+    "untrained_network",
+]
+
+MODELS_FOLDER = Path(__file__).absolute().parents[2] / "models"
+HASHES = MODELS_FOLDER / "SHA256SUMS"
+Network = TypeVar("Network", bound=nn.Module)
+
+DAMAGED = "fetch the file again; weights are .safetensors files that this package wrote"
+
+
+@dataclass(frozen=True)
+class Model:
+    """A trained network ready to use.
+
+    Args:
+        network: in evaluation mode, on the device asked for.
+        name: as asked for, with the scale.
+        path: the weights' file.
+        sha256: of that file.
+        scale: upscaling factor s.
+        record: how it was trained.
+    """
+
+    network: nn.Module
+    name: str
+    path: Path
+    sha256: str
+    scale: int
+    record: dict[str, Any]
+
+
+def shipped_models() -> dict[str, str]:
+    """File name to SHA-256 of the weights in `models/`."""
+    if not HASHES.is_file():
+        return {}
+    lines = (line.split(maxsplit=1) for line in HASHES.read_text(encoding="utf-8").splitlines() if line.strip())
+    return {name.strip().lstrip("*"): sha256 for sha256, name in lines}
+
+
+def check_model(model: str) -> None:
+    """Find out, before any case is read, that there is such a model for one of the scales.
+
+    Raises:
+        UsageFault: neither a shipped model nor a .safetensors file that exists.
+    """
+    try:
+        path = _path(model, 2)
+    except UsageFault:
+        path = _path(model, 4)
+    if not path.is_file():
+        raise UsageFault(path, "no such weights file", "check --model")
+
+
+def load_model(model: str, scale: int, device: torch.device | str = "cpu", option: str = "--model") -> Model:
+    """A trained network for `scale`.
+
+    Args:
+        model: `base`, `small`, or the path of a .safetensors file written by `save_weights`.
+        scale: 2 or 4.
+        device: where the network is wanted.
+        option: by which the user named the model, for errors.
+
+    Raises:
+        Fault: no such file, a file that is not what it should be, weights of another scale, or weights that are not finite.
+    """
+    path = _path(model, scale, option)
+    expected = shipped_models().get(path.name, "a line in SHA256SUMS") if path.parent == MODELS_FOLDER else None
+    content = _content(path, option)
+    sha256 = hashlib.sha256(content).hexdigest()
+    if expected and sha256 != expected:
+        raise Fault(path, f"damaged or replaced (sha256 {sha256}, need {expected})", "restore the file from the release")
+    network, record = _network(path, content)
+    _check_scale(path, network, scale)
+    network = channels_last(network.eval().requires_grad_(False).to(device))
+    return Model(network, f"{path.stem if path.parent != MODELS_FOLDER else model} x{scale}", path, sha256, scale, record)
+
+
+def load_weights(network: Network, path: Path | str) -> Network:
+    """`network` with the weights of a .safetensors file, or of a .pt file with a plain state dict; every one must fit.
+
+    Raises:
+        Fault: the file is missing or damaged, or belongs to another network.
+    """
+    path = Path(path)
+    if path.suffix == ".safetensors":
+        state = _tensors(path, _content(path))
+    else:
+        try:
+            state = torch.load(path, map_location="cpu", weights_only=True)  # never runs code from the file
+        except Exception as error:
+            raise Fault(path, f"not a plain state dict ({type(error).__name__})", DAMAGED) from error
+    _fill(network, state, path)
+    return network
+
+
+def untrained_network(weights: Path | str, scale: int, method: str = "base") -> nn.Module:
+    """The network that weights are for, as the workflows build it before they load them.
+
+    Args:
+        weights: a .safetensors file, which says for which network and options it is, or a .pt file with a plain state dict, which does not.
+        scale: 2 or 4.
+        method: key of METHODS, for a .pt file.
+
+    Raises:
+        Fault: the file is missing or damaged.
+        UsageFault: weights of another scale.
+    """
+    path = Path(weights)
+    if path.suffix != ".safetensors":
+        return build_network(method, scale)
+    network, _ = _described(path, _content(path))
+    _check_scale(path, network, scale)
+    return network
+
+
+def save_weights(path: Path | str, network: nn.Module, record: dict[str, Any]) -> None:
+    """Write the weights of one of NETWORKS, its name, options and training record as one .safetensors file, in one step.
+
+    Raises:
+        ValueError: a network of another kind, which could not be built again from its file.
+    """
+    state = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
+    metadata = {"network": network_name(network), "options": json.dumps(network.options), "record": json.dumps(record)}
+    write_bytes(Path(path), safetensors.torch.save(state, metadata))
+
+
+def is_finite(network: nn.Module) -> bool:
+    """Whether all weights of a network are numbers, none of them infinite."""
+    return all(bool(torch.isfinite(tensor).all()) for tensor in network.state_dict().values())
+
+
+def described_weights(path: Path) -> tuple[nn.Module, dict[str, Any]]:
+    """The network that `save_weights` was given, untrained, and what it was told of the training.
+
+    Raises:
+        Fault: the file cannot be read, or is not one that it wrote.
+    """
+    return _described(path, _content(path))
+
+
+def _path(model: str, scale: int, option: str = "--model") -> Path:
+    if model.endswith((".safetensors", ".pt", ".pth", ".ts")) or "/" in model or "\\" in model:
+        path = Path(model)
+        if path.suffix != ".safetensors":
+            raise UsageFault(path, "weights of this kind could run code, a .safetensors file is needed", f"{option} FILE.safetensors")
+        return path
+    path = MODELS_FOLDER / f"{model}_x{scale}.safetensors"
+    if not path.is_file():
+        known = sorted({name.rsplit("_x", 1)[0] for name in shipped_models() if name.endswith(".safetensors")})
+        finding = f"no model {model!r} for scale {scale} (shipped: {', '.join(known) or 'none'})"
+        raise UsageFault(option, finding, "name one of those or a .safetensors file")
+    return path
+
+
+def _content(path: Path, option: str = "--model") -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise Fault(path, f"weights cannot be read ({error.strerror})", f"check {option}") from None
+
+
+def _tensors(path: Path, content: bytes) -> dict[str, torch.Tensor]:
+    try:
+        state: dict[str, torch.Tensor] = safetensors.torch.load(content)
+    except safetensors.SafetensorError as error:
+        raise Fault(path, f"not a safetensors file, or damaged ({error})", DAMAGED) from None
+    return state
+
+
+def _network(path: Path, content: bytes) -> tuple[nn.Module, dict[str, Any]]:
+    state = _tensors(path, content)
+    network, record = _described(path, content)
+    _fill(network, state, path)
+    return network, record
+
+
+def _described(path: Path, content: bytes) -> tuple[nn.Module, dict[str, Any]]:
+    """Untrained network and training record after the file's header."""
+    length = int.from_bytes(content[:8], "little")
+    try:
+        metadata = json.loads(content[8 : 8 + length]).get("__metadata__", {})
+        name = "hftn" if metadata["network"] == "HFTNSR" else metadata["network"]  # as 0.1 wrote it
+        if isinstance(name, str) and name not in NETWORKS:
+            finding = f"holds a network {name!r}, which this version does not have (it has {', '.join(NETWORKS)})"
+            raise Fault(path, finding, "use the version of hftn-sr that wrote the file, or train one of these")
+        network = NETWORKS[name](**json.loads(metadata["options"]))
+        record: dict[str, Any] = json.loads(metadata.get("record", "{}"))
+    except (KeyError, TypeError, ValueError, RuntimeError, ArithmeticError) as error:
+        raise Fault(path, f"does not say which network it is for ({error!r})", "use a file that save_weights wrote") from None
+    return network, record
+
+
+def _check_scale(path: Path, network: nn.Module, scale: int) -> None:
+    own: int = network.options["scale"]  # type: ignore[assignment,index]
+    if own != scale:
+        raise UsageFault(path, f"these weights are for scale {own}, scale {scale} is needed", f"--scale {own}")
+
+
+def _fill(network: nn.Module, state: dict[str, torch.Tensor], path: Path) -> None:
+    try:
+        network.load_state_dict({name: tensor.float() for name, tensor in state.items()}, strict=True)
+    except (RuntimeError, AttributeError) as error:
+        lines = str(error).strip().splitlines()
+        finding = f"weights of another network ({textwrap.shorten(' '.join(lines[1:2] or lines), 160, placeholder=' ...')})"
+        raise Fault(path, finding, "name the weights of this network") from None
+    if not is_finite(network):
+        raise Fault(path, "holds weights that are NaN or infinite", "train again or restore the file")

@@ -1,6 +1,0 @@
-"""The QC page: what a person looks at before trusting a result."""
-
-from hftn_sr.qc.case import QcCase, cases_of_run
-from hftn_sr.qc.page import write_report
-
-__all__ = ["QcCase", "cases_of_run", "write_report"]

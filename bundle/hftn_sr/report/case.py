@@ -1,0 +1,178 @@
+"""What a finished case left on the disk, read again and laid on one grid."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from hftn_sr.errors import Fault
+from hftn_sr.inference.case import Case, Outcome
+from hftn_sr.kspace import split_bands
+from hftn_sr.volumes.nifti import ReadOptions, read_header, read_nifti
+from hftn_sr.volumes.placement import paired_by_index, read_transform
+from hftn_sr.volumes.reading import read_volume
+from hftn_sr.volumes.resampling import resample
+from hftn_sr.volumes.scratch import IN_MEMORY
+from hftn_sr.volumes.simulation import in_plane_first, in_plane_last, zero_filled
+from hftn_sr.volumes.volume import Volume
+
+__all__ = ["Images", "QcCase", "Slab", "cases_of_run", "open_images", "was_used"]
+
+SAME_PLACE = 0.01  # of a voxel, that the result may lie off the target's grid
+
+
+@dataclass(frozen=True)
+class QcCase:
+    """A case of the page.
+
+    Args:
+        name: as people know it.
+        output: the result's NIfTI file, with its record beside it.
+        target: the low-resolution file that it was made from; None where it is not to be had, and with it the pictures.
+        reference: the other contrast; None likewise.
+        transform: ITK file that maps target points to reference points, if one was used.
+        truth: a measured high-resolution image of the target's contrast, if there is one.
+        status: as of an `Outcome`.
+        message: why it failed or was skipped.
+    """
+
+    name: str
+    output: Path
+    target: Path | None = None
+    reference: Path | None = None
+    transform: Path | None = None
+    truth: Path | None = None
+    status: str = "done"
+    message: str = ""
+
+
+def cases_of_run(cases: Iterable[Case], outcomes: Sequence[Outcome]) -> list[QcCase]:
+    """The cases of a run in the order of their outcomes, without the truth, which a run does not know."""
+    asked = {case.output: case for case in cases}
+    found = []
+    for outcome in outcomes:
+        case = asked.get(outcome.output)
+        target, reference, transform = (case.target, case.reference, case.transform) if case else (None, None, None)
+        found.append(QcCase(outcome.case, outcome.output, target, reference, transform, None, outcome.status, outcome.message))
+    return found
+
+
+@dataclass(frozen=True)
+class Slab:
+    """Neighbouring slices of the four images of a case, each (X, Y, Z) on one grid.
+
+    Args:
+        zero_filled: the target with zeros outside its measured k-space.
+        reference: placed and resampled as for the network; None where its file is missing or the network was given none.
+        result: super-resolved.
+        added: the part of the result outside the measured band: what it holds more than the zero-filled target.
+    """
+
+    zero_filled: Volume
+    reference: Volume | None
+    result: Volume
+    added: Volume
+
+
+@dataclass(frozen=True)
+class Images:
+    """The images of a case.
+
+    Args:
+        target: low-resolution.
+        reference: placed in the target's space; None where its file is missing or the network was given none.
+        result: super-resolved, on the target's high-resolution grid.
+        scale: upscaling factor.
+        through_plane: the array axis along which slices lie.
+    """
+
+    target: Volume
+    reference: Volume | None
+    result: Volume
+    scale: int
+    through_plane: int
+
+    def slab(self, start: int, count: int) -> Slab:
+        """`count` whole slices from slice `start` on."""
+        result = self._cut(self.result, start, count)
+        axes = result.grid.slice_axes(self.through_plane)
+        added = split_bands(in_plane_last(torch.from_numpy(result.data), axes), self.scale)[1]
+        return Slab(
+            zero_filled(self._cut(self.target, start, count), self.scale, self.through_plane),
+            result.on(result.grid, resample(self.reference, result.grid)) if self.reference else None,
+            result,
+            result.on(result.grid, in_plane_first(added, axes).numpy()),
+        )
+
+    def _cut(self, volume: Volume, start: int, count: int) -> Volume:
+        first, shape = [0, 0, 0], list(volume.data.shape)
+        first[self.through_plane], shape[self.through_plane] = start, count
+        part = tuple(slice(low, low + size) for low, size in zip(first, shape, strict=True))
+        grid = volume.grid.cropped(tuple(first), tuple(shape))  # type: ignore[arg-type]
+        return volume.on(grid, np.array(volume.data[part], dtype=np.float32, order="C"))
+
+
+def open_images(case: QcCase, record: dict[str, Any]) -> Images:
+    """Read the files of a case again, as its run read them.
+
+    Args:
+        case: where its files are.
+        record: of its run.
+
+    Raises:
+        Fault: the target is not known or not there, a file is not the one that the record tells of, or cannot be read.
+    """
+    if case.target is None:
+        raise Fault(case.output, "no pictures, the target that it was made from is not known", "name it with --cases or --target")
+    try:
+        read = ReadOptions(**record["fingerprint"]["options"]["read"])
+    except (KeyError, TypeError):
+        finding = "no pictures, another version made it and read its inputs in a way that this one does not know"
+        raise Fault(case.output, finding, "run the case again") from None
+    size = 4 * math.prod(read_header(case.output).grid.shape)
+    if size > IN_MEMORY:  # the run itself never held it whole
+        finding = f"no pictures, it is too large for the page ({size >> 20} MB of voxels, at most {IN_MEMORY >> 20} MB)"
+        raise Fault(case.output, finding, "look at it in a viewer")
+    result = _unchanged(read_nifti(case.output), record["output"]["sha256"])
+    target = _unchanged(read_volume(case.target, read), record["target"]["sha256"])
+    reference = _unchanged(read_volume(case.reference, read), record["reference"]["sha256"]) if case.reference else None
+    scale, through_plane = int(record["scale"]), int(record["through_plane"])
+    if reference and record["placement"].get("by") == "index":
+        target, reference = paired_by_index(target, reference, scale, through_plane)
+    _check_grid(target, result, scale, through_plane)
+    reference = reference if was_used(record) else None
+    return Images(target, _placed(reference, case, record["placement"]) if reference else None, result, scale, through_plane)
+
+
+def was_used(record: dict[str, Any]) -> bool:
+    """Whether the network was given the reference; older records, which do not say so, are of runs that always did."""
+    return bool(record["reference"].get("used", True))
+
+
+def _unchanged(volume: Volume, sha256: str) -> Volume:
+    if volume.sha256 != sha256:
+        raise Fault(volume.path, "no pictures, this is not the file that the record tells of (another sha256)", "run the case again")
+    return volume
+
+
+def _placed(reference: Volume, case: QcCase, placement: dict[str, Any]) -> Volume:
+    if placement["transform"]:
+        if case.transform is None:
+            finding = f"no pictures, the transform {placement['transform']} that placed it is not known"
+            raise Fault(reference.path, finding, "name the transform")
+        reference = reference.moved(read_transform(case.transform))
+    registration = placement.get("registration", {"kept": False})
+    return reference.moved(np.array(registration["target_to_reference_ras"])) if registration["kept"] else reference
+
+
+def _check_grid(target: Volume, result: Volume, scale: int, through_plane: int) -> None:
+    grid = target.grid.finer(scale, through_plane)
+    off = np.abs(np.linalg.solve(grid.affine, result.affine) - np.eye(4)) @ [*grid.shape, 1]
+    if grid.shape != result.data.shape or off.max() > SAME_PLACE:
+        raise Fault(result.path, f"no pictures, it does not lie on the grid of {target.path} at scale {scale}", "run the case again")

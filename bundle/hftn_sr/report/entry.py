@@ -1,0 +1,218 @@
+"""What the page shows of one case, kept in a folder of its own so that a later run need not make it again."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+from pathlib import Path
+from typing import Any
+
+from hftn_sr._version import __version__
+from hftn_sr.errors import Fault
+from hftn_sr.inference.case import side_files
+from hftn_sr.inference.result import own_record
+from hftn_sr.report.case import Images, QcCase, open_images, was_used
+from hftn_sr.report.pictures import draw_strips, find_extent
+from hftn_sr.report.viewer import embed
+from hftn_sr.scoring.evaluation import evaluate_volumes
+from hftn_sr.scoring.metrics import CONVENTIONS
+from hftn_sr.volumes.files import json_bytes, write_files
+from hftn_sr.volumes.nifti import read_nifti
+from hftn_sr.volumes.reading import volume_sha256
+from hftn_sr.volumes.simulation import zero_filled
+
+__all__ = ["ENTRY", "key_of", "make_entry", "place_of", "read_entry"]
+
+ENTRY = "entry.json"
+FORMAT = 1  # of the entry; another one is made anew
+VOLUMES = "volumes.js"
+
+
+def place_of(output: Path, folder: Path) -> str:
+    """Where an output lies as seen from the page's folder, with forward slashes."""
+    return Path(os.path.relpath(output, folder)).as_posix()
+
+
+def key_of(output: Path, folder: Path) -> str:
+    """Name of the folder of a case: the same for the same output, whatever the case is called, and safe in an address."""
+    return f"case_{hashlib.sha256(place_of(output, folder).encode()).hexdigest()[:12]}"
+
+
+def read_entry(folder: Path) -> dict[str, Any]:
+    """The entry in a case's folder; empty where there is none that this version made, or a file of it is missing."""
+    try:
+        entry: dict[str, Any] = json.loads((folder / ENTRY).read_text(encoding="utf-8"))
+        complete = entry["format"] == FORMAT and all((folder / name).is_file() for name in entry["files"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
+    return entry if complete else {}
+
+
+def make_entry(case: QcCase, page: Path, files: Path) -> dict[str, Any]:
+    """The entry of a case whose result stands, made anew unless the one that is there tells of the same files.
+
+    Args:
+        case: what to show.
+        page: folder of the page.
+        files: folder of the page's files, in which the case gets its own.
+
+    Raises:
+        Fault: the result has no whole record, or a file cannot be written. What only keeps pictures or figures away is a finding of the
+            entry.
+    """
+    side_file = side_files(case.output)[0]
+    record = own_record(side_file)
+    if not record:
+        raise Fault(side_file, f"is missing or not of this program, nothing is known of {case.output.name}", "run the case again")
+    try:
+        told = {"warnings": [str(warning) for warning in record["warnings"]], "summary": _summary(record), "facts": _facts(record)}
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        raise Fault(side_file, f"is not a complete record ({error!r})", "run the case again") from error
+    key = key_of(case.output, page)
+    made_of = _made_of(case, record)
+    old = read_entry(files / key)
+    if old.get("made_of") == made_of:
+        return old
+    content, extra = _shown(case, record, key)
+    entry = {
+        "format": FORMAT,
+        "made_of": made_of,
+        "key": key,
+        "output": place_of(case.output, page),
+        "name": case.name,
+        **told,
+        "warnings": [*told["warnings"], *content.pop("findings")],
+        **content,
+        "files": sorted(extra),
+    }
+    write_files({**{files / key / name: data for name, data in extra.items()}, files / key / ENTRY: json_bytes(entry)})
+    for outdated in set(old.get("files", ())) - set(extra):
+        (files / key / outdated).unlink(missing_ok=True)
+    return entry
+
+
+def _made_of(case: QcCase, record: dict[str, Any]) -> dict[str, Any]:
+    paths = {"output": case.output, "target": case.target, "reference": case.reference, "transform": case.transform, "truth": case.truth}
+    found = {role: _sha256(path) for role, path in paths.items()}
+    return {**found, "version": __version__, "name": case.name, "record": hashlib.sha256(json_bytes(record)).hexdigest()}
+
+
+def _sha256(path: Path | None) -> str:
+    """Empty where there is no file, or a folder that holds no MR image any more."""
+    try:
+        return volume_sha256(path) if path and path.exists() else ""
+    except Fault:
+        return ""
+
+
+def _shown(case: QcCase, record: dict[str, Any], key: str) -> tuple[dict[str, Any], dict[str, bytes]]:
+    """Pictures, viewer and figures with the files that they need; what cannot be had becomes a finding."""
+    content: dict[str, Any] = {"findings": [], "pictures": None, "viewer": None, "figures": None}
+    extra: dict[str, bytes] = {}
+    try:
+        images = open_images(case, record)
+        extent = find_extent(images.result, images.through_plane)
+    except Fault as fault:
+        content["findings"].append(str(fault))
+        return content, extra
+    except ValueError:
+        content["findings"].append(str(Fault(case.output, "no pictures, it has no positive voxel", "look at the target")))
+        return content, extra
+    if images.reference is None and was_used(record):
+        content["findings"].append("the reference's file is not known, its pictures stay black")
+    strips = draw_strips(images, extent)
+    embedded = embed(images, extent, key)
+    names = [f"slice_{number}.png" for number in range(len(strips.files))]
+    extra = dict(zip(names, strips.files, strict=True)) | {VOLUMES: embedded.script}
+    depth = images.result.data.shape[images.through_plane]
+    nearest = min(range(len(names)), key=lambda place: abs(extent.slices[place] - extent.busiest))
+    content["pictures"] = {
+        "reference": "Reference" if was_used(record) else "No reference",
+        "slices": [{"file": f"{key}/{name}", "index": index} for name, index in zip(names, extent.slices, strict=True)],
+        "start": nearest,
+        "depth": depth,
+        "size": list(strips.size),
+        "white": f"{strips.white:.4g}",
+        "strong": f"{strips.strong:.3g}",
+    }
+    content["viewer"] = {
+        "file": f"{key}/{VOLUMES}",
+        "slices": f"slices {embedded.first} to {embedded.first + embedded.count - 1} of {depth}",
+        "shape": " x ".join(map(str, embedded.shape)),
+        "megabytes": f"{len(embedded.script) / 1e6:.1f}",
+    }
+    if case.truth:
+        try:
+            content["figures"] = _figures(images, case.truth)
+        except Fault as fault:
+            content["findings"].append(str(fault))
+    return content, extra
+
+
+def _figures(images: Images, truth_path: Path) -> dict[str, Any]:
+    truth = read_nifti(truth_path)
+    low = zero_filled(images.target, images.scale, images.through_plane)
+    found = {"zero-filled": evaluate_volumes(low, truth), "super-resolved": evaluate_volumes(images.result, truth)}
+    rows = [
+        {"name": name, "psnr": _decibel(each["psnr"]), "ssim": f"{each['ssim']:.4f}", "nmse": f"{each['nmse']:.5f}"}
+        for name, each in found.items()
+    ]
+    protocol = found["super-resolved"]["protocol"]
+    return {"rows": rows, "protocol": protocol, "conventions": CONVENTIONS, "truth": truth_path.name, "sha256": truth.sha256}
+
+
+def _decibel(value: float) -> str:
+    return "infinite" if math.isinf(value) else f"{value:.2f}"
+
+
+def _summary(record: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "scale": record["scale"],
+        "similarity": f"{record['similarity']['value']:.3f}" if record["similarity"] else "–",
+        "residual": f"{_residual_of_network(record):.2g}",
+        "seconds": f"{sum(record['seconds'].values()):.1f}",
+    }
+
+
+def _residual_of_network(record: dict[str, Any]) -> float:
+    """How far the network's output lay from what was measured; records of before it was put back by default have only the result's."""
+    found = record["data_consistency"]
+    return float(found.get("residual_of_network", found["residual"]))
+
+
+def _facts(record: dict[str, Any]) -> list[list[str]]:
+    consistency, model = record["data_consistency"], record["model"]
+    put_back = "the measured k-space was put back" if consistency["applied"] else "the measured k-space was not put back"
+    of_network = f"{put_back}, the network's own {_residual_of_network(record):.4g}"
+    steps = ", ".join(f"{name.replace('_', ' ')} {value:.1f}" for name, value in record["seconds"].items())
+    return [
+        ["Scale", f"{record['scale']}, {record['scale_chosen']}"],
+        [
+            "Data-consistency residual",
+            f"{consistency['residual']:.4g}, relative L2 distance from the target; {of_network}",
+        ],
+        *(_facts_of_reference(record) if record["reference"]["file"] else []),
+        ["Time", f"{sum(record['seconds'].values()):.1f} s on {record['device']}, {record['runtime']}: {steps}"],
+        ["Model", f"{model['name']} ({model['file']})"],
+        ["Model sha256", str(model["sha256"])],
+        ["Target", f"{record['target']['file']}, sha256 {record['target']['sha256']}"],
+        ["Reference", f"{record['reference']['file']}, sha256 {record['reference']['sha256']}" if record["reference"]["file"] else "none"],
+        ["Result", f"{record['output']['file']}, sha256 {record['output']['sha256']}"],
+        ["Software", ", ".join(f"{name} {version}" for name, version in record["software"].items())],
+    ]
+
+
+def _facts_of_reference(record: dict[str, Any]) -> list[list[str]]:
+    placement, registration = record["placement"], record["placement"].get("registration")
+    if registration:
+        verb = "kept" if registration["kept"] else "tried, not kept"
+        how = f"{verb} (similarity {registration['similarity_before']} before, {registration['similarity_after']} after)"
+    return [
+        *([] if was_used(record) else [["Reference used", "no, the network got none"]]),
+        ["Similarity of the pair", f"{record['similarity']['value']}, {record['similarity']['measure']}"],
+        ["Reference covers", f"{record['coverage']:.1%} of the target"],
+        *([["Transform given", str(placement["transform"])]] if placement["transform"] else []),
+        *([["Rigid registration", how]] if registration else []),
+    ]

@@ -1,0 +1,113 @@
+"""The page itself: `report.html` with its folder `report_files`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from importlib.resources import files as package_files
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from hftn_sr._version import NOTICE, __version__
+from hftn_sr.errors import Fault
+from hftn_sr.report.case import QcCase
+from hftn_sr.report.entry import ENTRY, key_of, make_entry, place_of, read_entry
+from hftn_sr.volumes.files import explained, write_bytes, write_files
+
+__all__ = ["FILES", "PAGE", "write_report"]
+
+PAGE, FILES, LOCK = "report.html", "report_files", ".lock"
+ASSETS = ("report.css", "report.js", "niivue.umd.js", "NIIVUE_LICENSE.txt")
+MARK = b'<meta name="generator" content="hftn-sr'
+PATIENCE = 60.0  # seconds that another run may take to write the page
+EARLIER = "earlier run"
+
+
+def write_report(folder: Path, cases: Sequence[QcCase], each: Callable[[QcCase], None] | None = None) -> Path:
+    """Write `report.html` into `folder`: these cases, and those of earlier runs whose results still stand there.
+
+    Only new results are drawn. Beside the page, `report_files` holds for each case five pictures and the volumes of the viewer, which the
+    page loads when they are looked at.
+
+    Args:
+        folder: where results lie, directly or in sub-folders.
+        cases: in the order in which the page shows them; their outputs lie in folder.
+        each: called with each case when it is done.
+
+    Returns:
+        the page.
+
+    Raises:
+        Fault: a file of another program stands in the way, the folder cannot be written, or an output lies elsewhere.
+    """
+    page, files = folder / PAGE, folder / FILES
+    _check(page, files, cases)
+    shown = []
+    for case in cases:
+        shown.append(_item(case, folder, files))
+        if each:
+            each(case)
+    try:
+        files.mkdir(parents=True, exist_ok=True)
+        with FileLock(files / LOCK, timeout=PATIENCE):  # stays: whoever waits for it must not wait for a file that is gone
+            _refresh_assets(files)
+            known = {item["key"] for item in shown}
+            earlier = [{**entry, "status": EARLIER, "message": ""} for entry in _standing(folder, files) if entry["key"] not in known]
+            write_bytes(page, _render([*shown, *earlier]).encode())
+    except Timeout:
+        raise Fault(page, "another run is writing this file", "wait for it to end") from None
+    except OSError as error:
+        raise explained(page, error, 0) from error
+    return page
+
+
+def _check(page: Path, files: Path, cases: Sequence[QcCase]) -> None:
+    if page.is_dir() or (page.is_file() and MARK not in page.read_bytes()[:2000]):
+        raise Fault(page, "stands where the QC page would be written, and is not of this program", "move it, or run with --no-report")
+    if files.exists() and not files.is_dir():
+        raise Fault(files, "stands where the files of the QC page would be written", "move it, or run with --no-report")
+    for case in cases:
+        if ".." in Path(place_of(case.output, page.parent)).parts:
+            raise Fault(case.output, f"does not lie in {page.parent}, whose QC page it should be on", "give the folder that it lies in")
+
+
+def _item(case: QcCase, folder: Path, files: Path) -> dict[str, Any]:
+    """What the page shows of a case: its entry, or if it has none, what is known without."""
+    item: dict[str, Any] = {
+        "key": key_of(case.output, folder), "name": case.name, "output": "", "warnings": [], "summary": None, "facts": [],
+        "pictures": None, "viewer": None, "figures": None, "status": case.status, "message": case.message,
+    }  # fmt: skip
+    if case.status not in ("done", "skipped"):
+        return item | {"message": _of_failed(case)}
+    try:
+        return {**make_entry(case, folder, files), "status": case.status, "message": case.message}
+    except Fault as fault:
+        return item | {"status": "failed", "message": str(fault)}
+
+
+def _of_failed(case: QcCase) -> str:
+    return f"{case.message} The result of an earlier run was left as it was." if case.output.is_file() else case.message
+
+
+def _standing(folder: Path, files: Path) -> list[dict[str, Any]]:
+    """Entries of earlier runs whose results are still there, by name."""
+    entries = [read_entry(path.parent) for path in files.glob(f"case_*/{ENTRY}")]
+    return sorted((entry for entry in entries if entry and (folder / entry["output"]).is_file()), key=lambda entry: str(entry["output"]))
+
+
+def _refresh_assets(files: Path) -> None:
+    """Put what every page needs beside it, unless it is there already."""
+    source = package_files("hftn_sr.report") / "assets"
+    contents = {files / name: (source / name).read_bytes() for name in ASSETS}
+    write_files({path: content for path, content in contents.items() if not path.is_file() or path.read_bytes() != content})
+
+
+def _render(items: Sequence[dict[str, Any]]) -> str:
+    environment = Environment(
+        loader=PackageLoader("hftn_sr.report", "assets"), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    counts = {state: sum(item["status"] == state for item in items) for state in dict.fromkeys(item["status"] for item in items)}
+    template = environment.get_template("report.html.j2")
+    return template.render(items=items, counts=counts, notice=NOTICE, version=__version__, files=FILES)

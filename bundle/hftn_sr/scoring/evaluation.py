@@ -1,0 +1,68 @@
+"""How close a prediction comes to the truth, on the voxels that both have."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from hftn_sr.errors import Fault
+from hftn_sr.scoring.metrics import CONVENTIONS, WINDOW, scores
+from hftn_sr.volumes.volume import Volume
+
+__all__ = ["common_part", "evaluate_volumes"]
+
+SAME_PLACE = 0.01  # of a voxel, that two grids may lie apart anywhere
+
+
+def common_part(prediction: Volume, truth: Volume) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """The voxels that both volumes have, of two grids of which one is an exact crop of the other's lattice.
+
+    Raises:
+        Fault: the grids do not coincide, or share nothing.
+    """
+    index = np.linalg.solve(truth.affine, prediction.affine)  # prediction's voxels in those of the truth
+    offset = np.round(index[:3, 3]).astype(int)
+    exact = np.eye(4)
+    exact[:3, 3] = offset
+    corner = np.array([*prediction.data.shape, 1.0])
+    apart = float(np.abs(index - exact) @ corner @ np.ones(4)) if np.isfinite(index).all() else np.inf
+    if apart > SAME_PLACE:
+        raise Fault(
+            prediction.path,
+            f"its grid does not coincide with that of {truth.path} (up to {apart:.3g} voxels apart)",
+            "compare volumes of one grid; nothing is resampled, since that would change the figures",
+        )
+    start, stop = np.maximum(offset, 0), np.minimum(offset + prediction.data.shape, truth.data.shape)
+    if (stop <= start).any():
+        raise Fault(prediction.path, f"shares no voxel with {truth.path}", "compare volumes of one subject")
+    part = tuple(slice(low, high) for low, high in zip(start, stop, strict=True))
+    own = tuple(slice(low, high) for low, high in zip(start - offset, stop - offset, strict=True))
+    return prediction.data[own], truth.data[part]
+
+
+def evaluate_volumes(prediction: Volume, truth: Volume, through_plane: int | None = None) -> dict[str, Any]:
+    """PSNR, SSIM and NMSE by protocol `corrected`, with their conventions and what was compared.
+
+    Args:
+        prediction: on the truth's grid or a crop of it.
+        truth: measured volume.
+        through_plane: the axis along which SSIM takes slices; None for the truth's own.
+    """
+    axis = truth.grid.through_plane() if through_plane is None else through_plane
+    ours, theirs = (torch.from_numpy(np.moveaxis(part, axis, -1).copy()) for part in common_part(prediction, truth))
+    if min(theirs.shape[:2]) < WINDOW or theirs.max() <= 0:
+        raise Fault(truth.path, f"cannot be scored (slices of {theirs.shape[0]} x {theirs.shape[1]}, maximum {float(theirs.max()):g})",
+                    f"give slices of at least {WINDOW} x {WINDOW} with positive signal")  # fmt: skip
+    return {
+        "protocol": "corrected",
+        **scores(ours, theirs),
+        "conventions": CONVENTIONS,
+        "warnings": [*prediction.notes, *truth.notes],
+        "voxels_compared": list(theirs.shape),
+        "prediction": {"file": Path(prediction.path).name, "sha256": prediction.sha256},
+        "truth": {"file": Path(truth.path).name, "sha256": truth.sha256},
+    }

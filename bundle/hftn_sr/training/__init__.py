@@ -1,0 +1,1 @@
+"""What the training workflow is made of."""

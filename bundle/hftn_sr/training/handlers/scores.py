@@ -1,0 +1,71 @@
+"""When a training validates, and the scores of whole volumes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import ignite.distributed as idist
+import torch
+from ignite.engine import Engine, Events
+from ignite.metrics import Metric
+from monai.handlers import ValidationHandler
+
+from hftn_sr.scoring.metrics import scores
+
+__all__ = ["Validation", "VolumeScore"]
+
+
+class Validation(ValidationHandler):
+    """MONAI's handler, which validates after every `interval` epochs, and after the last one in any case.
+
+    The learning rate ends at 0, so that the weights of the last epochs are mostly the best; unscored, they would never be kept.
+
+    Args:
+        validator: evaluator to run.
+        interval: epochs between validations.
+    """
+
+    def __init__(self, validator: Any, interval: int) -> None:
+        super().__init__(interval, validator)
+
+    def attach(self, engine: Engine) -> None:
+        """Act when an epoch ends."""
+
+        def due(engine: Engine, epoch: int) -> bool:
+            return epoch % self.interval == 0 or epoch == engine.state.max_epochs
+
+        engine.add_event_handler(Events.EPOCH_COMPLETED(event_filter=due), self)
+
+
+class VolumeScore(Metric):
+    """Mean over volumes of one score, or of its gain over the zero-filled target.
+
+    Each iteration gives (pred, label, image) with a batch of volumes (B, C, H, W, D), in intensities, which `RestoreIntensityd` sees to.
+    Where several processes validate, each has volumes of its own, and all get the mean over every volume.
+
+    Args:
+        name: `psnr` (dB), `ssim` or `nmse`.
+        gain: subtract the score of the zero-filled target, the first channel of `image`.
+        output_transform: from the engine's output to that triple.
+    """
+
+    def __init__(self, name: str, gain: bool = False, output_transform: Callable[[Any], Any] = lambda output: output) -> None:
+        self.name, self.gain = name, gain
+        super().__init__(output_transform)
+
+    def reset(self) -> None:
+        """Forget all volumes."""
+        self.values: list[float] = []
+
+    def update(self, output: tuple[Any, Any, Any]) -> None:
+        """Add the volumes of one batch."""
+        for pred, label, image in zip(*output, strict=True):
+            value = scores(pred[0], label[0])[self.name]
+            self.values.append(value - scores(image[0], label[0])[self.name] if self.gain else value)
+
+    def compute(self) -> float:
+        """Mean over the volumes."""
+        total = torch.tensor([sum(self.values), len(self.values)], dtype=torch.float64, device=idist.device())
+        value, count = idist.all_reduce(total).tolist()
+        return float(value / count)

@@ -1,0 +1,44 @@
+"""MONAI dictionary transforms of the workflows."""
+
+from hftn_sr.training.transforms.augmentation import (
+    Cropd,
+    DropReferenced,
+    GammaContrastd,
+    MisalignReferenced,
+    Orientd,
+    RandCropSamplesd,
+    RandDropReferenced,
+    RandGammaContrastd,
+    RandMisalignReferenced,
+    RandOrientd,
+    RandSliced,
+    RandVoxelSized,
+    Sliced,
+    SliceSignald,
+    VoxelSized,
+    separate_slices,
+)
+from hftn_sr.training.transforms.pair import DegradePaird, LoadPaird, RandDegradePaird, RestoreIntensityd
+
+__all__ = [
+    "Cropd",
+    "DegradePaird",
+    "DropReferenced",
+    "GammaContrastd",
+    "LoadPaird",
+    "MisalignReferenced",
+    "Orientd",
+    "RandCropSamplesd",
+    "RandDegradePaird",
+    "RandDropReferenced",
+    "RandGammaContrastd",
+    "RandMisalignReferenced",
+    "RandOrientd",
+    "RandSliced",
+    "RandVoxelSized",
+    "RestoreIntensityd",
+    "SliceSignald",
+    "Sliced",
+    "VoxelSized",
+    "separate_slices",
+]

@@ -1,0 +1,334 @@
+"""Augmentation of whole slices before they lose resolution, and crops of what the network is trained on.
+
+A random transform draws its parameters and calls its deterministic twin. Slices are (1, H, W), volumes (1, H, W, D) with D through-plane.
+All of them take and give plain tensors: what MONAI's record of each step costs (`MetaTensor`) is as much as the steps themselves.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Hashable, Iterable, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from monai.config import KeysCollection
+from monai.transforms import MapTransform, Randomizable, RandomizableTransform, Transform
+from torch import Tensor
+from torch.nn import functional
+
+from hftn_sr.kspace import resize, shift
+from hftn_sr.training.protocols import restore
+
+__all__ = [
+    "Cropd",
+    "DropReferenced",
+    "GammaContrastd",
+    "MisalignReferenced",
+    "Orientd",
+    "RandCropSamplesd",
+    "RandDropReferenced",
+    "RandGammaContrastd",
+    "RandMisalignReferenced",
+    "RandOrientd",
+    "RandSliced",
+    "RandVoxelSized",
+    "SliceSignald",
+    "Sliced",
+    "VoxelSized",
+    "separate_slices",
+]
+
+Case = Mapping[Hashable, Any]
+
+
+class Sliced(MapTransform):
+    """Slice `index` (1, H, W) of volumes (1, H, W, D).
+
+    Args:
+        keys: volumes of one size.
+        index: of the slice, from 0.
+    """
+
+    def __init__(self, keys: KeysCollection, index: int) -> None:
+        super().__init__(keys)
+        self.index = index
+
+    def __call__(self, data: Case) -> dict[Hashable, Any]:
+        """Volumes become slices."""
+        return {**data, **{key: data[key][..., self.index] for key in self.keys}}
+
+
+class SliceSignald(Transform):
+    """Adds `signal` (D,), the mean of the positive intensities of each slice of the volume `key` (1, H, W, D), for `RandSliced`.
+
+    It stands before the random transforms, so that a data set that caches what comes before them looks at each volume once.
+
+    Args:
+        key: volume.
+    """
+
+    def __init__(self, key: Hashable) -> None:
+        self.key = key
+
+    def __call__(self, data: Case) -> dict[Hashable, Any]:
+        """The volumes stay."""
+        return {**data, "signal": torch.as_tensor(data[self.key]).clamp_min(0).mean((0, 1, 2))}
+
+
+class RandSliced(Randomizable, MapTransform):
+    """`Sliced` with an index drawn in proportion to `signal`, see `SliceSignald`; from all slices alike where there is none."""
+
+    def __call__(self, data: Case) -> dict[Hashable, Any]:
+        """Volumes become slices; `signal` has served."""
+        signal = data["signal"].numpy().astype(float)
+        share = signal / signal.sum() if signal.any() else None
+        kept = {key: value for key, value in data.items() if key != "signal"}
+        return Sliced(self.keys, int(self.R.choice(signal.size, p=share)))(kept)
+
+
+def separate_slices(volumes: Iterable[Case], keys: KeysCollection = ("label", "reference")) -> list[dict[Hashable, Any]]:
+    """One case with volumes (1, H, W, 1) per slice of each case, in order; they are views, so that the voxels are held once."""
+    return [
+        {**volume, **{key: volume[key][..., index : index + 1] for key in keys}}
+        for volume in volumes
+        for index in range(volume[keys[0]].shape[-1])
+    ]
+
+
+class Orientd(MapTransform):
+    """One of the eight flips and quarter turns of a square, of slices (1, H, W).
+
+    Args:
+        keys: slices.
+        flips: whether H and W are turned round.
+        transpose: whether H and W then change places.
+    """
+
+    def __init__(self, keys: KeysCollection, flips: tuple[bool, bool], transpose: bool) -> None:
+        super().__init__(keys)
+        self.axes, self.transpose = [axis for axis, flip in zip((-2, -1), flips, strict=True) if flip], transpose
+
+    def __call__(self, data: Case) -> dict[Hashable, Any]:
+        """Only the keys change."""
+        flipped = {key: torch.as_tensor(data[key]).flip(self.axes) for key in self.keys}
+        return {**data, **{key: image.mT.contiguous() if self.transpose else image for key, image in flipped.items()}}
+
+
+class RandOrientd(Randomizable, MapTransform):
+    """`Orientd`, all eight alike likely."""
+
+    def __call__(self, data: Case) -> dict[Hashable, Any]:
+        """Only the keys change."""
+        rows, columns, transpose = (bool(bit) for bit in self.R.randint(2, size=3))
+        return Orientd(self.keys, (rows, columns), transpose)(data)
+
+
+class VoxelSized(MapTransform):
+    """The same slice (1, H, W) on larger or smaller voxels, as a scanner gives it that measures less of k-space or fills it up with zeros.
+
+    Args:
+        keys: slices of one in-plane size.
+        shape: voxels along H and W.
+    """
+
+    def __init__(self, keys: KeysCollection, shape: tuple[int, int]) -> None:
+        super().__init__(keys)
+        self.shape = shape
+
+    def __call__(self, data: Case) -> dict[Hashable, Any]:
+        """Only the keys change."""
+        return {**data, **{key: resize(torch.as_tensor(data[key]), self.shape) for key in self.keys}}
+
+
+class RandVoxelSized(RandomizableTransform, MapTransform):
+    """With probability `prob`, `VoxelSized` with one factor along both axes, as likely below the geometric mean of the bounds as above.
+
+    Args:
+        keys: slices of one in-plane size.
+        prob: of a change.
+        factor: lower and upper bound of the number of voxels along an axis, relative to what it was; below 1 the voxels become larger.
+        multiple: that both sizes are rounded to.
+        least: size that none falls below; smaller slices stay as they are.
+    """
+
+    def __init__(self, keys: KeysCollection, prob: float, factor: tuple[float, float], multiple: int, least: int) -> None:
+        MapTransform.__init__(self, keys)
+        RandomizableTransform.__init__(self, prob)
+        self.factor, self.multiple, self.least = factor, multiple, math.ceil(least / multiple) * multiple
+
+    def __call__(self, data: Case) -> dict[Hashable, Any]:
+        """Only the keys change."""
+        self.randomize(None)
+        height, width = torch.as_tensor(data[self.keys[0]]).shape[-2:]
+        if not self._do_transform or min(height, width) < self.least:
+            return dict(data)
+        factor = math.exp(self.R.uniform(*np.log(self.factor)))
+        rows, columns = (max(round(size * factor / self.multiple) * self.multiple, self.least) for size in (height, width))
+        return VoxelSized(self.keys, (rows, columns))(data)
+
+
+class GammaContrastd(MapTransform):
+    """Another contrast by x -> sign(x) |x|^gamma: 0 and 1, near the brightness of the image, stay; below 1, gamma lightens what is between.
+
+    MONAI's AdjustContrastd counts from the darkest voxel. Images that were resampled undershoot a little next to edges, and counted from
+    there the empty background of real slices rises to 0.14 at a gamma of 0.7.
+
+    Args:
+        keys: images of any shape, intensities around 0 to 1.
+        gamma: exponent; far from 1 distorts more.
+    """
+
+    def __init__(self, keys: KeysCollection, gamma: float) -> None:
+        super().__init__(keys)
+        self.gamma = gamma
+
+    def __call__(self, data: Case) -> dict[Hashable, Any]:
+        """Only the keys change."""
+        images = {key: torch.as_tensor(data[key]) for key in self.keys}
+        return {**data, **{key: image.sign() * image.abs() ** self.gamma for key, image in images.items()}}
+
+
+class RandGammaContrastd(RandomizableTransform, MapTransform):
+    """With probability `prob`, `GammaContrastd` with one exponent for all keys, as likely below the geometric mean of the bounds as above.
+
+    Args:
+        keys: see `GammaContrastd`.
+        prob: of a change.
+        gamma: lower and upper bound of the exponent.
+    """
+
+    def __init__(self, keys: KeysCollection, prob: float, gamma: tuple[float, float]) -> None:
+        MapTransform.__init__(self, keys)
+        RandomizableTransform.__init__(self, prob)
+        self.gamma = gamma
+
+    def __call__(self, data: Case) -> dict[Hashable, Any]:
+        """Only the keys change."""
+        self.randomize(None)
+        if not self._do_transform:
+            return dict(data)
+        return GammaContrastd(self.keys, math.exp(self.R.uniform(*np.log(self.gamma))))(data)
+
+
+class MisalignReferenced(Transform):
+    """Turn `reference` (1, H, W) about its centre, then move it; by Fourier steps, which lose no detail and wrap around at the borders.
+
+    The turn is three shears: along W, along H, along W. An angle of 0 changes nothing but the shift.
+
+    Args:
+        offset: voxels along H and W, also fractions.
+        angle: degrees, small (a few at most); positive turns H towards W.
+    """
+
+    def __init__(self, offset: tuple[float, float], angle: float = 0.0) -> None:
+        self.offset, self.angle = offset, angle
+
+    def __call__(self, data: Case) -> dict[Hashable, Any]:
+        """Only `reference` changes."""
+        reference = torch.as_tensor(data["reference"])
+        if self.angle:
+            radians = math.radians(self.angle)
+            for dim, slope in ((-1, math.tan(radians / 2)), (-2, -math.sin(radians)), (-1, math.tan(radians / 2))):
+                reference = _shear(reference, slope, dim)
+        return {**data, "reference": shift(reference, self.offset)}
+
+
+class RandMisalignReferenced(RandomizableTransform):
+    """With probability `prob`, `MisalignReferenced`, as after a registration that is not perfect.
+
+    Args:
+        prob: of a change.
+        voxels: largest offset in each in-plane direction.
+        degrees: largest angle in each sense; 0.4 moves what is 100 voxels from the centre by 0.7 voxels.
+    """
+
+    def __init__(self, prob: float, voxels: float, degrees: float = 0.0) -> None:
+        super().__init__(prob=prob)
+        self.voxels, self.degrees = voxels, degrees
+
+    def __call__(self, data: Case) -> dict[Hashable, Any]:
+        """Only `reference` changes."""
+        self.randomize(None)
+        if not self._do_transform:
+            return dict(data)
+        x, y = self.R.uniform(-self.voxels, self.voxels, size=2)
+        return MisalignReferenced((float(x), float(y)), float(self.R.uniform(-self.degrees, self.degrees)))(data)
+
+
+class DropReferenced(Transform):
+    """A reference without signal: the network must do without it."""
+
+    def __call__(self, data: Case) -> dict[Hashable, Any]:
+        """Only `reference` changes."""
+        return {**data, "reference": torch.zeros_like(torch.as_tensor(data["reference"]))}
+
+
+class RandDropReferenced(RandomizableTransform):
+    """`DropReferenced` with probability `prob`."""
+
+    def __call__(self, data: Case) -> dict[Hashable, Any]:
+        """Only `reference` changes."""
+        self.randomize(None)
+        return DropReferenced()(data) if self._do_transform else dict(data)
+
+
+class Cropd(MapTransform):
+    """Square crops of slices (C, H, W).
+
+    Args:
+        keys: slices of one in-plane size.
+        start: first voxel along H and W.
+        size: side in voxels.
+    """
+
+    def __init__(self, keys: KeysCollection, start: tuple[int, int], size: int) -> None:
+        super().__init__(keys)
+        self.rows, self.columns = (slice(first, first + size) for first in start)
+
+    def __call__(self, data: Case) -> dict[Hashable, Any]:
+        """Only the keys change."""
+        return {**data, **{key: data[key][..., self.rows, self.columns] for key in self.keys}}
+
+
+class RandCropSamplesd(Randomizable, MapTransform):
+    """Several `Cropd` of each slice, drawn in proportion to the signal of the first key, in intensities (`mean` and `std` undone).
+
+    Crops start at multiples of `step`, so that a low-resolution sample stays the first of its s x s block and a patch stays whole.
+
+    Args:
+        keys: slices of one in-plane size.
+        size: side of a crop in voxels, a multiple of step and at most the slice's size.
+        step: s*p for a network of scale s and patch p.
+        num_samples: how many crops a slice gives, as a list of cases.
+    """
+
+    def __init__(self, keys: KeysCollection, size: int, step: int, num_samples: int) -> None:
+        super().__init__(keys)
+        if size % step:
+            raise ValueError(f"expected a crop size that is a multiple of {step}, got {size}")
+        self.size, self.step, self.num_samples = size, step, num_samples
+
+    def __call__(self, data: Case) -> list[dict[Hashable, Any]]:
+        """One case per crop."""
+        first: Tensor = torch.as_tensor(data[self.keys[0]])
+        if min(first.shape[-2:]) < self.size:
+            raise ValueError(f"expected slices of at least {self.size} x {self.size}, got {tuple(first.shape[-2:])}; lower the crop size")
+        intensity = restore(first[:1], data.get("mean"), data.get("std")).clamp_min(0)
+        # Means of step x step blocks first: windows of whole voxels, a few of them apart, would add up each voxel dozens of times.
+        blocks = functional.avg_pool2d(intensity, self.step)
+        signal = functional.avg_pool2d(blocks, self.size // self.step, stride=1)[0].double() + 1e-6
+        chosen = self.R.choice(signal.numel(), size=self.num_samples, p=(signal / signal.sum()).flatten().numpy())
+        starts = (np.unravel_index(index, signal.shape) for index in chosen)
+        return [Cropd(self.keys, (int(row) * self.step, int(column) * self.step), self.size)(data) for row, column in starts]
+
+
+def _shear(image: Tensor, slope: float, dim: int) -> Tensor:
+    """Move each line along `dim`, one of the last two, by `slope` voxels per voxel that it lies off the centre of the other axis."""
+    across = -3 - dim
+    frequency = torch.fft.rfftfreq(image.shape[dim], dtype=image.dtype)
+    distance = torch.arange(image.shape[across], dtype=image.dtype) - (image.shape[across] - 1) / 2
+    phase = slope * (distance[:, None] * frequency if dim == -1 else frequency[:, None] * distance)
+    turn = torch.complex(torch.cos(phase.mul_(-2 * math.pi)), torch.sin(phase))  # ten times as fast as the exponential
+    moved: Tensor = torch.fft.irfft(torch.fft.rfft(image, dim=dim).mul_(turn), n=image.shape[dim], dim=dim)
+    return moved
