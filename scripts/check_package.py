@@ -82,7 +82,7 @@ class Trial:
         self.console.print(f"[green]passed[/green] {title} ({time.monotonic() - started:.0f} s)")
         return done.stdout
 
-    def tell(self, pattern: str, told: str) -> None:
+    def log(self, pattern: str, told: str) -> None:
         """Print what `pattern` finds in the output of a step."""
         for found in re.findall(pattern, told):
             self.console.print(f"       {found}", markup=False, soft_wrap=True)
@@ -109,7 +109,7 @@ class Trial:
         copy = self.folder / "verified" / NAME
         shutil.copytree(self.bundle, copy)
         told = self.run("rules of the Model Zoo", SCRIPTS / "zoo_rules.py", copy.parent, NAME, SCHEMA, folder=self.folder)
-        self.tell(r"zoo rule holds.*", told)
+        self.log(r"zoo rule holds.*", told)
 
     def use(self) -> None:
         """What the model card says, with relative paths where it has them."""
@@ -124,7 +124,7 @@ class Trial:
         if not (self.bundle / "runs" / "x2" / "best.safetensors").is_file():
             raise SystemExit("training left no weights in runs/x2")
         told = self.bundle_command("evaluation of the shipped weights", *run, "--config_file", EVALUATION)
-        self.tell(r"psnr: .*", told)
+        self.log(r"psnr: .*", told)
         cases = ("run", "--dataset_dir", data / "cases", "--output_dir", results)
         self.bundle_command("inference", *cases, "--config_file", "configs/inference.json")
         config = ("--config_file", self.bundle / "configs" / "inference.json")
@@ -138,7 +138,7 @@ class Trial:
         self.bundle_command("ckpt_export", "ckpt_export", "--filepath", "models/model.ts", *checkpoint)
         self.bundle_command("onnx_export", "onnx_export", "--filepath", "models/model.onnx", "--converter_kwargs", str(ONNX), *checkpoint)
         told = self.run("same voxels", SCRIPTS / "compare_exports.py", "models/model.ts", "models/model.onnx", path=str(self.bundle))
-        self.tell(r".* off by .*", told)
+        self.log(r".* off by .*", told)
 
     def unit_test(self) -> None:
         """As the zoo runs it, from the zoo's root."""

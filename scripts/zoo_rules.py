@@ -105,25 +105,25 @@ def check_torchscript(bundle: Path) -> None:
         raise ValueError(f"{path}: the metadata inside are not the bundle's")
 
 
-def verify(bundle: Path, schema: Path, tell: Callable[[str], object]) -> None:
+def verify(bundle: Path, schema: Path, log: Callable[[str], object]) -> None:
     """Every check, one after the other; the first that fails raises."""
     sys.path.insert(0, str(bundle))
     check_files(bundle)
-    tell("files")
+    log("files")
     check_version(bundle)
-    tell("version and changelog")
+    log("version and changelog")
     check_requirements(bundle)
-    tell("requirements")
+    log("requirements")
     check_metadata(bundle, schema)
-    tell("metadata against the schema")
+    log("metadata against the schema")
     check_keys(bundle)
-    tell("keys of the configurations")
+    log("keys of the configurations")
     check_readme(bundle)
-    tell("sections of docs/README.md")
+    log("sections of docs/README.md")
     check_shapes(bundle)
-    tell("network input and output")
+    log("network input and output")
     check_torchscript(bundle)
-    tell("TorchScript")
+    log("TorchScript")
 
 
 def requirements(bundle: Path) -> list[str]:

@@ -29,10 +29,10 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmark_measures import (
+    DTYPES,
     LARGEST_EXPONENT,
     LARGEST_MEMORY,
-    PRECISION,
-    RUNTIMES,
+    PRECISIONS,
     SMALLEST_GAIN,
     Job,
     Row,
@@ -67,7 +67,7 @@ def main(
     known = read_table(table) if table else {}
     in_table = [name for name in METHODS if name not in WITHOUT_WEIGHTS and name in {method for method, _ in known}]
     names = networks.split(",") if networks else in_table or list(STANDARD)
-    runs = [(name.removesuffix(":bf16"), RUNTIMES[name.endswith(":bf16")]) for name in names]
+    runs = [(name.removesuffix(":bfloat16"), PRECISIONS[name.endswith(":bfloat16")]) for name in names]
     checks = [("--networks", name, tuple(METHODS)) for name, _ in runs] + [("--device", device, ("cpu", "cuda"))]
     for option, given, allowed in checks:
         if given not in allowed:
@@ -80,7 +80,7 @@ def main(
         result |= {"limits_gmac_per_s": limits, "rows": [asdict(row) for row in rows]}
         _print_rows(rows, limits)
         _plot_or_say_why_not(rows, known, table, plot)
-    growing = [job for job in jobs if growth == "only" or (job.name in GROWING and job.runtime == "eager" and job.options == "{}")]
+    growing = [job for job in jobs if growth == "only" or (job.name in GROWING and job.precision == "float32" and job.options == "{}")]
     if growth != "without" and growing:
         result["growth"] = measured_growth(growing, rounds, device)
         _print_growth(result["growth"])
@@ -100,10 +100,10 @@ def _print_rows(rows: Sequence[Row], limits: Mapping[str, float]) -> None:
         spread = f"{row.ratio_edsr:.2f} ({row.ratio_low:.2f} to {row.ratio_high:.2f})"
         cells = [f"{row.params / 1e6:.2f}", f"{row.gmac:.1f}", f"{row.cpu_ms:.0f}", spread, bound, memory, f"{row.limit_share:.0%}"]
         other = ", ".join(f"{name} {value}" for name, value in json.loads(row.options).items())
-        shown.add_row(f"{row.name} x{row.scale} {row.runtime}" + (f" ({other})" if other else ""), *cells)
+        shown.add_row(f"{row.name} x{row.scale} {row.precision}" + (f" ({other})" if other else ""), *cells)
     Console(width=140).print(shown)
-    for runtime, limit in limits.items():
-        typer.echo(f"limit, {PRECISION[runtime]}: {limit:.0f} GMAC/s by a 3x3 convolution")
+    for precision, limit in limits.items():
+        typer.echo(f"limit, {DTYPES[precision]}: {limit:.0f} GMAC/s by a 3x3 convolution")
     for (name, scale), gain in bfloat16_gains(rows).items():
         bound = f" (bound {SMALLEST_GAIN}, {_verdict(gain >= SMALLEST_GAIN)})" if name in GROWING else ""
         typer.echo(f"{name} x{scale}: bfloat16 is {gain:.2f} times as fast as float32{bound}")
@@ -118,7 +118,7 @@ def _print_growth(found: Sequence[Mapping[str, Any]]) -> None:
         seconds = ", ".join(f"{side}^2 {value:.2f} s" for side, value in each["seconds"].items())
         kept = _verdict(each["exponent"] <= LARGEST_EXPONENT)
         exponent_of = f"time grows with pixels to the power {each['exponent']:.3f} (bound {LARGEST_EXPONENT}, {kept})"
-        typer.echo(f"{each['name']} x{each['scale']} {each['runtime']}: {exponent_of}; {seconds}")
+        typer.echo(f"{each['name']} x{each['scale']} {each['precision']}: {exponent_of}; {seconds}")
 
 
 class Score(NamedTuple):
@@ -168,8 +168,8 @@ def _plot(rows: Sequence[Row], scores: Mapping[tuple[str, int], Score], path: Pa
         line, height = (points[0][0] - points[-1][0]) / 22, math.inf
         for psnr, row in points:
             point, height = (row.ratio_edsr, psnr), min(psnr, height - line)  # labels of neighbours stand below each other
-            axis.plot(*point, "o" if row.runtime == "eager" else "s", color=COLOURS.get(METHODS[row.name].network, "C7"))
-            label = row.name if row.runtime == "eager" else f"{row.name} ({row.runtime})"
+            axis.plot(*point, "o" if row.precision == "float32" else "s", color=COLOURS.get(METHODS[row.name].network, "C7"))
+            label = row.name if row.precision == "float32" else f"{row.name} ({row.precision})"
             arrow = {"arrowstyle": "-", "color": "0.7", "shrinkA": 0, "shrinkB": 3}
             axis.annotate(label, point, (1.05 * row.ratio_edsr, height), va="center", fontsize=8, arrowprops=arrow)
         axis.set_xmargin(0.15)

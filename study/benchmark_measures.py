@@ -22,15 +22,15 @@ from torch import Tensor, nn
 
 from comparison.cost import method_cost, network_cost
 from hftn_sr.networks import METHODS, build_network, channels_last
-from hftn_sr.networks.precision import ChosenRuntime, has_bfloat16, prepare_network
+from hftn_sr.networks.precision import ChosenPrecision, has_bfloat16, prepare_network
 
 YARDSTICK = "edsr"
-OWN = ("paper", "base", "small")  # whatever network they become
-RUNTIMES: tuple[ChosenRuntime, ...] = ("eager", "bf16")
-PRECISION: dict[str, torch.dtype] = {"eager": torch.float32, "bf16": torch.bfloat16}
+OWN = ("hftn", "base", "small")  # whatever network they become
+PRECISIONS: tuple[ChosenPrecision, ...] = ("float32", "bfloat16")
+DTYPES: dict[str, torch.dtype] = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 CONVOLUTIONS = ((48, 1), (64, 1), (48, 2), (64, 2), (48, 4), (64, 4))  # channels and divisor of the side: those of the networks here
 GROWTH_SIDES = (128, 192, 256, 384, 512, 768, 1024)
-BOUNDS = {("paper", 2): 5.2, ("paper", 4): 3.9, ("small", 2): 1.0, ("small", 4): 1.0}  # of the ratio to EDSR
+BOUNDS = {("hftn", 2): 5.2, ("hftn", 4): 3.9, ("small", 2): 1.0, ("small", 4): 1.0}  # of the ratio to EDSR
 MARGIN = 1.1  # of EDSR's time per multiplication, for other networks of this kind
 LARGEST_MEMORY = 250.0  # MB at x2
 LARGEST_EXPONENT = 1.15
@@ -43,13 +43,13 @@ class Job(NamedTuple):
     Args:
         name: method.
         scale: s.
-        runtime: how it is computed.
+        precision: how it is computed.
         options: what differs from the method's own, JSON.
     """
 
     name: str
     scale: int
-    runtime: ChosenRuntime
+    precision: ChosenPrecision
     options: str = "{}"
 
     def build(self) -> nn.Module:
@@ -64,7 +64,7 @@ class Row:
     Args:
         name: method.
         scale: s.
-        runtime: how it was computed.
+        precision: how it was computed.
         options: what differs from the method's own, JSON.
         params: parameters.
         gmac: multiplications in thousand millions, for one slice.
@@ -79,7 +79,7 @@ class Row:
 
     name: str
     scale: int
-    runtime: ChosenRuntime
+    precision: ChosenPrecision
     options: str
     params: int
     gmac: float
@@ -93,7 +93,7 @@ class Row:
 
 
 def measured(jobs: Sequence[Job], rounds: int, side: int = 320, device: str = "cpu") -> tuple[list[Row], dict[str, float]]:
-    """Rows of the jobs and the machine's limit in GMAC per second by runtime; EDSR is measured along with them.
+    """Rows of the jobs and the machine's limit in GMAC per second by precision; EDSR is measured along with them.
 
     Args:
         jobs: what to measure.
@@ -101,20 +101,20 @@ def measured(jobs: Sequence[Job], rounds: int, side: int = 320, device: str = "c
         side: voxels of a side of the output.
         device: `cpu` or `cuda`.
     """
-    yardsticks = {scale: Job(YARDSTICK, scale, "eager") for scale in dict.fromkeys(job.scale for job in jobs)}
+    yardsticks = {scale: Job(YARDSTICK, scale, "float32") for scale in dict.fromkeys(job.scale for job in jobs)}
     all_jobs = list(dict.fromkeys([*yardsticks.values(), *jobs]))
     memory = {job: peak_memory(job, side, device) for job in all_jobs}  # first: this process is small now
     calls = _after_the_yardstick({job: _forward(job, side, device) for job in all_jobs}, yardsticks)
     work: dict[Any, float] = {}
-    for how in dict.fromkeys(job.runtime for job in all_jobs):
+    for how in dict.fromkeys(job.precision for job in all_jobs):
         for channels, divisor in CONVOLUTIONS:
-            calls[how, channels, divisor], work[how, channels, divisor] = _convolution(channels, side // divisor, PRECISION[how], device)
+            calls[how, channels, divisor], work[how, channels, divisor] = _convolution(channels, side // divisor, DTYPES[how], device)
     times = take_turns(calls, rounds, _timer(device))
     limits: dict[str, float] = {}
     for key, gmac in work.items():
         limits[key[0]] = max(limits.get(key[0], 0.0), gmac / statistics.median(times[key]))
     in_order = sorted(all_jobs, key=lambda job: job.scale)
-    rows = [_row(job, times[job], times.get((YARDSTICK, job), times[job]), memory[job], limits[job.runtime], side) for job in in_order]
+    rows = [_row(job, times[job], times.get((YARDSTICK, job), times[job]), memory[job], limits[job.precision], side) for job in in_order]
     return rows, limits
 
 
@@ -148,18 +148,18 @@ def ratio(times: Sequence[float], yardstick: Sequence[float]) -> tuple[float, fl
 def ratio_bound(job: Job) -> float | None:
     """The ratio to EDSR that is wanted: BOUNDS, else 1.1 of EDSR's time per multiplication for HFTN-SR, none for peers and other sizes."""
     name, scale = job.name, job.scale
-    if job.runtime != "eager" or job.options != "{}" or (name not in OWN and METHODS[name].network != "hftn"):
+    if job.precision != "float32" or job.options != "{}" or (name not in OWN and METHODS[name].network != "hftn_light"):
         return None
     return BOUNDS.get((name, scale)) or MARGIN * method_cost(name, scale).multiplications / method_cost(YARDSTICK, scale).multiplications
 
 
 def bfloat16_gains(rows: Sequence[Row]) -> dict[tuple[str, int], float]:
     """How many times faster a network is in bfloat16, by name and scale, for those measured in both ways."""
-    ratios = {(row.name, row.scale, row.runtime): row.ratio_edsr for row in rows if row.options == "{}"}
+    ratios = {(row.name, row.scale, row.precision): row.ratio_edsr for row in rows if row.options == "{}"}
     return {
-        (name, scale): ratios[name, scale, "eager"] / value
-        for (name, scale, runtime), value in ratios.items()
-        if runtime == "bf16" and (name, scale, "eager") in ratios
+        (name, scale): ratios[name, scale, "float32"] / value
+        for (name, scale, precision), value in ratios.items()
+        if precision == "bfloat16" and (name, scale, "float32") in ratios
     }
 
 
@@ -207,7 +207,7 @@ def _row(job: Job, times: Sequence[float], yardstick: Sequence[float], memory: f
 def _forward(job: Job, side: int, device: str) -> Callable[[], Tensor]:
     torch.manual_seed(0)
     network = channels_last(job.build().eval().requires_grad_(False)).to(device)
-    prepared = prepare_network(network, job.runtime)
+    prepared = prepare_network(network, job.precision)
     return _call(prepared, torch.rand(1, 3, side, side, device=device))
 
 

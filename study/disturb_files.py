@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 from hftn_sr.inference.options import PairOptions
 from hftn_sr.inference.pair import PreparedPair, prepare_pair
-from hftn_sr.networks.precision import WithMeasuredBand, choose_runtime, prepare_network
+from hftn_sr.networks.precision import WithMeasuredBand, choose_precision, prepare_network
 from hftn_sr.networks.weights import load_model
 from hftn_sr.scoring.metrics import psnr
 from hftn_sr.volumes.files import write_bytes
@@ -40,7 +40,7 @@ VOXELS, DEGREES = (0.0, 0.5, 1.0, 2.0, 4.0), (1.0, 3.0)
 NO_REFERENCE = "none"
 READ = ReadOptions(assume_affine="sform")  # the transforms of the data shear a little, which a qform cannot hold
 DEFAULT = PairOptions(read=READ)
-AS_IT_LIES = replace(DEFAULT, register="none", misfit="use")
+AS_IT_LIES = replace(DEFAULT, register="none", unfit_reference="use")
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ def main(
 
 def _rows(raw: Path, case: str, model: str, scale: int) -> Iterator[Row]:
     truth, reference = _volumes(raw, case)
-    network = WithMeasuredBand(prepare_network(load_model(model, scale).network, choose_runtime("auto", "cpu", model)), scale)
+    network = WithMeasuredBand(prepare_network(load_model(model, scale).network, choose_precision("auto", "cpu", model)), scale)
     axis = truth.grid.through_plane()
     low = degrade(truth, scale, axis)
     score = _Score(crop_to_multiple(truth, scale, axis), zero_filled(low, scale, axis), network)

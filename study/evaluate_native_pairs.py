@@ -37,7 +37,7 @@ def main(
     dataset: Annotated[Path, typer.Option(help="Folder that `hftn-sr data open-ms` filled.")],
     output: Annotated[Path, typer.Option(help="Folder for volumes, pictures, scores.json and scores.md.")],
     model: Annotated[str, typer.Option(help="base, small, hftn, or a .safetensors file.")] = "base",
-    orientations: Annotated[Optional[int], typer.Option(help="1, 2, 4 or 8; else 4 for base and 1 for others.")] = None,  # noqa: UP045 - typer
+    tta: Annotated[Optional[int], typer.Option(help="1, 2, 4 or 8; else 4 for base and 1 for others.")] = None,  # noqa: UP045 - typer
     scales: Annotated[list[int], typer.Option(help="2, 4 or both.")] = [2, 4],  # noqa: B006 - typer copies it
     pairs: Annotated[Literal["paper", "all"], typer.Option(help="FLAIR with T2W, or every ordered pair of FLAIR, T1W and T2W.")] = "paper",
 ) -> None:
@@ -49,7 +49,7 @@ def main(
         for pair in (PAPER if pairs == "paper" else permutations(("FLAIR", "T1W", "T2W"), 2))
     ]
     jobs = [job for job in jobs if all(_series(job[1], contrast).is_file() for contrast in job[2:])]
-    rows = [_case(output, model, orientations, *job) for job in track(jobs, "cases", console=Console(stderr=True), transient=True)]
+    rows = [_case(output, model, tta, *job) for job in track(jobs, "cases", console=Console(stderr=True), transient=True)]
     write_json(output / "scores.json", rows)
     table = ["| case | scale | zero-filling PSNR / SSIM | result PSNR / SSIM | gain, dB |", "| --- | --- | --- | --- | --- |"]
     shown = Table(title="native series from native references, protocol corrected", title_justify="left")
@@ -85,13 +85,13 @@ def _series(visit: Path, contrast: str) -> Path:
     return visit.with_name(f"{visit.name}_{contrast}.nii.gz")
 
 
-def _case(output: Path, model: str, orientations: int | None, scale: int, visit: Path, target: str, reference_name: str) -> dict[str, Any]:
+def _case(output: Path, model: str, tta: int | None, scale: int, visit: Path, target: str, reference_name: str) -> dict[str, Any]:
     case = f"{visit.parent.name} {visit.name}, {target} with {reference_name}"
     truth_path, reference_path = _series(visit, target), _series(visit, reference_name)
     name = f"{visit.parent.name}_{visit.name}_{reference_name}_to_{target}_x{scale}"
     low_path, result_path = output / f"{name}_lr.nii.gz", output / f"{name}_sr.nii.gz"
     hftn_sr.degrade(truth_path, low_path, scale=scale, overwrite=True)  # type: ignore[arg-type]
-    options = {"scale": scale, "model": model, "orientations": orientations, "overwrite": "always"}
+    options = {"scale": scale, "model": model, "tta": tta, "overwrite": "always"}
     outcome = hftn_sr.super_resolve(low_path, reference_path, result_path, **options)  # type: ignore[arg-type]
     truth, low, result, reference = (read_nifti(path) for path in (truth_path, low_path, result_path, reference_path))
     through_plane = truth.grid.through_plane()

@@ -191,7 +191,7 @@ def test_a_step_that_takes_long_is_told_with_the_name_of_its_case():
     with ConsoleReporter(Console(file=told)) as reporter:
         reporter.begin(1)
         reporter.case("one [1]")
-        reporter.tell("registering it")
+        reporter.log("registering it")
     assert told.getvalue() == "one [1] registering it\n"
 
 

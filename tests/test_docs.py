@@ -11,7 +11,7 @@ ROOT = Path(__file__).parents[1]
 TEXT = (ROOT / "bundle" / "docs" / "equations.md").read_text(encoding="utf-8")
 ROWS = [line for line in TEXT.splitlines() if line.startswith("|") and not re.match(r"\| (---|eq\.|model|figure|identity|score) ", line)]
 TESTS = sorted(set(re.findall(r"tests/[\w/]+\.py::\w+", TEXT)))
-NAMES = sorted(set(re.findall(r"`((?:hftn_sr|torch)\.[\w.]+)`", TEXT)))
+NAMES = sorted(set(re.findall(r"`((?:hftn_sr|comparison|torch)\.[\w.]+)`", TEXT)))
 
 
 @pytest.mark.parametrize("test", TESTS)
@@ -33,7 +33,7 @@ def test_every_name_that_the_equations_give_resolves(name):
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row.split("|")[1].strip())
 def test_every_row_of_the_equations_names_code_and_a_test(row):
     *_, code, tests, _ = row.split("|")
-    assert re.search(r"`(hftn_sr|torch)\.", code)
+    assert re.search(r"`(hftn_sr|comparison|torch)\.", code)
     assert re.fullmatch(r" `tests/[\w/]+\.py::\w+`(, `tests/[\w/]+\.py::\w+`)* ", tests)
 
 

@@ -13,7 +13,7 @@ from hftn_sr.scoring.evaluation import evaluate_volumes
 from hftn_sr.scoring.metrics import psnr
 from hftn_sr.volumes.nifti import read_nifti, save_nifti
 from hftn_sr.volumes.resampling import resample
-from hftn_sr.volumes.simulation import brightness, crop_to_multiple, stack_channels, zero_filled
+from hftn_sr.volumes.simulation import crop_to_multiple, intensity_unit, stack_channels, zero_filled
 
 SAMPLE = Path(hftn_sr.__file__).parent / "sample"
 NATIVE = "longitudinal/raw/{}/{}_{}.nii.gz"
@@ -60,7 +60,7 @@ def gain(scale, target, reference):
     """dB over zero-filling of the shipped network on the middle slices, its output and the zero-filled target."""
     middle = slice(6, 8)
     low = truncate(target, scale)
-    unit, unit_reference = brightness(low.numpy()), brightness(reference.numpy()) if reference.any() else 1
+    unit, unit_reference = intensity_unit(low.numpy()), intensity_unit(reference.numpy()) if reference.any() else 1
     image = stack_channels(low / unit, reference / unit_reference, scale).movedim(0, 1)[middle]
     with torch.inference_mode():
         result = load_model("base", scale).network(image)[:, 0] * unit
@@ -78,7 +78,7 @@ def test_a_wrong_reference_hardly_makes_the_result_worse_than_zero_filling(scale
     gains = {name: gain(scale, target, each)[0] for name, each in wrong.items()}
     assert gains.pop("shifted") > (0 if scale == 2 else -0.8)  # the loss that the model card states
     assert min(gains.values()) > 0, gains
-    noise = torch.rand(reference.shape, generator=torch.Generator().manual_seed(0)) * brightness(reference.numpy())
+    noise = torch.rand(reference.shape, generator=torch.Generator().manual_seed(0)) * intensity_unit(reference.numpy())
     assert gain(scale, target, noise)[0] > (-0.7 if scale == 2 else -2.2)  # the margin that the model card states
 
 

@@ -14,10 +14,10 @@ import torch
 
 from hftn_sr.errors import Fault, NothingToDo, UsageFault, check_choice
 from hftn_sr.inference.case import Case, Outcome
-from hftn_sr.inference.options import Misfit, Overwrite, PairBy, PairOptions, Register, RunOptions
+from hftn_sr.inference.options import Overwrite, PairBy, PairOptions, Register, RunOptions, UnfitReference
 from hftn_sr.inference.reporter import Reporter
 from hftn_sr.inference.run import run_case
-from hftn_sr.networks.precision import Runtime, choose_orientations, choose_runtime
+from hftn_sr.networks.precision import Precision, choose_precision, choose_tta
 from hftn_sr.networks.weights import load_model
 from hftn_sr.scoring.evaluation import evaluate_volumes
 from hftn_sr.volumes.files import check_writable
@@ -38,13 +38,13 @@ def super_resolve(
     scale: Literal[2, 4] | None = None,
     model: str = "base",
     device: Literal["auto", "cpu", "cuda"] = "auto",
-    runtime: Runtime = "auto",
-    orientations: int | None = None,
+    precision: Precision = "auto",
+    tta: int | None = None,
     overwrite: Overwrite = "never",
     through_plane: int | None = None,
     reference_transform: StrPath | None = None,
     register: Register = "auto",
-    misfit: Misfit = "leave-out",
+    unfit_reference: UnfitReference = "leave-out",
     pair_by: PairBy = "auto",
     data_consistency: bool = True,
     preview: bool = True,
@@ -61,14 +61,14 @@ def super_resolve(
         scale: 2 or 4; None takes the one nearest to the ratio of in-plane voxel sizes.
         model: `base`, `small` or a .safetensors file.
         device: `auto` takes CUDA where there is one.
-        runtime: `eager` computes in float32, `bf16` convolves in bfloat16; `auto` is bf16 where that is faster and as good.
-        orientations: 2, 4 or 8 averages the network over mirror images and turns of each slice, better and as many times slower; None takes
+        precision: `float32` computes in float32, `bfloat16` convolves in bfloat16; `auto` is bf16 where that is faster and as good.
+        tta: 2, 4 or 8 averages the network over mirror images and turns of each slice, better and as many times slower; None takes
             4 for `base` and 1 for other weights.
         overwrite: what happens where output exists, see `RunOptions`.
         through_plane: the target's through-plane array axis; None takes the one whose voxel size differs.
         reference_transform: ITK transform file that maps a target point to a reference point (LPS, mm).
         register: `auto` registers the reference to the target where it does not lie in place, `rigid` in any case; see `PairOptions`.
-        misfit: what happens to a reference that gains less than none, as that of another patient: `leave-out` or `use`.
+        unfit_reference: what happens to a reference that gains less than none, as that of another patient: `leave-out` or `use`.
         pair_by: how slices of the two belong together, see `PairOptions`.
         data_consistency: put the measured band of k-space back into the result; not done where the target was interpolated after the scan.
         preview: write the picture.
@@ -87,16 +87,19 @@ def super_resolve(
         raise UsageFault("--reference-transform", "needs a reference", "--reference FILE, or leave it out")
     case = Case(Path(target).name, Path(target), Path(reference) if reference else None, Path(output), transform)
     pair = PairOptions(
-        scale=scale, through_plane=through_plane, register=register, misfit=misfit, pair_by=pair_by, read=read or ReadOptions()
+        scale=scale,
+        through_plane=through_plane,
+        register=register,
+        unfit_reference=unfit_reference,
+        pair_by=pair_by,
+        read=read or ReadOptions(),
     )
     where = choose_device(device)
-    how = choose_runtime(runtime, where, model)
-    turns = choose_orientations(orientations, model)
-    options = RunOptions(
-        model, where, overwrite, data_consistency=data_consistency, preview=preview, pair=pair, runtime=how, orientations=turns
-    )
+    how = choose_precision(precision, where, model)
+    turns = choose_tta(tta, model)
+    options = RunOptions(model, where, overwrite, data_consistency=data_consistency, preview=preview, pair=pair, precision=how, tta=turns)
     report = reporter or Reporter()
-    outcome = run_case(case, options, lambda wanted: load_model(model, wanted, options.device), report.slices, report.advance, report.tell)
+    outcome = run_case(case, options, lambda wanted: load_model(model, wanted, options.device), report.slices, report.advance, report.log)
     if outcome.status == "skipped":
         raise NothingToDo(case.output, outcome.message, "choose another output or overwrite")
     return outcome
@@ -111,7 +114,7 @@ def degrade(
     through_plane: int | None = None,
     overwrite: bool = False,
     read: ReadOptions | None = None,
-    tell: Callable[[str], None] | None = None,
+    log: Callable[[str], None] | None = None,
 ) -> Path:
     """Simulate the faster scan: keep the central 1/scale of each in-plane k-space axis, amplitude and geometry right.
 
@@ -125,7 +128,7 @@ def degrade(
         through_plane: the array axis that keeps its size; None takes the one whose voxel size differs.
         overwrite: replace an output that exists.
         read: how an ambiguous file is read.
-        tell: called with what was found while reading and the user should know.
+        log: called with what was found while reading and the user should know.
 
     Returns:
         output.
@@ -147,8 +150,8 @@ def degrade(
     check_writable(result)
     volume = read_volume(source, read or ReadOptions())
     for note in volume.notes:
-        if tell:
-            tell(note)
+        if log:
+            log(note)
     axis = volume.grid.through_plane() if through_plane is None else through_plane
     save_nifti(result, degrade_volume(volume, scale, axis, magnitude), f"hftn-sr: simulated, 1/{scale} of in-plane k-space")
     return result

@@ -25,12 +25,12 @@ TITLES = {
     "ablation_1": "ablation 1",
     "ablation_2": "ablation 2",
     "ablation_3": "ablation 3",
-    "paper": "HFTN-SR (paper)",
-    "hftn": "HFTN-SR (features kept)",
+    "hftn": "HFTN-SR",
+    "hftn_light": "HFTN-SR light",
     "base": "gated U-Net (base)",
     "small": "gated U-Net (small)",
-    "ungated": "gated U-Net without gates",
-    "unturned": "gated U-Net with free convolutions",
+    "without_gates": "gated U-Net without gates",
+    "without_p4": "gated U-Net without p4",
 }
 NOTHING = Cost(0, 0)
 OUR_READING = ("mcsr", "neu", "msdt")  # at most an abstract of these was found, see docs/baselines.md
@@ -40,7 +40,7 @@ ABLATIONS = {
     "ablation_1": (False, False, False),
     "ablation_2": (True, False, False),
     "ablation_3": (True, True, False),
-    "paper": (True, True, True),
+    "hftn": (True, True, True),
 }
 
 

@@ -47,7 +47,7 @@ def markdown(comparison: Comparison) -> str:
     parts += ["## Methods", *_captions(comparison), _methods_table(comparison, list(dict.fromkeys(methods)))]
     if any(method in OUR_READING for method in methods):
         parts.append(FOOTNOTE)
-    if ablations and ablations != ["paper"]:
+    if ablations and ablations != ["hftn"]:
         parts += ["## Ablations of HFTN-SR", *_captions(comparison), _ablations_table(comparison, ablations)]
     parts += ["## Networks and budget", _networks_table(comparison)]
     if comparison.failures:

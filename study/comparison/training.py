@@ -39,6 +39,7 @@ __all__ = [
 ]
 
 TRAIN_YAML = Path(hftn_sr.__file__).absolute().parents[1] / "configs" / "train.yaml"
+STUDY = str(Path(__file__).absolute().parents[1])
 CHECKPOINT, WEIGHTS, RECORD, OVERLAY, LOG = "latest.pt", "weights.safetensors", "trained.json", "workflow.json", "training.log"
 
 CASES_PER_STEP = 2
@@ -87,7 +88,7 @@ def workflow_overlay(row: Row, plan: Schedule, knobs: Mapping[str, Any]) -> dict
         knobs: what all rows of the comparison have in common, by name in `train.yaml`.
     """
     return {
-        "+imports": ["$import os", f"$import {HERE}"],
+        "+imports": ["$import os", "$import comparison", f"$import {HERE}"],
         "parent": 0,
         "initialize": [f"${HERE}.end_with(@parent)"],
         "output_dir": f"$os.environ['{OUTPUT_VARIABLE}']",
@@ -186,6 +187,7 @@ def _run(folder: Path, dataset: Path, overlay: Mapping[str, Any], stop: threadin
         **os.environ,
         "OMP_NUM_THREADS": str(overlay["threads"]),
         "PYTHONUNBUFFERED": "1",
+        "PYTHONPATH": os.pathsep.join(filter(None, (STUDY, os.environ.get("PYTHONPATH")))),  # for what the overlay names in `comparison`
         OUTPUT_VARIABLE: str(folder),
         DATASET_VARIABLE: str(dataset),
     }

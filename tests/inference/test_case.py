@@ -256,7 +256,7 @@ def test_a_reference_elsewhere_is_left_out_or_refused(tmp_path, pair, run):
     )
     finding = r"b\.nii: {}covers 6\d% of the target, at least 80% is needed\. Fix: .*--reference-transform or --register rigid"
     with pytest.raises(Fault, match=finding.format("")):
-        run(case, {"misfit": "use"})
+        run(case, {"unfit_reference": "use"})
     assert set(folder_of(case.output)) == {"a.nii", "b.nii"}
     outcome = run(case)
     (warning,) = outcome.warnings[1:]  # the first is of the scale

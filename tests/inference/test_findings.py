@@ -13,8 +13,8 @@ from hftn_sr.inference.findings import (
     choose_scale,
     interpolated_axes,
     interpolation_warning,
-    misfit_of,
     misplaced,
+    unfit_reason,
 )
 from hftn_sr.kspace import truncate
 from hftn_sr.volumes.alignment import Alignment
@@ -168,7 +168,7 @@ def test_a_reference_out_of_place_is_named_with_the_cure(alignment, said):
     ],
 )
 def test_a_reference_that_gains_less_than_none_is_told_from_one_that_gains_more(alignment, said):
-    found = misfit_of(alignment, 4)
+    found = unfit_reason(alignment, 4)
     assert said in found if said else found == ""
 
 

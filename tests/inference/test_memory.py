@@ -37,12 +37,12 @@ import sys
 import torch
 torch.set_num_threads(1)
 import hftn_sr
-target, reference, output, scale, model, runtime, in_memory, register = sys.argv[1:]
+target, reference, output, scale, model, precision, in_memory, register = sys.argv[1:]
 from hftn_sr.volumes import scratch
 from hftn_sr.inference import memory
 scratch.IN_MEMORY = memory.IN_MEMORY = int(in_memory)
 options = {"register": register, "misfit": "use"} if register else {}
-hftn_sr.super_resolve(target, reference if register else None, output, scale=int(scale), model=model, runtime=runtime, **options)
+hftn_sr.super_resolve(target, reference if register else None, output, scale=int(scale), model=model, precision=precision, **options)
 """
 
 
@@ -94,8 +94,8 @@ def test_the_prediction_is_never_below_the_true_peak_and_at_most_half_above_it(
     """
     save_weights(tmp_path / "w.safetensors", build_network(method, scale), {})
     pair = put_pair(tmp_path, shape, scale, turned)
-    runtime = "bf16" if has_bfloat16() else "eager"
-    arguments = (*pair, tmp_path / "out.nii.gz", scale, tmp_path / "w.safetensors", runtime, in_memory, register)
+    precision = "bfloat16" if has_bfloat16() else "float32"
+    arguments = (*pair, tmp_path / "out.nii.gz", scale, tmp_path / "w.safetensors", precision, in_memory, register)
     command = [sys.executable, "-c", CHILD, *map(str, arguments)]
     environment = {**os.environ, "PYTHONPATH": BUNDLE, "OMP_NUM_THREADS": "1"}
     above = []

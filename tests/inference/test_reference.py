@@ -98,7 +98,7 @@ def test_at_x4_a_reference_is_registered_from_less_than_half_a_voxel_on(files, r
 
 def test_a_reference_out_of_place_is_registered_and_told_of(files, place):
     told = []
-    pair = prepare_pair(files["target"], files["away"], PairOptions(scale=2), tell=told.append)
+    pair = prepare_pair(files["target"], files["away"], PairOptions(scale=2), log=told.append)
     registration = pair.record["placement"]["registration"]
     assert told == ["the reference does not lie in place: registering it, which takes about half a minute"]
     assert registration["kept"] and registration["alignment_before"]["displacement_voxels"] > 2
@@ -113,10 +113,10 @@ def test_a_reference_out_of_place_is_registered_and_told_of(files, place):
 
 def test_a_registration_that_makes_it_worse_is_not_kept(place, registered):
     asked = registered(-9.0)
-    pair = place("away", misfit="use")
+    pair = place("away", unfit_reference="use")
     assert asked == ["away.nii.gz"]
     assert pair.record["placement"]["registration"]["kept"] is False
-    np.testing.assert_array_equal(pair.reference(5), place("away", register="none", misfit="use").reference(5))
+    np.testing.assert_array_equal(pair.reference(5), place("away", register="none", unfit_reference="use").reference(5))
     (warning,) = [warning for warning in pair.warnings if "covers" not in warning]
     assert "gains" not in warning and "which costs detail; rigid registration did not mend that; place it by --ref" in warning
 
@@ -130,7 +130,7 @@ def test_a_reference_that_does_not_fit_is_left_out_and_named_with_the_cure(files
     assert pair.slice(7)[1:].abs().max() == 0 < pair.slice(7)[0].abs().max()
     (warning,) = pair.warnings
     assert warning.startswith(f"{files['other']}: the reference was left out, the result is made from the target alone: the edges of")
-    assert "Fix: " in warning and "insist by --misfit use" in warning
+    assert "Fix: " in warning and "insist by --unfit-reference use" in warning
     assert ("try --register rigid" in warning) is (register == "none")
     assert ("rigid registration did not mend that" in warning) is (register == "auto")
     assert pair.record["voxels_without_reference"] == np.prod(pair.grid.shape)
@@ -138,7 +138,7 @@ def test_a_reference_that_does_not_fit_is_left_out_and_named_with_the_cure(files
 
 def test_a_reference_that_does_not_fit_is_used_where_that_is_asked_for(place, registered):
     registered(0.5)
-    pair = place("other", misfit="use")
+    pair = place("other", unfit_reference="use")
     assert pair.on_grid is not None and pair.slice(7)[1:].abs().max() > 0
     (warning,) = pair.warnings
     assert "do not trust fine detail" in warning
@@ -189,7 +189,7 @@ def test_the_unit_of_the_images_does_not_matter(files, tmp_path, factor):
     for name in ("target", "away"):
         volume = read_nifti(files[name])
         scaled[name] = write_volume(tmp_path / f"{name}.nii", volume.on(volume.grid, volume.data * np.float32(factor)))
-    options = PairOptions(scale=2, register="none", misfit="use")
+    options = PairOptions(scale=2, register="none", unfit_reference="use")
     pairs = [prepare_pair(paths["target"], paths["away"], options) for paths in (files, scaled)]
     assert pairs[1].record["alignment"] == pairs[0].record["alignment"]
     np.testing.assert_allclose(pairs[1].slice(7), pairs[0].slice(7), atol=1e-3)
@@ -230,7 +230,7 @@ def test_a_reference_without_signal_is_left_out_with_one_warning_and_once(files,
     api.super_resolve(files["target"], None, tmp_path / "alone.nii.gz", scale=2, model=str(weights[2]))
     np.testing.assert_array_equal(read_nifti(case.output).data, read_nifti(tmp_path / "alone.nii.gz").data)
     with pytest.raises(Fault, match=r"blank\.nii: no signal"):
-        prepare_pair(files["target"], blank, PairOptions(misfit="use"))
+        prepare_pair(files["target"], blank, PairOptions(unfit_reference="use"))
 
 
 @pytest.mark.parametrize(
@@ -346,7 +346,7 @@ def test_without_a_reference_scale_and_no_transform_are_needed(files, tmp_path):
         api.super_resolve(files["target"], None, tmp_path / "o.nii.gz", scale=2, reference_transform=tmp_path / "t.txt")
 
 
-@pytest.mark.parametrize(("option", "value"), [("register", "affine"), ("misfit", "drop")])
+@pytest.mark.parametrize(("option", "value"), [("register", "affine"), ("unfit_reference", "drop")])
 def test_a_misspelt_choice_is_refused(option, value):
     with pytest.raises(UsageFault, match=f"--{option}: '{value}' is not known"):
         PairOptions(**{option: value})

@@ -27,7 +27,7 @@ def test_every_method_builds_its_network_with_its_options_and_those_asked_for(na
 
 
 def test_the_ablations_take_one_part_away_after_the_other():
-    full, parts = METHODS["paper"], [METHODS[f"ablation_{number}"] for number in (3, 2, 1)]
+    full, parts = METHODS["hftn"], [METHODS[f"ablation_{number}"] for number in (3, 2, 1)]
     assert [{**full.options, **part.options} for part in parts] == [
         {"scrfm": False}, {"scrfm": False, "transfer": "none"}, {"scrfm": False, "transfer": "none"},
     ]  # fmt: skip
@@ -37,8 +37,8 @@ def test_the_ablations_take_one_part_away_after_the_other():
 def test_misspelt_methods_and_options_are_refused_by_name():
     with pytest.raises(ValueError, match=r"expected a method of zero_filling, .*got 'bsae'"):
         build_network("bsae", 2)
-    with pytest.raises(ValueError, match=r"HFTNSR for method paper.*chanels"):
-        build_network("paper", 2, {"chanels": 4})
+    with pytest.raises(ValueError, match=r"HFTNSR for method hftn.*chanels"):
+        build_network("hftn", 2, {"chanels": 4})
 
 
 def test_a_network_outside_the_registry_has_no_name():

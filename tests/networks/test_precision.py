@@ -13,8 +13,8 @@ from hftn_sr.inference.options import PairOptions
 from hftn_sr.inference.pair import prepare_pair
 from hftn_sr.kspace import truncate, zero_fill
 from hftn_sr.networks import NETWORKS
-from hftn_sr.networks import precision as runtime
-from hftn_sr.networks.precision import InBfloat16, InOrientations, WithMeasuredBand, choose_orientations, choose_runtime, prepare_network
+from hftn_sr.networks import precision as precision
+from hftn_sr.networks.precision import InBfloat16, WithMeasuredBand, WithTTA, choose_precision, choose_tta, prepare_network
 from hftn_sr.networks.weights import MODELS_FOLDER, load_model
 from hftn_sr.scoring.metrics import psnr
 from hftn_sr.volumes.nifti import read_nifti
@@ -26,7 +26,7 @@ from tiny import tiny_network
 @pytest.fixture
 def processor(monkeypatch):
     """Pretend that the CPU has bfloat16 or has not."""
-    return lambda has: monkeypatch.setattr(runtime, "has_bfloat16", lambda: has)
+    return lambda has: monkeypatch.setattr(precision, "has_bfloat16", lambda: has)
 
 
 @pytest.fixture
@@ -48,32 +48,32 @@ def sample_slices(tmp_path):
 
 def test_auto_takes_bfloat16_only_for_shipped_weights_on_a_processor_that_has_it(processor):
     processor(True)
-    assert choose_runtime("auto", "cpu", "base") == "bf16"
-    assert choose_runtime("auto", "cpu", str(MODELS_FOLDER / "base_x2.safetensors")) == "bf16"
-    assert choose_runtime("auto", "cpu", "mine.safetensors") == "eager"
-    assert choose_runtime("auto", "cpu", "runs/best.safetensors") == "eager"
-    assert choose_runtime("auto", "cuda", "base") == "eager"
+    assert choose_precision("auto", "cpu", "base") == "bfloat16"
+    assert choose_precision("auto", "cpu", str(MODELS_FOLDER / "base_x2.safetensors")) == "bfloat16"
+    assert choose_precision("auto", "cpu", "mine.safetensors") == "float32"
+    assert choose_precision("auto", "cpu", "runs/best.safetensors") == "float32"
+    assert choose_precision("auto", "cuda", "base") == "float32"
     processor(False)
-    assert choose_runtime("auto", "cpu", "base") == "eager"
+    assert choose_precision("auto", "cpu", "base") == "float32"
 
 
 def test_shipped_weights_are_known_by_any_path(processor, monkeypatch):
     processor(True)
     monkeypatch.chdir(MODELS_FOLDER.parent)
-    assert choose_runtime("auto", "cpu", "models/base_x2.safetensors") == "bf16"
-    assert choose_orientations(None, "models/base_x2.safetensors") == 4
-    assert choose_orientations(None, "other/base_x2.safetensors") == 1
+    assert choose_precision("auto", "cpu", "models/base_x2.safetensors") == "bfloat16"
+    assert choose_tta(None, "models/base_x2.safetensors") == 4
+    assert choose_tta(None, "other/base_x2.safetensors") == 1
 
 
-@pytest.mark.parametrize("named", ["eager", "bf16"])
+@pytest.mark.parametrize("named", ["float32", "bfloat16"])
 def test_a_runtime_that_is_named_is_taken_whatever_the_processor(named, processor):
-    processor(named == "eager")
-    assert choose_runtime(named, "cpu", "mine.safetensors") == named
+    processor(named == "float32")
+    assert choose_precision(named, "cpu", "mine.safetensors") == named
 
 
 def test_a_misspelt_runtime_is_refused():
     with pytest.raises(UsageFault, match="'fp16' is not known"):
-        choose_runtime("fp16", "cpu", "base")
+        choose_precision("fp16", "cpu", "base")
 
 
 def test_in_bfloat16_the_zero_filled_image_is_not_rounded():
@@ -85,7 +85,7 @@ def test_in_bfloat16_the_zero_filled_image_is_not_rounded():
 
 def test_eager_is_the_network_itself():
     network = tiny_network(2)
-    assert prepare_network(network, "eager") is network
+    assert prepare_network(network, "float32") is network
 
 
 SMALLER = {"channels": 16, "width": 8, "stages": 1, "groups": 1, "blocks": 1}
@@ -97,7 +97,7 @@ def test_every_network_runs_in_bfloat16(name):
     known = set(inspect.signature(NETWORKS[name]).parameters) - ({"stages"} if name == "sanet" else set())
     network = NETWORKS[name](2, **{option: value for option, value in SMALLER.items() if option in known}).eval()
     image = torch.rand(1, 3, 64, 64)
-    torch.testing.assert_close(prepare_network(network, "bf16")(image), network(image), rtol=0, atol=0.02)
+    torch.testing.assert_close(prepare_network(network, "bfloat16")(image), network(image), rtol=0, atol=0.02)
 
 
 @pytest.mark.parametrize(
@@ -113,12 +113,12 @@ def test_every_network_runs_in_bfloat16(name):
     ],
 )
 def test_base_is_computed_in_four_orientations_unless_asked_otherwise(asked, model, taken):
-    assert choose_orientations(asked, model) == taken
+    assert choose_tta(asked, model) == taken
 
 
 def test_another_number_of_orientations_is_refused():
     with pytest.raises(UsageFault, match="3 is not known"):
-        choose_orientations(3, "base")
+        choose_tta(3, "base")
 
 
 class OfMeasuredSamples(torch.nn.Module):
@@ -130,17 +130,17 @@ class OfMeasuredSamples(torch.nn.Module):
         return kept + image[:, 1:2].roll((1, 2), (-2, -1))
 
 
-@pytest.mark.parametrize("orientations", [2, 4, 8])
+@pytest.mark.parametrize("tta", [2, 4, 8])
 @pytest.mark.parametrize("size", [(8, 8), (6, 10)])
-def test_measured_samples_stay_at_their_places_in_every_orientation(orientations, size):
+def test_measured_samples_stay_at_their_places_in_every_orientation(tta, size):
     image = torch.rand(2, 3, *size)
     image[:, 1:] = 0
-    torch.testing.assert_close(InOrientations(OfMeasuredSamples(), orientations)(image), OfMeasuredSamples()(image))
+    torch.testing.assert_close(WithTTA(OfMeasuredSamples(), tta)(image), OfMeasuredSamples()(image))
 
 
-@pytest.mark.parametrize("orientations", [1, 2, 4, 8])
-def test_averaged_over_orientations_a_network_treats_a_turned_slice_as_the_slice(orientations):
-    network = InOrientations(OfMeasuredSamples(), orientations) if orientations > 1 else OfMeasuredSamples()
+@pytest.mark.parametrize("tta", [1, 2, 4, 8])
+def test_averaged_over_orientations_a_network_treats_a_turned_slice_as_the_slice(tta):
+    network = WithTTA(OfMeasuredSamples(), tta) if tta > 1 else OfMeasuredSamples()
     moves = {  # about sample 0
         2: lambda image: image.flip(-1).roll(1, -1),
         4: lambda image: image.flip(-2).roll(1, -2),
@@ -148,7 +148,7 @@ def test_averaged_over_orientations_a_network_treats_a_turned_slice_as_the_slice
     }
     image = torch.rand(2, 3, 6, 10)
     followed = {count for count, move in moves.items() if torch.allclose(network(move(image)), move(network(image)))}
-    assert followed == {count for count in moves if count <= orientations}
+    assert followed == {count for count in moves if count <= tta}
 
 
 @pytest.mark.parametrize("scale", [2, 4])
@@ -166,7 +166,7 @@ def test_the_measured_band_stays_and_the_rest_is_the_networks(scale):
 @torch.inference_mode()
 def test_the_shipped_weights_gain_by_orientations(scale, sample_slices):
     image, label = sample_slices(scale)
-    once, turned = (prepare_network(load_model("base", scale).network, "eager", count)(image)[:, 0] for count in (1, 4))
+    once, turned = (prepare_network(load_model("base", scale).network, "float32", count)(image)[:, 0] for count in (1, 4))
     assert float(psnr(turned, label)) > float(psnr(once, label)) + 0.02
 
 
@@ -175,7 +175,7 @@ def test_the_shipped_weights_gain_by_orientations(scale, sample_slices):
 def test_the_shipped_weights_lose_less_than_a_hundredth_of_a_decibel_in_bfloat16(scale, sample_slices):
     image, label = sample_slices(scale)
     network = load_model("base", scale).network
-    eager, rounded = (prepare_network(network, chosen, 4)(image)[:, 0] for chosen in ("eager", "bf16"))
+    eager, rounded = (prepare_network(network, chosen, 4)(image)[:, 0] for chosen in ("float32", "bfloat16"))
     assert not torch.equal(eager, rounded)
     assert float(psnr(rounded, label)) > float(psnr(eager, label)) - 0.01
 
@@ -185,15 +185,15 @@ def test_the_record_says_how_the_network_was_computed_and_another_runtime_makes_
     output = tmp_path / "out.nii.gz"
     arguments = ["super-resolve", "--target", target, "--reference", reference, "--output", output, "--model", weights[2], "--scale", 2]
     arguments += ["--no-preview", "--overwrite", "stale"]
-    assert command(*arguments, "--runtime", "bf16").exit_code == 0
-    assert json.loads((tmp_path / "out.json").read_text())["runtime"] == "bf16"
+    assert command(*arguments, "--precision", "bfloat16").exit_code == 0
+    assert json.loads((tmp_path / "out.json").read_text())["precision"] == "bfloat16"
     in_bfloat16 = read_nifti(output).data
-    assert command(*arguments, "--runtime", "bf16").exit_code == 3
-    assert command(*arguments, "--runtime", "auto").exit_code == 0  # the user's own weights: float32
-    assert json.loads((tmp_path / "out.json").read_text())["runtime"] == "eager"
+    assert command(*arguments, "--precision", "bfloat16").exit_code == 3
+    assert command(*arguments, "--precision", "auto").exit_code == 0  # the user's own weights: float32
+    assert json.loads((tmp_path / "out.json").read_text())["precision"] == "float32"
     in_float32 = read_nifti(output).data
     assert 0 < np.abs(in_bfloat16 - in_float32).max() < 0.01 * in_float32.max()
-    assert command(*arguments, "--runtime", "auto", "--orientations", 4).exit_code == 0
-    assert json.loads((tmp_path / "out.json").read_text())["orientations"] == 4
+    assert command(*arguments, "--precision", "auto", "--tta", 4).exit_code == 0
+    assert json.loads((tmp_path / "out.json").read_text())["tta"] == 4
     assert np.abs(read_nifti(output).data - in_float32).max() > 0
-    assert command(*arguments, "--runtime", "auto", "--orientations", 3).exit_code == 2
+    assert command(*arguments, "--precision", "auto", "--tta", 3).exit_code == 2

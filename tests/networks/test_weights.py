@@ -203,8 +203,8 @@ def test_a_shipped_model_that_was_replaced_is_refused_with_the_hash_that_is_expe
 def test_a_name_that_is_not_shipped_is_refused_with_those_that_are(shipped):
     with pytest.raises(UsageFault, match=r"--model: no model 'bas' for scale 2 \(shipped: base\)"):
         load_model("bas", 2)
-    with pytest.raises(UsageFault, match="start_from: no model 'bas'"):
-        load_model("bas", 2, option="start_from")
+    with pytest.raises(UsageFault, match="initial_weights: no model 'bas'"):
+        load_model("bas", 2, option="initial_weights")
 
 
 def test_a_model_is_looked_for_before_any_case_is_read(shipped, file):

@@ -52,7 +52,7 @@ def test_the_yardstick_is_timed_right_before_each_network(benchmark, without_chi
     monkeypatch.setattr(benchmark, "_convolution", lambda *_: (lambda: None, 1.0))
     seconds = iter([7.0, 9.0, *[value for ratio in (3.0, 5.0) for value in (2.0, 2.0 * ratio)], *[1.0] * 6])
     monkeypatch.setattr(benchmark, "_timer", lambda device: lambda call: call() or next(seconds))
-    rows, _ = benchmark.measured([benchmark.Job("neu", 4, "eager"), benchmark.Job("mcsr", 2, "eager")], 1, 32)
+    rows, _ = benchmark.measured([benchmark.Job("neu", 4, "float32"), benchmark.Job("mcsr", 2, "float32")], 1, 32)
     assert turns == ["edsr x4", "edsr x2", "edsr x4", "neu x4", "edsr x2", "mcsr x2"] * 2  # the first round warms up
     assert {(row.name, row.scale, row.ratio_edsr) for row in rows} == {("edsr", 4, 1), ("edsr", 2, 1), ("neu", 4, 3), ("mcsr", 2, 5)}
 
@@ -68,9 +68,9 @@ def test_the_exponent_is_that_of_time_over_pixels(benchmark, power):
 
 
 def test_hftn_has_a_bound_to_keep_and_the_peers_have_none(benchmark):
-    assert [benchmark.ratio_bound(benchmark.Job("paper", scale, "eager")) for scale in (2, 4)] == [5.2, 3.9]
-    assert benchmark.ratio_bound(benchmark.Job("ablation_3", 2, "eager")) == pytest.approx(5.2, rel=0.2)  # from multiplications
-    for other in (("sanet", 2, "eager"), ("paper", 2, "bf16"), ("paper", 2, "eager", '{"channels": 8}')):
+    assert [benchmark.ratio_bound(benchmark.Job("hftn", scale, "float32")) for scale in (2, 4)] == [5.2, 3.9]
+    assert benchmark.ratio_bound(benchmark.Job("ablation_3", 2, "float32")) == pytest.approx(5.2, rel=0.2)  # from multiplications
+    for other in (("sanet", 2, "float32"), ("hftn", 2, "bfloat16"), ("hftn", 2, "float32", '{"channels": 8}')):
         assert benchmark.ratio_bound(benchmark.Job(*other)) is None
 
 
@@ -80,7 +80,7 @@ def test_time_is_that_of_the_process_not_of_the_clock(benchmark):
 
 def test_memory_is_of_a_process_of_its_own(benchmark):
     held = torch.ones(300 << 18)  # 300 MiB here must not count there
-    assert 0 < benchmark.peak_memory(benchmark.Job("edsr", 4, "eager"), 32, "cpu") < 200
+    assert 0 < benchmark.peak_memory(benchmark.Job("edsr", 4, "float32"), 32, "cpu") < 200
     assert held.numel()
 
 
@@ -89,10 +89,10 @@ MEMORY = {
     ("base", 4): 117,
     ("small", 2): 67,
     ("small", 4): 67,
-    ("hftn", 2): 119,
-    ("hftn", 4): 112,
-    ("paper", 2): 168,
-    ("paper", 4): 160,
+    ("hftn_light", 2): 119,
+    ("hftn_light", 4): 112,
+    ("hftn", 2): 168,
+    ("hftn", 4): 160,
 }  # MB at 320 x 320
 
 
@@ -104,21 +104,21 @@ def test_peak_memory_does_not_grow_unnoticed(benchmark, name, scale, monkeypatch
     Every large block is given back at once: left to itself, glibc keeps some, and the peak of `hftn` at x2 is anything from 150 to 240 MB.
     """
     monkeypatch.setenv("MALLOC_MMAP_THRESHOLD_", "1000000")
-    assert benchmark.peak_memory(benchmark.Job(name, scale, "eager"), 320, "cpu") < 1.25 * MEMORY[name, scale]
+    assert benchmark.peak_memory(benchmark.Job(name, scale, "float32"), 320, "cpu") < 1.25 * MEMORY[name, scale]
 
 
 def test_the_file_has_a_row_for_each_network_and_scale_and_the_yardstick(run, without_children, tmp_path):
-    done = run("--networks", "early_fusion,edsr:bf16", "--scales", 4, "--rounds", 1, "--side", 32, "--output", tmp_path / "bench.json")
+    done = run("--networks", "early_fusion,edsr:bfloat16", "--scales", 4, "--rounds", 1, "--side", 32, "--output", tmp_path / "bench.json")
     assert done.exit_code == 0, done.output
     written = json.loads((tmp_path / "bench.json").read_text())
-    rows = {(row["name"], row["runtime"]): row for row in written["rows"]}
-    assert set(rows) == {("edsr", "eager"), ("early_fusion", "eager"), ("edsr", "bf16")}
-    assert rows["edsr", "eager"]["ratio_edsr"] == 1.0
+    rows = {(row["name"], row["precision"]): row for row in written["rows"]}
+    assert set(rows) == {("edsr", "float32"), ("early_fusion", "float32"), ("edsr", "bfloat16")}
+    assert rows["edsr", "float32"]["ratio_edsr"] == 1.0
     for row in rows.values():
         assert {"name", "scale", "params", "gmac", "cpu_ms", "ratio_edsr", "rss_mb", "limit_share"} <= set(row)
         assert row["scale"] == 4 and row["cpu_ms"] > 0 and row["limit_share"] > 0 and row["rss_mb"] == 123.0
-    share = rows["edsr", "eager"]["gmac"] / (rows["edsr", "eager"]["cpu_ms"] / 1e3) / written["limits_gmac_per_s"]["eager"]
-    assert rows["edsr", "eager"]["limit_share"] == pytest.approx(share)
+    share = rows["edsr", "float32"]["gmac"] / (rows["edsr", "float32"]["cpu_ms"] / 1e3) / written["limits_gmac_per_s"]["float32"]
+    assert rows["edsr", "float32"]["limit_share"] == pytest.approx(share)
     assert {"avx512_bf16", "amx", "torch"} <= set(written["machine"])
 
 
@@ -131,8 +131,8 @@ def test_growth_gives_an_exponent(run, benchmark, monkeypatch, tmp_path):
 
 
 def test_a_plain_run_shows_each_bound_beside_its_figure(run, script, without_children, benchmark, monkeypatch):
-    assert {"paper", "hftn", "base", "small", "base:bf16", "small:bf16", "sanet", "edsr"} <= set(script.STANDARD)
-    monkeypatch.setattr(script, "STANDARD", ["small", "small:bf16", "hftn"])
+    assert {"hftn", "hftn_light", "base", "small", "base:bfloat16", "small:bfloat16", "sanet", "edsr"} <= set(script.STANDARD)
+    monkeypatch.setattr(script, "STANDARD", ["small", "small:bfloat16", "hftn_light"])
     monkeypatch.setattr(benchmark.measured_growth, "__defaults__", ("cpu", (32, 48)))
     done = run("--scales", 2, "--rounds", 1, "--side", 32)
     assert done.exit_code == 0, done.output

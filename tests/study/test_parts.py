@@ -25,7 +25,7 @@ from hftn_sr.scoring.metrics import scores, slice_sums
 from hftn_sr.training.protocols import PROTOCOLS
 from hftn_sr.training.transforms import DegradePaird, LoadPaird
 
-METHODS_SHOWN = ["zero_filling", "mcsr", "early_fusion", "ablation_1", "ablation_2", "ablation_3", "paper"]
+METHODS_SHOWN = ["zero_filling", "mcsr", "early_fusion", "ablation_1", "ablation_2", "ablation_3", "hftn"]
 
 
 def scored(error, seed=0):
@@ -177,7 +177,7 @@ def test_the_detail_is_where_zero_filling_errs_most():
 
 
 def test_names_above_pictures_are_no_wider_than_these():
-    assert [_heading(method) for method in ("unturned", "neu")] == ["gated U-Net with free\nconvolutions", "NEU \u2020"]
+    assert [_heading(method) for method in ("without_p4", "neu")] == ["gated U-Net without p4", "NEU \u2020"]
     assert max(len(line) for method in METHODS for line in _heading(method).splitlines()) <= 24
 
 

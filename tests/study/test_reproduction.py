@@ -20,7 +20,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def script(name, *arguments):
-    return subprocess.run([sys.executable, ROOT / "scripts" / name, *map(str, arguments)], capture_output=True, text=True, timeout=600)
+    return subprocess.run([sys.executable, ROOT / "study" / name, *map(str, arguments)], capture_output=True, text=True, timeout=600)
 
 
 @pytest.fixture(scope="session")

@@ -31,7 +31,7 @@ def test_a_process_that_keeps_freed_memory_is_not_given_the_same_pages_again_and
 
 
 def test_elsewhere_nothing_is_done(monkeypatch):
-    from hftn_sr.inference import workflow
+    from hftn_sr.training import start
 
     monkeypatch.setattr(platform, "libc_ver", lambda: ("", ""))
-    assert not workflow.keep_freed_memory()
+    assert not start.keep_freed_memory()

@@ -20,7 +20,7 @@ from hftn_sr.volumes.nifti import read_nifti, save_nifti
 
 SAMPLE = Path(hftn_sr.__file__).parent / "sample"
 SMALL = {
-    "method": "hftn", "options": {"channels": 16, "stages": 1, "embedding": 8}, "crop_size": 32, "crops_per_slice": 2, "amp": False,
+    "method": "hftn_light", "options": {"channels": 16, "stages": 1, "embedding": 8}, "crop_size": 32, "crops_per_slice": 2, "amp": False,
     "val_interval": 1,
 }  # fmt: skip
 THREE_EPOCHS = {**SMALL, "epochs": 3, "epoch_cases": 6, "cases_per_step": 2}  # of three steps each
@@ -103,7 +103,7 @@ def test_a_training_goes_on_from_weights_and_says_from_which(dataset, unbroken, 
     start = unbroken / "best.safetensors"
     to = {"dataset_dir": dataset, "log": tmp_path / "log", **SMALL, "epochs": 1, "epoch_cases": 2, "cases_per_step": 2}
     still = {"learning_rate": 1e-9, "adam_learning_rate": 1e-9}
-    assert train(output_dir=tmp_path / "run", start_from=start, **to, **still) == [0], (tmp_path / "log.0").read_text()
+    assert train(output_dir=tmp_path / "run", initial_weights=start, **to, **still) == [0], (tmp_path / "log.0").read_text()
     model, trained = load_model(str(start), 2), load_model(str(tmp_path / "run" / "best.safetensors"), 2)
     torch.testing.assert_close(trained.network.state_dict(), model.network.state_dict(), rtol=0, atol=1e-7)
     assert trained.record["start"] == {"sha256": model.sha256, **model.record}
@@ -113,7 +113,7 @@ def test_a_training_goes_on_from_weights_and_says_from_which(dataset, unbroken, 
 def test_weights_of_another_network_to_go_on_from_end_the_run_with_one_line(dataset, unbroken, tmp_path):
     start = unbroken / "best.safetensors"
     options = {**SMALL, "method": "edsr", "options": {}, "dataset_dir": dataset, "output_dir": tmp_path / "run", "log": tmp_path / "log"}
-    assert train(start_from=start, **options) == [9]
+    assert train(initial_weights=start, **options) == [9]
     text = (tmp_path / "log.0").read_text()
     assert f"ERROR {start}: weights of another network" in text and "Traceback" not in text
     assert not (tmp_path / "run" / "latest.pt").exists()
@@ -137,7 +137,7 @@ def test_on_the_paper_s_schedule_an_epoch_is_every_training_slice_once_at_one_le
     for name in ("train", "paper_schedule"):
         parser.update(ConfigParser.load_config_file(CONFIGS / f"{name}.yaml"))
     parser.update({"dataset_dir": str(dataset), "output_dir": str(tmp_path)})
-    assert (parser["epochs"], parser["learning_rate"], parser["method"]) == (50, 5e-5, "paper")
+    assert (parser["epochs"], parser["learning_rate"], parser["method"]) == (50, 5e-5, "hftn")
     assert parser["optimizer"]["_target_"] == "torch.optim.Adam" and parser["loss"]["_target_"] == "torch.nn.L1Loss"
     slices = parser.get_parsed_content("train#dataset")
     whole = read_nifti(dataset / "all.nii.gz").data
@@ -151,7 +151,7 @@ def test_on_the_paper_s_schedule_an_epoch_is_every_training_slice_once_at_one_le
     steps, rates = curve(tmp_path / "run", "train/learning_rate")
     assert steps == [1, 2, 3, 4]
     assert rates == pytest.approx([5e-5] * 4)
-    assert load_model(str(tmp_path / "run" / "best.safetensors"), 2).record["method"] == "paper"
+    assert load_model(str(tmp_path / "run" / "best.safetensors"), 2).record["method"] == "hftn"
 
 
 def test_two_processes_share_an_epoch_and_only_the_first_writes(dataset, tmp_path):

@@ -8,7 +8,7 @@ import torch
 
 from hftn_sr.errors import Fault
 from hftn_sr.kspace import truncate, zero_fill
-from hftn_sr.volumes.simulation import brightness, crop_to_multiple, degrade
+from hftn_sr.volumes.simulation import crop_to_multiple, degrade, intensity_unit
 from hftn_sr.volumes.volume import Volume
 from phantoms import oblique, phantom, points
 
@@ -79,9 +79,9 @@ def test_zero_filling_the_result_gives_back_what_the_scan_measured():
 def test_brightness_ignores_spikes_and_background():
     data = np.zeros(100_000, np.float32)
     data[:5000], data[0] = 100, 1e6
-    assert brightness(data) == 100
+    assert intensity_unit(data) == 100
 
 
 def test_brightness_of_an_image_without_positive_voxels_is_undefined():
     with pytest.raises(ValueError, match="expected an image with positive voxels, got none"):
-        brightness(np.full(8, -1, np.float32))
+        intensity_unit(np.full(8, -1, np.float32))

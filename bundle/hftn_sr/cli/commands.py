@@ -76,14 +76,14 @@ def super_resolve(
     scale: Annotated[Optional[int], typer.Option(help="2 or 4; else from the voxel sizes.")] = None,  # noqa: UP045 - typer
     model: Annotated[str, typer.Option(help="base, small, hftn or FILE.")] = "base",
     device: Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="Where the network runs.")] = "auto",
-    runtime: Annotated[Literal["auto", "eager", "bf16"], typer.Option(help="bfloat16 or eager float32.")] = "auto",
-    orientations: Annotated[Optional[int], typer.Option(help="Averaged: 1, 2, 4, 8; else 4 for base.")] = None,  # noqa: UP045 - typer
+    precision: Annotated[Literal["auto", "float32", "bfloat16"], typer.Option(help="bfloat16 or eager float32.")] = "auto",
+    tta: Annotated[Optional[int], typer.Option(help="Averaged: 1, 2, 4, 8; else 4 for base.")] = None,  # noqa: UP045 - typer
     overwrite: Annotated[Literal["never", "stale", "always"], typer.Option(help="Redo existing outputs.")] = "never",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check all inputs and say what would be done.")] = False,
     threads: Annotated[Optional[int], typer.Option(help="CPU threads; else all.", min=1)] = None,  # noqa: UP045 - typer
     reference_transform: Annotated[OptionalPath, typer.Option(help="ITK transform, target to reference point.")] = None,
     register: Annotated[Literal["auto", "none", "rigid"], typer.Option(help="auto: if out of place.")] = "auto",
-    misfit: Annotated[Literal["leave-out", "use"], typer.Option(help="If it does not fit.")] = "leave-out",
+    unfit_reference: Annotated[Literal["leave-out", "use"], typer.Option(help="If it does not fit.")] = "leave-out",
     reference_optional: Annotated[bool, typer.Option("--reference-optional", help="Also --cases, --bids without one.")] = False,
     pair_by: Annotated[Literal["auto", "header", "index"], typer.Option(help="Pair slices; .h5 by index.")] = "auto",
     through_plane: Axis = None,
@@ -100,7 +100,7 @@ def super_resolve(
     with one_line_errors(debug):
         from hftn_sr.api import choose_device, use_threads
         from hftn_sr.inference.options import PairOptions, RunOptions
-        from hftn_sr.networks.precision import choose_orientations, choose_runtime
+        from hftn_sr.networks.precision import choose_precision, choose_tta
         from hftn_sr.networks.weights import check_model
 
         if output is None:
@@ -121,14 +121,14 @@ def super_resolve(
             scale=scale,
             through_plane=through_plane,
             register=register,
-            misfit=misfit,
+            unfit_reference=unfit_reference,
             reference_transform=reference_transform,
             pair_by=pair_by,
             read=read,
         )
         where = choose_device(device)
-        how = choose_runtime(runtime, where, model)
-        turns = choose_orientations(orientations, model)
+        how = choose_precision(precision, where, model)
+        turns = choose_tta(tta, model)
         options = RunOptions(model, where, overwrite, dry_run, data_consistency, preview, pair, how, turns)
         if bids and not dry_run:
             from hftn_sr.pairs.bids_derivative import write_description
@@ -159,7 +159,7 @@ def degrade(
             raise UsageFault("--scale", f"scale {scale} (need 2 or 4)", "--scale 2 or --scale 4")
         read = _read_options(frame, nan_to_num, magnitude, assume_affine)
         redo = overwrite == "always"
-        options = {"magnitude": magnitude, "through_plane": through_plane, "overwrite": redo, "read": read, "tell": warn}
+        options = {"magnitude": magnitude, "through_plane": through_plane, "overwrite": redo, "read": read, "log": warn}
         with waiting(f"write {output}"):
             api.degrade(input, output, scale=scale, **options)  # type: ignore[arg-type]
         typer.echo(output)
@@ -281,7 +281,7 @@ def _run(cases: list[Case], failed: list[Outcome], options: RunOptions, folder: 
         try:
             for outcome in run_cases(cases, options, reporter, failed, debug):
                 outcomes.append(outcome)
-                _tell(outcome, reporter)
+                _log(outcome, reporter)
                 summarise(False)
         except KeyboardInterrupt:
             summarise(True)
@@ -304,7 +304,7 @@ def _draw_report(folder: Path, cases: list[Case], outcomes: list[Outcome], debug
         warn(f"no report: {error}" if isinstance(error, Fault) else f"no report: internal fault: {type(error).__name__}: {error}")
 
 
-def _tell(outcome: Outcome, reporter: Reporter) -> None:
+def _log(outcome: Outcome, reporter: Reporter) -> None:
     for warning in outcome.warnings:
         typer.echo(f"WARNING {outcome.case} {warning}", err=True)
     if outcome.status == "failed":

@@ -47,7 +47,7 @@ class ConsoleReporter(Reporter):
         number = f"[{self.position + 1}/{self.cases}] " if self.cases > 1 else ""
         self.task = self.progress.add_task(f"{number}{name}".replace("[", r"\["), total=None)
 
-    def tell(self, step: str) -> None:
+    def log(self, step: str) -> None:
         """This takes long and begins now: a line, above the bar where there is one."""
         self.console.print(f"{self.name} {step}", markup=False, highlight=False, soft_wrap=True)
 

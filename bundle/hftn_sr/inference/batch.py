@@ -82,7 +82,7 @@ def run_cases(
     for case in cases:
         reporter.case(case.name)
         try:
-            outcome = run_case(case, options, model, reporter.slices, reporter.advance, reporter.tell)
+            outcome = run_case(case, options, model, reporter.slices, reporter.advance, reporter.log)
         except Exception as error:
             if debug:
                 raise

@@ -24,7 +24,7 @@ __all__ = [
     "interpolation_warning",
     "LOW_SIMILARITY",
     "MIN_COVERAGE",
-    "misfit_of",
+    "unfit_reason",
     "misplaced",
     "NO_MEMORY",
     "NOT_MENDED",
@@ -132,7 +132,7 @@ def interpolation_warning(grid: Grid, axes: tuple[int, ...]) -> str:
     )
 
 
-def misfit_of(alignment: Alignment, scale: int) -> str:
+def unfit_reason(alignment: Alignment, scale: int) -> str:
     """Why a reference gains less than none; empty where it gains more."""
     if not alignment.fits:
         return f"{NO_MATCH} (agreement {alignment.prominence:.2f}, usually above 0.24): another patient, another visit, or far out of place"
@@ -153,7 +153,7 @@ def misplaced(alignment: Alignment, scale: int, tried: str = "") -> list[str]:
         return []
     cure = f"{tried}; place it by --reference-transform" if tried else "try --register rigid"
     if not alignment.fits:
-        return [f"{misfit_of(alignment, scale)}; {cure}, and do not trust fine detail"]
+        return [f"{unfit_reason(alignment, scale)}; {cure}, and do not trust fine detail"]
     return [f"the reference seems to lie {apart(alignment, scale)} away from where it belongs, which costs detail; {cure}"]
 
 

@@ -8,15 +8,15 @@ from typing import Literal, get_args
 
 from hftn_sr.errors import UsageFault, check_choice
 from hftn_sr.kspace import Decomposition
-from hftn_sr.networks.precision import ChosenRuntime
+from hftn_sr.networks.precision import ChosenPrecision
 from hftn_sr.volumes.nifti import ReadOptions
 from hftn_sr.volumes.reading import is_fastmri
 
-__all__ = ["Misfit", "Overwrite", "PairBy", "PairOptions", "Register", "RunOptions"]
+__all__ = ["UnfitReference", "Overwrite", "PairBy", "PairOptions", "Register", "RunOptions"]
 
 Overwrite = Literal["never", "stale", "always"]
 Register = Literal["auto", "none", "rigid"]
-Misfit = Literal["leave-out", "use"]
+UnfitReference = Literal["leave-out", "use"]
 PairBy = Literal["auto", "header", "index"]
 
 
@@ -30,7 +30,7 @@ class PairOptions:
         reference_transform: ITK file that maps a target point to a reference point, before any registration.
         register: `rigid` moves the reference where that makes the pair more similar; `auto` does where it does not lie in place, and keeps
             that only if its edges then lie better; `none` does not.
-        misfit: whether a reference that gains less than none, as that of another patient, is left out or used all the same; one that
+        unfit_reference: whether a reference that would make the result worse than using none is left out or used all the same; one that
             covers too little of the target or has no signal there is left out or refused.
         pair_by: `header` places the reference by the two headers, `index` puts slice i on slice i, see `paired_by_index`; `auto` is `index`
             for two fastMRI files, whose headers do not say where they lie, unless a transform is given.
@@ -42,7 +42,7 @@ class PairOptions:
     through_plane: int | None = None
     reference_transform: Path | None = None
     register: Register = "auto"
-    misfit: Misfit = "leave-out"
+    unfit_reference: UnfitReference = "leave-out"
     pair_by: PairBy = "auto"
     decomposition: Decomposition = "band"
     read: ReadOptions = field(default_factory=ReadOptions)
@@ -50,7 +50,7 @@ class PairOptions:
     def __post_init__(self) -> None:
         """Raises UsageFault."""
         check_choice("--register", self.register, get_args(Register))
-        check_choice("--misfit", self.misfit, get_args(Misfit))
+        check_choice("--unfit-reference", self.unfit_reference, get_args(UnfitReference))
         check_choice("--through-plane", self.through_plane, (0, 1, 2, None))
         check_choice("--pair-by", self.pair_by, get_args(PairBy))
         if self.pair_by == "index" and self.reference_transform:
@@ -75,8 +75,8 @@ class RunOptions:
         data_consistency: put the measured band of k-space back into the result; not done where the target was interpolated after the scan.
         preview: write a picture beside the result.
         pair: how files become a pair.
-        runtime: how the network is computed, see `runtime.choose_runtime`.
-        orientations: in how many each slice is computed, see `runtime.InOrientations`.
+        precision: how the network is computed, see `precision.choose_precision`.
+        tta: in how many each slice is computed, see `precision.WithTTA`.
     """
 
     model: str = "base"
@@ -86,8 +86,8 @@ class RunOptions:
     data_consistency: bool = True
     preview: bool = True
     pair: PairOptions = field(default_factory=PairOptions)
-    runtime: ChosenRuntime = "eager"
-    orientations: int = 1
+    precision: ChosenPrecision = "float32"
+    tta: int = 1
 
     def __post_init__(self) -> None:
         """Raises UsageFault."""

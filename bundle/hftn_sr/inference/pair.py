@@ -26,7 +26,7 @@ from hftn_sr.kspace import Decomposition
 from hftn_sr.volumes.placement import paired_by_index, similarity
 from hftn_sr.volumes.reading import read_volume
 from hftn_sr.volumes.scratch import Scratch
-from hftn_sr.volumes.simulation import brightness, in_plane_last, stack_channels
+from hftn_sr.volumes.simulation import in_plane_last, intensity_unit, stack_channels
 from hftn_sr.volumes.volume import Grid, Volume
 
 __all__ = ["PreparedPair", "apply_network", "prepare_pair"]
@@ -102,7 +102,7 @@ def prepare_pair(
     reference_path: Path | None,
     options: PairOptions,
     folder: Path | None = None,
-    tell: Callable[[str], None] | None = None,
+    log: Callable[[str], None] | None = None,
     may_register: bool = True,
 ) -> PreparedPair:
     """Read a low-resolution target and its reference, and place the reference on the target's high-resolution grid.
@@ -112,7 +112,7 @@ def prepare_pair(
         reference_path: likewise; None for none, which needs `options.scale`.
         options: how the two become a pair.
         folder: where a reference too large for memory is put meanwhile; None for the system's folder for temporary files.
-        tell: called with what takes long, before it begins.
+        log: called with what takes long, before it begins.
         may_register: whether there is memory for what `options.register` "auto" would register.
 
     Raises:
@@ -121,7 +121,7 @@ def prepare_pair(
     target = read_volume(target_path, options.read)
     if reference_path is None:
         return _target_only(target, options)
-    reference = read_volume(reference_path, options.read, blank=options.misfit == "leave-out")
+    reference = read_volume(reference_path, options.read, blank=options.unfit_reference == "leave-out")
     if target.sha256 == reference.sha256 or np.array_equal(target.data, reference.data):
         raise Fault(reference_path, "is the same image as the target", "give another contrast of the same head as --reference")
     through_plane = target.grid.through_plane() if options.through_plane is None else options.through_plane
@@ -133,7 +133,7 @@ def prepare_pair(
     if options.scale is None:
         warnings.append(f"scale {scale} chosen: {why}")
     temporary, grid = folder or Path(gettempdir()), target.grid.finer(scale, through_plane)
-    placed = place_reference(target, reference, scale, through_plane, options, by_index, temporary, tell, may_register)
+    placed = place_reference(target, reference, scale, through_plane, options, by_index, temporary, log, may_register)
     alike, interpolated = similarity(target, placed.volume), interpolated_axes(target, through_plane)
     warnings += [*placed.warnings, *_findings(placed, grid, through_plane, alike)]
     warnings += [interpolation_warning(grid, interpolated)] if interpolated else []
@@ -231,6 +231,6 @@ def _findings(placed: Placed, grid: Grid, through_plane: int, alike: float) -> l
 
 def _unit(target: Volume) -> float:
     try:
-        return brightness(target.data)
+        return intensity_unit(target.data)
     except ValueError:
         raise Fault(target.path, "no positive voxel", "check the export of this image") from None

@@ -12,14 +12,14 @@ import torch
 from torch import Tensor
 
 from hftn_sr.errors import Fault
-from hftn_sr.inference.findings import MIN_COVERAGE, NO_MEMORY, NOT_MENDED, alignment_record, apart, misfit_of, misplaced
+from hftn_sr.inference.findings import MIN_COVERAGE, NO_MEMORY, NOT_MENDED, alignment_record, apart, misplaced, unfit_reason
 from hftn_sr.inference.options import PairOptions
 from hftn_sr.kspace import truncate
 from hftn_sr.volumes.alignment import Alignment, edge_alignment
 from hftn_sr.volumes.placement import read_transform
 from hftn_sr.volumes.resampling import coverage, resample_into
 from hftn_sr.volumes.scratch import Scratch
-from hftn_sr.volumes.simulation import brightness_of, in_plane_last
+from hftn_sr.volumes.simulation import in_plane_last, intensity_unit_of
 from hftn_sr.volumes.volume import Grid, Volume
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ def place_reference(
     options: PairOptions,
     by_index: bool,
     folder: Path,
-    tell: Callable[[str], None] | None = None,
+    log: Callable[[str], None] | None = None,
     may_register: bool = True,
 ) -> Placed:
     """Place a reference by header and transform, register it where it does not lie in place, and decide whether it is of use.
@@ -77,15 +77,15 @@ def place_reference(
         reference: of another contrast, where its header or its index puts it.
         scale: upscaling factor s.
         through_plane: the target's through-plane axis.
-        options: `reference_transform`, `register` and `misfit` count.
+        options: `reference_transform`, `register` and `unfit_reference` count.
         by_index: whether the two were paired by index: `auto` does not register these, whose headers do not say where slices lie, so that
             a movement in mm means nothing through-plane.
         folder: where slices too large for memory are put meanwhile.
-        tell: called with what takes long, before it begins.
+        log: called with what takes long, before it begins.
         may_register: whether there is memory for what `auto` would register.
 
     Raises:
-        Fault: the transform cannot be read; with `misfit` "use", the reference covers too little or has no signal.
+        Fault: the transform cannot be read; with `unfit_reference` "use", the reference covers too little or has no signal.
     """
     record: dict[str, Any] = {"transform": None, "register": options.register}
     if options.reference_transform:
@@ -114,8 +114,8 @@ def place_reference(
         warnings += _in_vain(lies.alignment, scale, tried)
     elif doubted or (options.register == "rigid" and not blank):
         tried = NOT_MENDED
-        if doubted and tell:
-            tell("the reference does not lie in place: registering it, which takes about half a minute")
+        if doubted and log:
+            log("the reference does not lie in place: registering it, which takes about half a minute")
         from hftn_sr.volumes.registration import register_rigid  # it loads ITK, which takes a second
 
         lies = replace(lies, on_grid=None)  # its memory is needed
@@ -130,15 +130,15 @@ def place_reference(
 
     fault = _not_covering(lies, tried)
     if fault is None:
-        misfit = misfit_of(lies.alignment, scale) if lies.alignment and options.misfit == "leave-out" else ""
-        if misfit:
-            return _left_out(lies, record, *_misfit_and_cure(misfit, tried))
+        unfit_reference = unfit_reason(lies.alignment, scale) if lies.alignment and options.unfit_reference == "leave-out" else ""
+        if unfit_reference:
+            return _left_out(lies, record, *_reason_and_cure(unfit_reference, tried))
         on_grid = lies.on_grid or _slices(lies.volume, grid, through_plane, 0, grid.shape[through_plane], folder)
         if not blank and (unit := _unit(on_grid, lies.volume)):
             warnings += misplaced(lies.alignment, scale, tried) if lies.alignment else [UNCHECKED]
             return Placed(lies.volume, on_grid, unit, lies.coverage, lies.alignment, record, tuple(warnings))
         fault = Fault(reference.path, "no signal where the target lies", "check this image and its position")
-    if options.misfit == "use":
+    if options.unfit_reference == "use":
         raise fault
     return _left_out(lies, record, fault.finding, fault.fix)
 
@@ -170,9 +170,9 @@ def _not_covering(lies: _Lying, tried: str) -> Fault | None:
     return Fault(lies.volume.path, finding, f"check that both files belong to one patient and visit, or {cures}")
 
 
-def _misfit_and_cure(misfit: str, tried: str) -> tuple[str, str]:
-    cures = "check that both files belong to one patient and visit, place it by --reference-transform, or insist by --misfit use"
-    return (f"{misfit}; {tried}", cures) if tried else (misfit, f"try --register rigid, {cures}")
+def _reason_and_cure(reason: str, tried: str) -> tuple[str, str]:
+    cures = "check that both files belong to one patient and visit, place it by --reference-transform, or insist by --unfit-reference use"
+    return (f"{reason}; {tried}", cures) if tried else (reason, f"try --register rigid, {cures}")
 
 
 def _unit(on_grid: Scratch, reference: Volume) -> float:
@@ -180,7 +180,7 @@ def _unit(on_grid: Scratch, reference: Volume) -> float:
     faint = FAINT * (float(reference.data.max()) - float(reference.data.min()))
     ends = [(float(part.min()), float(part.max())) for part in on_grid.parts()]
     low, high = min(end[0] for end in ends), max(end[1] for end in ends)
-    return brightness_of(on_grid.parts(), on_grid.volume.size) if min(high - low, high) > faint else 0.0
+    return intensity_unit_of(on_grid.parts(), on_grid.volume.size) if min(high - low, high) > faint else 0.0
 
 
 def _worth_registering(alignment: Alignment | None, scale: int) -> bool:

@@ -16,7 +16,7 @@ class Reporter:
     def case(self, name: str) -> None:
         """This case begins."""
 
-    def tell(self, step: str) -> None:
+    def log(self, step: str) -> None:
         """This takes long and begins now, in words."""
 
     def slices(self, count: int) -> None:

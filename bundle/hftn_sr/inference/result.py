@@ -144,8 +144,8 @@ def fingerprint(case: Case, options: RunOptions, target: str, reference: str | N
         "options": {
             **chosen,
             "data_consistency": options.data_consistency,
-            "runtime": options.runtime,
-            "orientations": options.orientations,
+            "precision": options.precision,
+            "tta": options.tta,
         },
     }
 
@@ -165,8 +165,8 @@ def pair_record(case: Case, options: RunOptions, pair: PreparedPair, model: Mode
         },
         "model": {"name": model.name, "file": model.path.name, "sha256": model.sha256, "training": model.record},
         "device": options.device,
-        "runtime": options.runtime,
-        "orientations": options.orientations,
+        "precision": options.precision,
+        "tta": options.tta,
         "threads": torch.get_num_threads(),
         **pair.record,
         "warnings": list(pair.warnings),

@@ -33,7 +33,7 @@ def run_case(
     model: Callable[[int], Model],
     slices: Callable[[int], None] | None = None,
     each: Callable[[int], None] | None = None,
-    tell: Callable[[str], None] | None = None,
+    log: Callable[[str], None] | None = None,
 ) -> Outcome:
     """Super-resolve one case.
 
@@ -45,7 +45,7 @@ def run_case(
         model: gives the model for a scale.
         slices: called with the number of slices before the network starts.
         each: called with the number of slices just finished.
-        tell: called with what takes long before the network starts.
+        log: called with what takes long before the network starts.
 
     Raises:
         Fault: an input cannot be used or the output cannot be written; nothing was changed then.
@@ -53,13 +53,13 @@ def run_case(
     started = time.monotonic()
     _check_output(case, options)
     if options.dry_run:
-        return _planned(case, options, model, started, tell)
+        return _planned(case, options, model, started, log)
     check_writable(case.output)
     with _alone(case.output):
         reason = _reason_to_skip(case, options, model)
         if reason:
             return Outcome(case.name, "skipped", case.output, reason, seconds=time.monotonic() - started)
-        return _run(case, options, model, started, slices, each, tell)
+        return _run(case, options, model, started, slices, each, log)
 
 
 @contextmanager
@@ -86,19 +86,19 @@ def _run(
     started: float,
     slices: Callable[[int], None] | None,
     each: Callable[[int], None] | None,
-    tell: Callable[[str], None] | None,
+    log: Callable[[str], None] | None,
 ) -> Outcome:
-    pair, used = _prepared(case, options, model, tell)
+    pair, used = _prepared(case, options, model, log)
     prepared = time.monotonic()
     if slices:
         slices(len(pair))
-    preds = apply_network(prepare_network(used.network, options.runtime, options.orientations), pair, options.device, each)
+    preds = apply_network(prepare_network(used.network, options.precision, options.tta), pair, options.device, each)
     record = save_result(case, options, pair, preds, used, {"read_and_place": prepared - started})
     return Outcome(case.name, "done", case.output, "", pair.warnings, record, time.monotonic() - started)
 
 
 def _prepared(
-    case: Case, options: RunOptions, model: Callable[[int], Model], tell: Callable[[str], None] | None
+    case: Case, options: RunOptions, model: Callable[[int], Model], log: Callable[[str], None] | None
 ) -> tuple[PreparedPair, Model]:
     chosen = case.pair_options(options.pair)
     plan = plan_case(case, options.pair)
@@ -108,21 +108,21 @@ def _prepared(
         finding = f"was trained with the decomposition {trained_with!r}, the pair is split by {chosen.decomposition!r}"
         raise Fault(used.path, finding, "use a model trained with the latter")
     reset_peak()
-    network = prepare_network(used.network, options.runtime, options.orientations)
+    network = prepare_network(used.network, options.precision, options.tta)
     plain, registering = plan.demand(network, options.device)
     check_memory(case.target, registering if chosen.register == "rigid" else plain)
     check_space(case.output, disk_bytes(plan.voxels))
-    pair = prepare_pair(case.target, case.reference, chosen, existing_folder(case.output), tell, registering.fits)
+    pair = prepare_pair(case.target, case.reference, chosen, existing_folder(case.output), log, registering.fits)
     needed = registering if "registration" in (pair.record["placement"] or {}) else plain
     memory = {"peak_predicted_gb": round(needed.peak / 1e9, 3)}
     return replace(pair, record={**pair.record, "memory": memory}, warnings=(*pair.warnings, *needed.warnings)), used
 
 
-def _planned(case: Case, options: RunOptions, model: Callable[[int], Model], started: float, tell: Callable[[str], None] | None) -> Outcome:
+def _planned(case: Case, options: RunOptions, model: Callable[[int], Model], started: float, log: Callable[[str], None] | None) -> Outcome:
     reason = _reason_to_skip(case, options, model)
     if reason:
         return Outcome(case.name, "skipped", case.output, reason, seconds=time.monotonic() - started)
-    pair, used = _prepared(case, options, model, tell)
+    pair, used = _prepared(case, options, model, log)
     record = pair_record(case, options, pair, used)
     size = " x ".join(str(size) for size in pair.grid.shape)
     voxel = " x ".join(f"{size:.3g}" for size in pair.grid.spacing)

@@ -20,7 +20,7 @@ from hftn_sr.inference.options import PairOptions, RunOptions
 from hftn_sr.inference.pair import prepare_pair
 from hftn_sr.inference.plan import plan_case
 from hftn_sr.inference.result import save_result
-from hftn_sr.networks.precision import ChosenRuntime
+from hftn_sr.networks.precision import ChosenPrecision
 from hftn_sr.networks.weights import load_model
 
 __all__ = ["PreparePaird", "SaveResultd", "one_case", "workflow_cases"]
@@ -66,8 +66,8 @@ class SaveResultd(Transform):
         weights: file of the network's weights, for the record.
         device: where the network ran, for the record.
         data_consistency: put the measured band of k-space back.
-        runtime: how the network was computed, for the record.
-        orientations: likewise, in how many each slice was.
+        precision: how the network was computed, for the record.
+        tta: likewise, in how many each slice was.
         options: as for `PreparePaird`.
     """
 
@@ -76,15 +76,13 @@ class SaveResultd(Transform):
         weights: str,
         device: Any,
         data_consistency: bool = True,
-        runtime: ChosenRuntime = "eager",
-        orientations: int = 1,
+        precision: ChosenPrecision = "float32",
+        tta: int = 1,
         **options: Any,
     ) -> None:
         self.weights = weights
         pair = PairOptions(**options)
-        self.options = RunOptions(
-            weights, str(device), data_consistency=data_consistency, pair=pair, runtime=runtime, orientations=orientations
-        )
+        self.options = RunOptions(weights, str(device), data_consistency=data_consistency, pair=pair, precision=precision, tta=tta)
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Adds the `record` of the case."""

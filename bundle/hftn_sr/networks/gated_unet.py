@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from hftn_sr.networks.layers import conv3x3, output_convolution, pad_far_edges
-from hftn_sr.networks.turning import TURNS, tie
+from hftn_sr.networks.p4 import TURNS, tie
 
 __all__ = ["GatedUNet"]
 
@@ -24,32 +24,32 @@ class GatedUNet(nn.Module):
     same. Depth on the high-resolution grid and a wide view at low resolution are worth more than as many multiplications on the
     low-resolution grid alone (docs/design-log.md). The last convolution starts at zero, so that the untrained network is zero-filling.
 
-    All convolutions turn with their image (`turning`), so that a slice turned by 90 degrees gives the turned result, to rounding and where
-    the padding divides the size. Others have to learn that from the few patients that there are.
+    All convolutions are rotation-equivariant (`p4`): a slice turned by 90 degrees gives the turned result, to rounding and where the
+    padding divides the size. Others have to learn that from the few patients that there are.
 
     Source: Ronneberger et al., MICCAI 2015, doi 10.1007/978-3-319-24574-4_28, with gates on the skips as in Oktay et al., MIDL 2018; the
     bands, the zero-filled skip and that both contrasts enter together: ours, after HFTN-SR.
 
     Args:
         scale: upscaling factor s, 2 or 4; of no consequence for the layers.
-        channels: feature channels C on the high-resolution grid; a multiple of 4 for `turning`.
+        channels: feature channels C on the high-resolution grid; a multiple of 4 for `equivariant`.
         levels: resolutions L, each half of the one before.
         gated: False lets the skips through as they are, to measure what the gates bring.
-        turning: False leaves the convolutions free, likewise.
+        equivariant: False leaves the convolutions free, likewise.
 
     Raises:
         ValueError: an option outside what is listed here.
     """
 
-    def __init__(self, scale: int, channels: int = 48, levels: int = 4, gated: bool = True, turning: bool = True) -> None:
+    def __init__(self, scale: int, channels: int = 48, levels: int = 4, gated: bool = True, equivariant: bool = True) -> None:
         super().__init__()
         if scale not in (2, 4):
             raise ValueError(f"expected a scale of 2 or 4, got {scale}")
         if channels < 1 or levels < 2:
             raise ValueError(f"expected at least 1 channel and 2 levels, got {channels} and {levels}")
-        if turning and channels % TURNS:
+        if equivariant and channels % TURNS:
             raise ValueError(f"expected channels that {TURNS} divides, or turning=False, got {channels}")
-        self.options = {"scale": scale, "channels": channels, "levels": levels, "gated": gated, "turning": turning}
+        self.options = {"scale": scale, "channels": channels, "levels": levels, "gated": gated, "equivariant": equivariant}
         self.scale, self.multiple = scale, 2 ** (levels - 1)
         widths = [channels * 2**level for level in range(levels)]
         self.down = nn.ModuleList(_level(before, own) for before, own in zip([3, *widths[:-1]], widths, strict=True))
@@ -58,7 +58,7 @@ class GatedUNet(nn.Module):
         self.up = nn.ModuleList(_level(own, own) for own in reversed(widths[:-1]))
         self.gated = gated
         self.output = output_convolution(channels, kernel=1)
-        if turning:
+        if equivariant:
             self._tie()
 
     def _tie(self) -> None:

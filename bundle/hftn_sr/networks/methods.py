@@ -59,12 +59,14 @@ METHODS: dict[str, Method] = {
     "ablation_1": Method("hftn", {"transfer": "none", "scrfm": False}, decomposition="none"),
     "ablation_2": Method("hftn", {"transfer": "none", "scrfm": False}),
     "ablation_3": Method("hftn", {"scrfm": False}),
-    "paper": Method("hftn"),
-    "hftn": Method("hftn", {"channels": 48, "blocks": 1, "transfer": "gather_and_keep"}),  # lighter, reference's features also in place
+    "hftn": Method("hftn"),
+    "hftn_light": Method(
+        "hftn", {"channels": 48, "blocks": 1, "transfer": "gather_and_keep"}
+    ),  # lighter, reference's features also in place
     "base": Method("gated_unet"),
     "small": Method("gated_unet", {"channels": 24}),
-    "ungated": Method("gated_unet", {"gated": False}),  # what the gates bring
-    "unturned": Method("gated_unet", {"turning": False}),  # what turning brings
+    "without_gates": Method("gated_unet", {"gated": False}),  # what the gates bring
+    "without_p4": Method("gated_unet", {"equivariant": False}),  # what rotation equivariance brings
 }
 
 

@@ -13,22 +13,22 @@ from hftn_sr.kspace import replace_band
 from hftn_sr.networks.weights import MODELS_FOLDER
 
 __all__ = [
-    "ChosenRuntime",
+    "ChosenPrecision",
     "InBfloat16",
-    "InOrientations",
-    "Runtime",
+    "WithTTA",
+    "Precision",
     "WithMeasuredBand",
-    "choose_orientations",
-    "choose_runtime",
+    "choose_tta",
+    "choose_precision",
     "has_bfloat16",
     "prepare_network",
 ]
 
-ORIENTATIONS = (1, 2, 4, 8)
+TTA_COUNTS = (1, 2, 4, 8)
 FLIPS = ((), (-1,), (-2,), (-2, -1))  # axes
 TURNED = "base"  # shipped weights that are computed in four orientations unless asked otherwise
-ChosenRuntime = Literal["eager", "bf16"]
-Runtime = Literal["auto", "eager", "bf16"]
+ChosenPrecision = Literal["float32", "bfloat16"]
+Precision = Literal["auto", "float32", "bfloat16"]
 
 
 def has_bfloat16() -> bool:
@@ -36,48 +36,48 @@ def has_bfloat16() -> bool:
     return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
 
 
-def choose_runtime(runtime: str, device: torch.device | str, model: str) -> ChosenRuntime:
-    """`eager` or `bf16` for `auto`, `eager` or `bf16`.
+def choose_precision(precision: str, device: torch.device | str, model: str) -> ChosenPrecision:
+    """`float32` or `bfloat16` for `auto`, `float32` or `bfloat16`.
 
     `auto` takes bfloat16 where that is known to be both faster and as good: on a CPU that has it, with the shipped weights, whose loss was
     measured (`bundle/docs/benchmark.md`). Weights of the user's own are computed in float32 unless asked otherwise.
 
     Args:
-        runtime: what was asked for.
+        precision: what was asked for.
         device: where the network runs.
         model: name of shipped weights, or a file.
 
     Raises:
-        UsageFault: another runtime.
+        UsageFault: another precision.
     """
-    check_choice("--runtime", runtime, get_args(Runtime))
-    if runtime != "auto":
-        return "bf16" if runtime == "bf16" else "eager"
-    return "bf16" if _shipped(model) and torch.device(device).type == "cpu" and has_bfloat16() else "eager"
+    check_choice("--precision", precision, get_args(Precision))
+    if precision != "auto":
+        return "bfloat16" if precision == "bfloat16" else "float32"
+    return "bfloat16" if _shipped(model) and torch.device(device).type == "cpu" and has_bfloat16() else "float32"
 
 
-def choose_orientations(orientations: int | None, model: str) -> int:
+def choose_tta(tta: int | None, model: str) -> int:
     """In how many orientations each slice is computed, 1, 2, 4 or 8; None takes 4 for the shipped `base` and 1 for all others.
 
     Four gain 0.05 to 0.17 dB and cost four times the network's time (`bundle/docs/benchmark.md`); `small` is there to be fast.
 
     Args:
-        orientations: what was asked for.
+        tta: what was asked for.
         model: name of shipped weights, or a file.
 
     Raises:
         UsageFault: another number.
     """
-    if orientations is not None:
-        check_choice("--orientations", orientations, ORIENTATIONS)
-        return orientations
+    if tta is not None:
+        check_choice("--tta", tta, TTA_COUNTS)
+        return tta
     return 4 if _shipped(model) and Path(model).name.split("_x")[0] == TURNED else 1
 
 
-def prepare_network(network: nn.Module, runtime: ChosenRuntime, orientations: int = 1) -> nn.Module:
-    """`network` computed as `runtime` and `orientations` say: takes and gives what it did, float32 at both ends."""
-    once = InBfloat16(network) if runtime == "bf16" else network
-    return InOrientations(once, orientations) if orientations > 1 else once
+def prepare_network(network: nn.Module, precision: ChosenPrecision, tta: int = 1) -> nn.Module:
+    """`network` computed as `precision` and `tta` say: takes and gives what it did, float32 at both ends."""
+    once = InBfloat16(network) if precision == "bfloat16" else network
+    return WithTTA(once, tta) if tta > 1 else once
 
 
 def _shipped(model: str) -> bool:
@@ -105,7 +105,7 @@ class InBfloat16(nn.Module):
         return pred.float()
 
 
-class InOrientations(nn.Module):
+class WithTTA(nn.Module):
     """The mean of a network over mirror images and quarter turns of the slice, each undone afterwards.
 
     A network that was trained on all of them alike errs differently in each; the mean errs less. A mirrored slice keeps its sample 0, which
@@ -115,18 +115,18 @@ class InOrientations(nn.Module):
 
     Args:
         network: takes (B, 3, H, W), gives (B, 1, H, W).
-        orientations: 2, the slice and its mirror image; 4, all mirror images; 8, these and their transposes, which is all turns.
+        tta: 2, the slice and its mirror image; 4, all mirror images; 8, these and their transposes, which is all turns.
 
     Raises:
         ValueError: another number.
     """
 
-    def __init__(self, network: nn.Module, orientations: int) -> None:
+    def __init__(self, network: nn.Module, tta: int) -> None:
         super().__init__()
-        if orientations not in ORIENTATIONS[1:]:
-            raise ValueError(f"expected 2, 4 or 8 orientations, got {orientations}")
+        if tta not in TTA_COUNTS[1:]:
+            raise ValueError(f"expected 2, 4 or 8 orientations, got {tta}")
         self.network = network
-        self.turns = [(flipped, transposed) for transposed in (False, True) for flipped in FLIPS][:orientations]
+        self.turns = [(flipped, transposed) for transposed in (False, True) for flipped in FLIPS][:tta]
 
     def forward(self, image: Tensor) -> Tensor:
         """As the network's own; one orientation after another, so that memory stays that of one."""

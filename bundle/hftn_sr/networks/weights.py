@@ -35,6 +35,7 @@ MODELS_FOLDER = Path(__file__).absolute().parents[2] / "models"
 HASHES = MODELS_FOLDER / "SHA256SUMS"
 Network = TypeVar("Network", bound=nn.Module)
 
+RENAMED = {"turning": "equivariant"}  # options of networks in files written before 0.1.0
 DAMAGED = "fetch the file again; weights are .safetensors files that this package wrote"
 
 
@@ -213,7 +214,8 @@ def _described(path: Path, content: bytes) -> tuple[nn.Module, dict[str, Any]]:
         if isinstance(name, str) and name not in NETWORKS:
             finding = f"holds a network {name!r}, which this version does not have (it has {', '.join(NETWORKS)})"
             raise Fault(path, finding, "use the version of hftn-sr that wrote the file, or train one of these")
-        network = NETWORKS[name](**json.loads(metadata["options"]))
+        options = {RENAMED.get(option, option): value for option, value in dict(json.loads(metadata["options"])).items()}
+        network = NETWORKS[name](**options)
         record: dict[str, Any] = json.loads(metadata.get("record", "{}"))
     except (KeyError, TypeError, ValueError, RuntimeError, ArithmeticError) as error:
         raise Fault(path, f"does not say which network it is for ({error!r})", "use a file that save_weights wrote") from None

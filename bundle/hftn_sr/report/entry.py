@@ -194,7 +194,7 @@ def _facts(record: dict[str, Any]) -> list[list[str]]:
             f"{consistency['residual']:.4g}, relative L2 distance from the target; {of_network}",
         ],
         *(_facts_of_reference(record) if record["reference"]["file"] else []),
-        ["Time", f"{sum(record['seconds'].values()):.1f} s on {record['device']}, {record['runtime']}: {steps}"],
+        ["Time", f"{sum(record['seconds'].values()):.1f} s on {record['device']}, {record['precision']}: {steps}"],
         ["Model", f"{model['name']} ({model['file']})"],
         ["Model sha256", str(model["sha256"])],
         ["Target", f"{record['target']['file']}, sha256 {record['target']['sha256']}"],

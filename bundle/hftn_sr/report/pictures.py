@@ -15,7 +15,7 @@ from torch.nn.functional import interpolate
 
 from hftn_sr.pictures import BRIGHT, shown
 from hftn_sr.report.case import Images, Slab
-from hftn_sr.volumes.simulation import brightness
+from hftn_sr.volumes.simulation import intensity_unit
 from hftn_sr.volumes.volume import Volume
 
 __all__ = ["Extent", "Strips", "cropped", "find_extent", "draw_strips"]
@@ -68,7 +68,7 @@ def find_extent(volume: Volume, through_plane: int) -> Extent:
     Raises:
         ValueError: no voxel is positive.
     """
-    tissue = volume.data > SIGNAL * brightness(volume.data)
+    tissue = volume.data > SIGNAL * intensity_unit(volume.data)
     shares = [tissue.mean(axis=tuple(other for other in range(3) if other != axis)) for axis in range(3)]
     full, axes = shares[through_plane], [slice(0, size) for size in volume.data.shape]
     for axis in set(range(3)) - {through_plane}:

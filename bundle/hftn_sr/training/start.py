@@ -11,30 +11,30 @@ from torch import nn
 from hftn_sr.errors import end_in_one_line
 from hftn_sr.networks.weights import load_model, load_weights
 
-__all__ = ["begin_with", "keep_freed_memory", "start_record"]
+__all__ = ["initial_network", "keep_freed_memory", "initial_record"]
 
 Network = TypeVar("Network", bound=nn.Module)
 
 
-def begin_with(network: Network, start_from: str | None, scale: int) -> Network:
+def initial_network(network: Network, initial_weights: str | None, scale: int) -> Network:
     """The network that a training begins with; what cannot be used ends the process with one line.
 
     Args:
         network: untrained.
-        start_from: a shipped model or a .safetensors file of the same network; None leaves `network` as it is.
+        initial_weights: a shipped model or a .safetensors file of the same network; None leaves `network` as it is.
         scale: 2 or 4.
     """
-    if start_from is None:
+    if initial_weights is None:
         return network
     with end_in_one_line():
-        return load_weights(network, load_model(start_from, scale, option="start_from").path)
+        return load_weights(network, load_model(initial_weights, scale, option="initial_weights").path)
 
 
-def start_record(start_from: str | None, scale: int) -> dict[str, Any] | None:
-    """What the record of trained weights says of those that the training began with, see `begin_with`: SHA-256 and their own record."""
-    if start_from is None:
+def initial_record(initial_weights: str | None, scale: int) -> dict[str, Any] | None:
+    """What the record of trained weights says of the initial ones, see `initial_network`: SHA-256 and their own record."""
+    if initial_weights is None:
         return None
-    model = load_model(start_from, scale, option="start_from")
+    model = load_model(initial_weights, scale, option="initial_weights")
     return {"sha256": model.sha256, **model.record}
 
 

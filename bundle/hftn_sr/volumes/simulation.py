@@ -14,7 +14,16 @@ from hftn_sr.kspace import Decomposition, decompose, truncate, zero_fill
 from hftn_sr.volumes.scratch import blocks
 from hftn_sr.volumes.volume import Grid, Volume
 
-__all__ = ["brightness", "brightness_of", "crop_to_multiple", "degrade", "in_plane_first", "in_plane_last", "stack_channels", "zero_filled"]
+__all__ = [
+    "intensity_unit",
+    "intensity_unit_of",
+    "crop_to_multiple",
+    "degrade",
+    "in_plane_first",
+    "in_plane_last",
+    "stack_channels",
+    "zero_filled",
+]
 
 BRIGHT = 99.9  # percentile of the positive voxels that counts as 1
 
@@ -67,18 +76,18 @@ def in_plane_first(slices: Tensor, axes: tuple[int, int, int]) -> Tensor:
     return slices.permute([axes.index(axis) for axis in range(3)]).contiguous()
 
 
-def brightness(data: NDArray[np.float32]) -> float:
+def intensity_unit(data: NDArray[np.float32]) -> float:
     """What counts as intensity 1: the 99.9th percentile of the positive voxels, in the image's unit.
 
     Raises:
         ValueError: no voxel is positive.
     """
     along = np.moveaxis(data, int(np.argmax(np.abs(data.strides))), 0)
-    return brightness_of((along[block] for block in blocks(len(along), along[:1].nbytes)), data.size)
+    return intensity_unit_of((along[block] for block in blocks(len(along), along[:1].nbytes)), data.size)
 
 
-def brightness_of(parts: Iterable[NDArray[np.float32]], size: int) -> float:
-    """`brightness` of an image of `size` voxels that comes in parts, of which only the brightest thousandth is held.
+def intensity_unit_of(parts: Iterable[NDArray[np.float32]], size: int) -> float:
+    """`intensity_unit` of an image of `size` voxels that comes in parts, of which only the brightest thousandth is held.
 
     Raises:
         ValueError: no voxel is positive.

@@ -18,7 +18,7 @@ from hftn_sr.training.protocols import choose_protocol, restore
 from hftn_sr.volumes.placement import chained_transforms, paired_by_index
 from hftn_sr.volumes.reading import read_volume
 from hftn_sr.volumes.resampling import resample
-from hftn_sr.volumes.simulation import brightness, crop_to_multiple, degrade
+from hftn_sr.volumes.simulation import crop_to_multiple, degrade, intensity_unit
 
 __all__ = ["DegradePaird", "LoadPaird", "RandDegradePaird", "RestoreIntensityd"]
 
@@ -53,8 +53,8 @@ class LoadPaird(Transform):
         on_grid = resample(reference, target.grid)
         if not on_grid.any():
             raise Fault(reference.path, "lies wholly outside the target", "check that both files belong to one patient and visit")
-        label = target.data / brightness(degrade(target, self.scale, through_plane).data)
-        images = {"label": label, "reference": on_grid / brightness(on_grid)}
+        label = target.data / intensity_unit(degrade(target, self.scale, through_plane).data)
+        images = {"label": label, "reference": on_grid / intensity_unit(on_grid)}
         through, *in_plane = target.grid.slice_axes(through_plane)
         # Each slice in one piece in memory: training takes them one by one, and out of interleaved ones that means reading them all.
         slices = {key: np.ascontiguousarray(image.transpose(through, *in_plane)) for key, image in images.items()}
