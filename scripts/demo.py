@@ -35,7 +35,6 @@ def main(
     low_path, result_path = output / f"synthetic_lr_x{scale}.nii.gz", output / f"synthetic_sr_x{scale}.nii.gz"
     hftn_sr.degrade(truth_path, low_path, scale=scale, overwrite=True)  # type: ignore[arg-type]
     with ConsoleReporter(Console(stderr=True)) as reporter:
-        reporter.case(result_path.name)
         options = {"scale": scale, "overwrite": "always", "reporter": reporter}
         outcome = hftn_sr.super_resolve(low_path, reference_path, result_path, **options)  # type: ignore[arg-type]
     truth, low, result, reference = (read_nifti(path) for path in (truth_path, low_path, result_path, reference_path))

@@ -97,7 +97,7 @@ def test_degrade_leaves_what_exists_and_never_its_input(tmp_path, command):
     assert read_nifti(truth).data.shape == (12, 12, 2)
 
 
-def test_degrade_and_evaluate_tell_what_they_found_while_reading(tmp_path, command):
+def test_degrade_and_evaluate_warn_of_what_they_found_while_reading(tmp_path, command):
     truth = write(tmp_path / "a.nii", phantom((12, 12, 2)).data[..., None], oblique((1, 1, 3)))
     for arguments in (
         ("degrade", "--input", truth, "--output", tmp_path / "b.nii", "--scale", 2),
@@ -172,7 +172,7 @@ def test_the_picture_is_written_unless_declined(tmp_path, put_case, command, wei
         assert (tmp_path / "o_preview.png").exists() == there
 
 
-def test_warnings_are_told_with_the_name_of_the_case(tmp_path, put_case, super_resolve):
+def test_warnings_come_with_the_name_of_the_case(tmp_path, put_case, super_resolve):
     target, reference = put_case(tmp_path)
     result = super_resolve("--target", target, "--reference", reference, "--output", tmp_path / "o.nii.gz")
     assert "WARNING target.nii.gz scale 2 chosen: nearest to the ratio 2.00 of in-plane voxel sizes" in result.stderr
@@ -186,13 +186,13 @@ def test_a_target_goes_without_a_reference_and_is_warned_of(tmp_path, put_case, 
     assert "No reference" in (tmp_path / "o" / "report.html").read_text(encoding="utf-8")
 
 
-def test_a_step_that_takes_long_is_told_with_the_name_of_its_case():
-    told = io.StringIO()
-    with ConsoleReporter(Console(file=told)) as reporter:
+def test_a_step_that_takes_long_is_logged_with_the_name_of_its_case():
+    noted = io.StringIO()
+    with ConsoleReporter(Console(file=noted)) as reporter:
         reporter.begin(1)
         reporter.case("one [1]")
         reporter.log("registering it")
-    assert told.getvalue() == "one [1] registering it\n"
+    assert noted.getvalue() == "one [1] registering it\n"
 
 
 # Usage
@@ -230,7 +230,7 @@ def test_a_misspelt_command_is_refused(command):
     [
         ((), "--output: is missing"),
         (("--output", "o.nii"), "--target: is missing"),
-        (("--output", "o.nii", "--target", "t.nii"), "--scale: is missing, and without --reference nothing tells it"),
+        (("--output", "o.nii", "--target", "t.nii"), "--scale: is missing, it cannot be found without a reference"),
         (("--output", "o.nii", "--target", "t.nii", "--reference-transform", "t.txt"), "--reference-transform: needs a reference"),
         (("--output", "o.nii", "--target", "t.nii", "--reference-optional"), "--reference-optional: needs --cases"),
         (("--output", "o", "--bids", "ds", "--target", "FLAIR"), "--reference: is missing, --bids needs its suffix"),
@@ -274,7 +274,7 @@ def test_help_and_version_are_free_of_pytorch(arguments):
         [sys.executable, "-c", code, *arguments], env=os.environ | {"PYTHONPATH": str(BUNDLE)}, capture_output=True, text=True, check=False
     )
     assert run.returncode == 0
-    assert run.stdout.startswith("Usage: ") or run.stdout == f"{hftn_sr.__version__}\n"
+    assert run.stdout.startswith("Usage: ") or run.stdout == f"hftn-sr {hftn_sr.__version__}\n"
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only GNU's OpenMP, of the Linux wheels, prints its settings like this")
@@ -325,7 +325,7 @@ def test_a_case_without_a_reference_is_done_where_that_is_asked_for(tmp_path, pu
     missing = super_resolve("--cases", source, "--output", output, "--reference-optional")
     assert missing.exit_code == 8  # nothing tells the scale
     (line,) = faults(missing)
-    assert line.startswith("ERROR lone --scale: is missing, and without a reference nothing tells it")
+    assert line.startswith("ERROR lone --scale: is missing, it cannot be found without a reference")
     assert super_resolve("--cases", source, "--output", output, "--reference-optional", "--scale", 2).exit_code == 0
     with (output / "summary.csv").open(encoding="utf-8", newline="") as stream:
         rows = {row["case"]: row for row in csv.DictReader(stream)}

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 from hftn_sr._version import __version__
 
 if TYPE_CHECKING:
-    from hftn_sr.api import degrade, evaluate, super_resolve
+    from hftn_sr.api import degrade, evaluate, find_cases, run_options, super_resolve, super_resolve_cases
 
-__all__ = ["__version__", "degrade", "evaluate", "super_resolve"]
+__all__ = ["__version__", "degrade", "evaluate", "find_cases", "run_options", "super_resolve", "super_resolve_cases"]
 
 
 def __getattr__(name: str) -> Any:

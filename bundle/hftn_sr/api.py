@@ -5,27 +5,34 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from os import PathLike
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 
-from hftn_sr.errors import Fault, NothingToDo, UsageFault, check_choice
+from hftn_sr.errors import Fault, NothingToDo, check_scale
+from hftn_sr.inference.batch import find_cases, lone_case, run_cases
 from hftn_sr.inference.case import Case, Outcome
-from hftn_sr.inference.options import Overwrite, PairBy, PairOptions, Register, RunOptions, UnfitReference
+from hftn_sr.inference.options import Overwrite, PairBy, Register, RunOptions, UnfitReference, run_options
 from hftn_sr.inference.reporter import Reporter
-from hftn_sr.inference.run import run_case
-from hftn_sr.networks.precision import Precision, choose_precision, choose_tta
-from hftn_sr.networks.weights import load_model
+from hftn_sr.networks.precision import Precision
 from hftn_sr.scoring.evaluation import evaluate_volumes
 from hftn_sr.volumes.files import check_writable
 from hftn_sr.volumes.nifti import ReadOptions, save_nifti
 from hftn_sr.volumes.reading import read_volume
 from hftn_sr.volumes.simulation import degrade as degrade_volume
 
-__all__ = ["choose_device", "degrade", "evaluate", "super_resolve", "use_threads"]
+__all__ = [
+    "degrade",
+    "evaluate",
+    "find_cases",
+    "run_options",
+    "super_resolve",
+    "super_resolve_cases",
+    "use_threads",
+]
 
 StrPath = str | PathLike[str]
 
@@ -51,58 +58,87 @@ def super_resolve(
     read: ReadOptions | None = None,
     reporter: Reporter | None = None,
 ) -> Outcome:
-    """Give a low-resolution MR volume back at high resolution, with the help of another contrast.
+    """Super-resolve a low-resolution MR volume with the help of another contrast.
 
     Args:
-        target: low-resolution volume, .nii, .nii.gz, fastMRI .h5 or folder of a DICOM series.
-        reference: high-resolution volume of the same head in another contrast; on any grid. None for none: the result then comes from the
-            target alone, and scale must be given.
+        target: low-resolution volume: .nii, .nii.gz, fastMRI .h5 or folder of a DICOM series.
+        reference: high-resolution volume of the same head in another contrast, on any grid; None for none, which needs scale.
         output: .nii or .nii.gz to write, with a .json record and a _preview.png beside it.
-        scale: 2 or 4; None takes the one nearest to the ratio of in-plane voxel sizes.
-        model: `base`, `small` or a .safetensors file.
-        device: `auto` takes CUDA where there is one.
-        precision: `float32` computes in float32, `bfloat16` convolves in bfloat16; `auto` is bf16 where that is faster and as good.
-        tta: 2, 4 or 8 averages the network over mirror images and turns of each slice, better and as many times slower; None takes
-            4 for `base` and 1 for other weights.
-        overwrite: what happens where output exists, see `RunOptions`.
+        scale: upscaling factor, 2 or 4; None takes the one nearest to the ratio of in-plane voxel sizes.
+        model: `base`, `small`, another shipped model, or a .safetensors file.
+        device: device of the network; `auto` is CUDA where there is one.
+        precision: arithmetic of the network: `float32`, or `bfloat16` for its convolutions; `auto` is bfloat16 where that is known to be
+            faster and as good.
+        tta: number of mirror images and transposes over which each slice is averaged, 1, 2, 4 or 8; more is better and as many times
+            slower. None takes 4 for `base` and 1 for other weights.
+        overwrite: treatment of an output that exists, see `RunOptions`.
         through_plane: the target's through-plane array axis; None takes the one whose voxel size differs.
-        reference_transform: ITK transform file that maps a target point to a reference point (LPS, mm).
-        register: `auto` registers the reference to the target where it does not lie in place, `rigid` in any case; see `PairOptions`.
-        unfit_reference: what happens to a reference that gains less than none, as that of another patient: `leave-out` or `use`.
-        pair_by: how slices of the two belong together, see `PairOptions`.
-        data_consistency: put the measured band of k-space back into the result; not done where the target was interpolated after the scan.
-        preview: write the picture.
+        reference_transform: ITK transform file that maps a target point to a reference point (LPS, mm); None for none.
+        register: `auto` registers a reference that does not lie in place, `rigid` every one, `none` none; see `PairOptions`.
+        unfit_reference: `leave-out` leaves out a reference that would make the result worse than using none, as another patient's would;
+            `use` uses it.
+        pair_by: correspondence of slices, see `PairOptions`.
+        data_consistency: whether the measured band of k-space replaces that of the network's output; never done where the target was
+            interpolated after the scan.
+        preview: whether the picture is written.
         read: how ambiguous files are read.
-        reporter: is told of progress.
+        reporter: listener to the run's progress.
 
     Returns:
-        what was done; `record` is the content of the side file.
+        the outcome; its `record` is the content of the side file.
 
     Raises:
-        Fault: an input cannot be used or the output cannot be written; its text names file, finding and cure. Nothing was changed then.
+        Fault: an input cannot be used or the output cannot be written; the text names file, finding and cure. Nothing was changed then.
         NothingToDo: the output exists and may not be redone.
     """
     transform = Path(reference_transform) if reference_transform else None
-    if reference is None and transform:
-        raise UsageFault("--reference-transform", "needs a reference", "--reference FILE, or leave it out")
-    case = Case(Path(target).name, Path(target), Path(reference) if reference else None, Path(output), transform)
-    pair = PairOptions(
+    options = run_options(
+        model,
+        device,
+        precision,
+        tta,
+        overwrite=overwrite,
+        data_consistency=data_consistency,
+        preview=preview,
         scale=scale,
         through_plane=through_plane,
+        reference_transform=transform,
         register=register,
         unfit_reference=unfit_reference,
         pair_by=pair_by,
         read=read or ReadOptions(),
     )
-    where = choose_device(device)
-    how = choose_precision(precision, where, model)
-    turns = choose_tta(tta, model)
-    options = RunOptions(model, where, overwrite, data_consistency=data_consistency, preview=preview, pair=pair, precision=how, tta=turns)
-    report = reporter or Reporter()
-    outcome = run_case(case, options, lambda wanted: load_model(model, wanted, options.device), report.slices, report.advance, report.log)
+    case = lone_case(Path(target), Path(reference) if reference else None, Path(output), transform, scale)
+    (outcome,) = super_resolve_cases([case], options, reporter, strict=True)
     if outcome.status == "skipped":
         raise NothingToDo(case.output, outcome.message, "choose another output or overwrite")
     return outcome
+
+
+def super_resolve_cases(
+    cases: Sequence[Case],
+    options: RunOptions,
+    reporter: Reporter | None = None,
+    *,
+    failed: Sequence[Outcome] = (),
+    strict: bool = False,
+) -> Iterator[Outcome]:
+    """Super-resolve many cases one after another; a bad one does not stop the rest.
+
+    Args:
+        cases: cases to run, for example those of `find_cases`.
+        options: options of the run, see `run_options`.
+        reporter: listener to the run's progress.
+        failed: outcomes of cases that failed before they could run, which come first.
+        strict: whether an error ends the run; otherwise its case fails alone.
+
+    Yields:
+        the outcome of each case, as soon as it is over.
+
+    Raises:
+        Exception: with `strict`, whatever a case raises.
+    """
+    return run_cases(cases, options, reporter or Reporter(), failed, strict)
 
 
 def degrade(
@@ -116,29 +152,28 @@ def degrade(
     read: ReadOptions | None = None,
     log: Callable[[str], None] | None = None,
 ) -> Path:
-    """Simulate the faster scan: keep the central 1/scale of each in-plane k-space axis, amplitude and geometry right.
+    """Simulate a faster scan: keep the central 1/scale of each in-plane k-space axis; amplitude and geometry stay right.
 
-    Sizes that scale does not divide lose up to scale - 1 voxels first, evenly from both sides.
+    Sizes that scale does not divide first lose up to scale - 1 voxels, evenly from both sides.
 
     Args:
-        input: high-resolution volume, .nii, .nii.gz, fastMRI .h5 or folder of a DICOM series.
+        input: high-resolution volume: .nii, .nii.gz, fastMRI .h5 or folder of a DICOM series.
         output: .nii or .nii.gz to write.
-        scale: 2 or 4.
-        magnitude: store absolute values, as a scanner does.
-        through_plane: the array axis that keeps its size; None takes the one whose voxel size differs.
-        overwrite: replace an output that exists.
+        scale: loss of in-plane resolution, 2 or 4.
+        magnitude: whether absolute values are stored, as a scanner does.
+        through_plane: array axis that keeps its size; None takes the one whose voxel size differs.
+        overwrite: whether an output that exists is replaced.
         read: how an ambiguous file is read.
-        log: called with what was found while reading and the user should know.
+        log: function called with each finding while reading.
 
     Returns:
-        output.
+        path of the output.
 
     Raises:
         Fault: the input cannot be used, or the output exists or cannot be written.
     """
     source, result = Path(input), Path(output)
-    if scale not in (2, 4):
-        raise UsageFault("--scale", f"scale {scale} (need 2 or 4)", "--scale 2 or --scale 4")
+    check_scale(scale)
     if not result.name.endswith((".nii", ".nii.gz")):
         raise Fault(result, "not a NIfTI file name", "give --output a name ending in .nii.gz or .nii")
     if result.exists():
@@ -161,13 +196,13 @@ def evaluate(prediction: StrPath, truth: StrPath, *, through_plane: int | None =
     """PSNR, SSIM and NMSE of a prediction against the truth, by protocol `corrected`.
 
     Args:
-        prediction: .nii or .nii.gz on the truth's grid or a crop of it.
-        truth: .nii, .nii.gz, fastMRI .h5 or folder of a DICOM series.
-        through_plane: the axis along which SSIM takes slices; None for the truth's own.
+        prediction: volume, .nii or .nii.gz, on the truth's grid or a crop of it.
+        truth: high-resolution volume: .nii, .nii.gz, fastMRI .h5 or folder of a DICOM series.
+        through_plane: array axis along which SSIM takes slices; None for the truth's own.
         read: how ambiguous files are read.
 
     Returns:
-        `psnr` (dB), `ssim`, `nmse`, their `conventions`, `voxels_compared`, `warnings`, file names and hashes.
+        dictionary with `psnr` (dB), `ssim`, `nmse`, their `conventions`, `voxels_compared`, `warnings`, file names and hashes.
 
     Raises:
         Fault: a file cannot be used, or the two grids do not coincide.
@@ -176,22 +211,10 @@ def evaluate(prediction: StrPath, truth: StrPath, *, through_plane: int | None =
     return evaluate_volumes(read_volume(prediction, options), read_volume(truth, options), through_plane)
 
 
-def choose_device(device: str) -> str:
-    """`cpu` or `cuda` for `auto`, `cpu` or `cuda`.
-
-    Raises:
-        UsageFault: CUDA was asked for and there is none.
-    """
-    check_choice("--device", device, ("auto", "cpu", "cuda"))
-    if device == "cuda" and not torch.cuda.is_available():
-        raise UsageFault("--device", "cuda was asked for, PyTorch sees no CUDA device", "--device cpu, or install a CUDA build of PyTorch")
-    return ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
-
-
 def use_threads(threads: int | None) -> None:
-    """Limit PyTorch and ITK to so many threads; None leaves it to them."""
+    """Limit PyTorch and ITK to so many threads; None sets no limit."""
     if threads:
         torch.set_num_threads(threads)
-        os.environ["ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS"] = str(threads)  # loading ITK only to tell it would take a second
+        os.environ["ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS"] = str(threads)  # loading ITK only for this would take a second
         if "itk" in sys.modules:
             sys.modules["itk"].MultiThreaderBase.SetGlobalDefaultNumberOfThreads(threads)

@@ -9,7 +9,9 @@ from os import PathLike
 from typing import Any
 
 __all__ = [
+    "SCALES",
     "check_choice",
+    "check_scale",
     "differences",
     "end_in_one_line",
     "Fault",
@@ -24,16 +26,17 @@ __all__ = [
     "INTERRUPTED",
 ]
 
+SCALES = (2, 4)  # upscaling factors that there are networks for
 OK, INTERNAL, USAGE, NOTHING, SOME_FAILED, ALL_FAILED, INTERRUPTED = 0, 1, 2, 3, 8, 9, 130  # exit codes of the command
 
 
 class Fault(Exception):  # noqa: N818 - a finding about a file, not an error of the program
-    """Something about a user's file or option makes a right result impossible.
+    """A user's file or option makes a right result impossible.
 
     Args:
-        path: the file, folder or option in question.
+        path: file, folder or option.
         finding: what was found and what is needed, without a full stop.
-        fix: the command or option that cures it, without a full stop.
+        fix: command or option that cures it, without a full stop.
     """
 
     exit_code = ALL_FAILED
@@ -47,27 +50,41 @@ class Fault(Exception):  # noqa: N818 - a finding about a file, not an error of 
 
 
 class UsageFault(Fault):
-    """An option or a combination of options that cannot be meant."""
+    """An option, or a combination of options, cannot be meant."""
 
     exit_code = USAGE
 
 
 def check_choice(option: str, value: object, choices: tuple[object, ...]) -> None:
-    """Raise UsageFault unless `value` is one of the choices: a misspelt word must not mean something else."""
+    """Refuse a value that is none of the choices: a misspelt word must not mean something else.
+
+    Raises:
+        UsageFault: it is none of them.
+    """
     if value not in choices:
         known = ", ".join(map(str, choices))
         raise UsageFault(option, f"{value!r} is not known (need one of {known})", f"{option} {choices[0]}")
 
 
+def check_scale(scale: int) -> None:
+    """Refuse an upscaling factor that there is no network for.
+
+    Raises:
+        UsageFault: scale is neither 2 nor 4.
+    """
+    if scale not in SCALES:
+        raise UsageFault("--scale", f"scale {scale} (need 2 or 4)", "--scale 2 or --scale 4")
+
+
 class NothingToDo(Fault):
-    """The request is sound, but there is no case left to work on."""
+    """The request is sound, but no case is left to work on."""
 
     exit_code = NOTHING
 
 
 @contextlib.contextmanager
 def end_in_one_line() -> Iterator[None]:
-    """Within a workflow: a fault ends the process with one line and its exit code, instead of MONAI's traceback."""
+    """End the process at a fault with one line and its exit code, instead of MONAI's traceback."""
     try:
         yield
     except Fault as fault:
@@ -76,7 +93,7 @@ def end_in_one_line() -> Iterator[None]:
 
 
 def differences(found: Mapping[str, Any], wanted: Mapping[str, Any], prefix: str = "") -> list[str]:
-    """What differs between two records, as in `iterations 20, now 40`."""
+    """Differences between two records, as in `iterations 20, now 40`."""
     texts = []
     for key in sorted(found.keys() | wanted.keys()):
         one, other = found.get(key), wanted.get(key)

@@ -23,11 +23,11 @@ def test_a_file_becomes_nifti_with_the_voxel_sizes_of_its_header(tmp_path, comma
     assert (image.header.get_xyzt_units()[0], nib.aff2axcodes(image.affine)) == ("mm", ("S", "L", "P"))
     np.testing.assert_allclose(image.affine @ [16, 12, 2, 1], [0, 0, 0, 1], atol=1e-5)
     assert b"position unknown" in image.header["descrip"].item()
-    told = json.loads((tmp_path / "nifti" / "file1.json").read_text(encoding="utf-8"))
-    assert told["Position"].startswith("unknown")
-    assert (told["AxesAssumed"], told["Dataset"], told["Acquisition"]) == ("SLP", "reconstruction_esc", "CORPD_FBK")
-    assert told["Source"] == {"file": "file1.h5", "sha256": read_fastmri(source).sha256}
-    assert "ab12cd34" not in json.dumps(told)
+    found = json.loads((tmp_path / "nifti" / "file1.json").read_text(encoding="utf-8"))
+    assert found["Position"].startswith("unknown")
+    assert (found["AxesAssumed"], found["Dataset"], found["Acquisition"]) == ("SLP", "reconstruction_esc", "CORPD_FBK")
+    assert found["Source"] == {"file": "file1.h5", "sha256": read_fastmri(source).sha256}
+    assert "ab12cd34" not in json.dumps(found)
     assert source.read_bytes() == before
     assert {path.name for path in (tmp_path / "nifti").iterdir()} == {"file1.nii.gz", "file1.json"}
 
@@ -68,14 +68,14 @@ def test_a_folder_is_converted_and_a_bad_file_does_not_stop_the_rest(tmp_path, c
     assert command("convert", tmp_path / "in" / "a.h5", "--output", tmp_path / "out").exit_code == 9
 
 
-def test_folders_that_lie_deeper_are_told_of(tmp_path, command):
+def test_folders_that_lie_deeper_are_named(tmp_path, command):
     write_knee(tmp_path / "in" / "a.h5", knee())
     write_knee(tmp_path / "in" / "more" / "b.h5", knee())
     result = command("convert", tmp_path / "in", "--output", tmp_path / "out")
     assert result.exit_code == 0
     assert f"{tmp_path / 'in'}: passed over sub-folders without images of their own: more; name them to look into them" in result.stderr
-    told = command("convert", tmp_path / "in" / "more", "--output", tmp_path / "out").stderr
-    assert "passed over" not in told
+    found = command("convert", tmp_path / "in" / "more", "--output", tmp_path / "out").stderr
+    assert "passed over" not in found
     assert (tmp_path / "out" / "b.nii.gz").is_file()
 
 

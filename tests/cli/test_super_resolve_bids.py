@@ -21,8 +21,8 @@ def dataset(tmp_path, pair):
     folder = tmp_path / "ds"
     target, reference = pair(2)
     folder.mkdir()
-    told = {"Name": "Heads", "BIDSVersion": "1.9.0", "DatasetType": "raw"}
-    (folder / "dataset_description.json").write_text(json.dumps(told), encoding="utf-8")
+    noted = {"Name": "Heads", "BIDSVersion": "1.9.0", "DatasetType": "raw"}
+    (folder / "dataset_description.json").write_text(json.dumps(noted), encoding="utf-8")
     for stem in ("sub-01/ses-a/anat/sub-01_ses-a", "sub-01/ses-b/anat/sub-01_ses-b_acq-fast_run-1", "sub-02/anat/sub-02"):
         write_volume(folder / f"{stem}_FLAIR.nii.gz", target)
         write_volume(folder / f"{stem.replace('_acq-fast', '')}_T2w.nii.gz", reference)
@@ -77,11 +77,11 @@ def test_a_dataset_becomes_a_derivative_dataset_and_is_not_touched(dataset, run)
     np.testing.assert_allclose(points(volume.grid), points(phantom().grid), atol=1e-4)
     described = json.loads(made["dataset_description.json"])
     assert (described["DatasetType"], described["DatasetLinks"]) == ("derivative", {"raw": "../.."})
-    told = json.loads(made[f"{IMAGES[1]}.json"])
+    noted = json.loads(made[f"{IMAGES[1]}.json"])
     session = "bids:raw:sub-01/ses-b/anat/sub-01_ses-b"
-    assert told["Sources"] == [f"{session}_acq-fast_run-1_FLAIR.nii.gz", f"{session}_run-1_T2w.nii.gz"]
-    assert (told["SkullStripped"], told["HftnSr"]["scale"]) == (False, 2)
-    assert own_record(output / f"{IMAGES[1]}.json") == told["HftnSr"]
+    assert noted["Sources"] == [f"{session}_acq-fast_run-1_FLAIR.nii.gz", f"{session}_run-1_T2w.nii.gz"]
+    assert (noted["SkullStripped"], noted["HftnSr"]["scale"]) == (False, 2)
+    assert own_record(output / f"{IMAGES[1]}.json") == noted["HftnSr"]
 
 
 def test_the_validator_of_bids_finds_no_fault_and_does_where_there_is_one(dataset, run):
@@ -91,9 +91,9 @@ def test_the_validator_of_bids_finds_no_fault_and_does_where_there_is_one(datase
     assert [issue for issue in found if issue[0] == "error"] == []
     assert {issue[1] for issue in found} <= {"TOO_FEW_AUTHORS"}  # whoever publishes the dataset writes these
     side_file = output / f"{IMAGES[2]}.json"
-    told = json.loads(side_file.read_text(encoding="utf-8"))
-    del told["SkullStripped"]
-    side_file.write_text(json.dumps(told), encoding="utf-8")
+    noted = json.loads(side_file.read_text(encoding="utf-8"))
+    del noted["SkullStripped"]
+    side_file.write_text(json.dumps(noted), encoding="utf-8")
     assert ("error", "SIDECAR_KEY_REQUIRED", f"/{IMAGES[2]}.nii.gz") in issues(output)
 
 
@@ -120,8 +120,8 @@ def test_a_session_without_a_reference_is_done_alone_if_wanted(dataset, run):
     output = dataset.parent / "derived"
     result = run(output, "--no-preview", "--reference-optional")
     assert result.exit_code == 0
-    told = json.loads((output / f"{IMAGES[2]}.json").read_text(encoding="utf-8"))
-    assert told["Sources"] == ["bids:raw:sub-02/anat/sub-02_FLAIR.nii.gz"]
+    noted = json.loads((output / f"{IMAGES[2]}.json").read_text(encoding="utf-8"))
+    assert noted["Sources"] == ["bids:raw:sub-02/anat/sub-02_FLAIR.nii.gz"]
     assert "reference" in next(line for line in result.stderr.splitlines() if line.startswith("WARNING sub-02_FLAIR "))
     assert [finding for finding in issues(output) if finding[0] == "error"] == []
 

@@ -52,8 +52,8 @@ def test_a_dicom_pair_gives_the_same_as_its_nifti_pair(folders, scans, run, comm
     assert record["target"] == {"file": "flair", "sha256": read_dicom(folders[0]).sha256}
     assert record["placement"]["by"] == "header"
     assert {path.name for path in (tmp_path / "dicom_sr").iterdir()} >= {"out.nii.gz", "out.json", "out_preview.png", "report.html"}
-    told = everything(tmp_path / "dicom_sr") + everything(tmp_path / "nifti") + (result.stdout + result.stderr).encode()
-    assert [text for text in PATIENT if text.encode() in told] == []
+    noted = everything(tmp_path / "dicom_sr") + everything(tmp_path / "nifti") + (result.stdout + result.stderr).encode()
+    assert [text for text in PATIENT if text.encode() in noted] == []
 
 
 def test_a_result_is_redone_only_when_its_series_changed(folders, scans, run):
@@ -89,9 +89,9 @@ def test_every_series_in_a_folder_becomes_nifti(folders, scans, command, tmp_pat
     image = nib.load(tmp_path / "nifti" / "flair.nii.gz")
     np.testing.assert_array_equal(image.get_fdata(), scans[0].data)
     np.testing.assert_allclose(image.affine, scans[0].affine, atol=1e-4)
-    told = json.loads((tmp_path / "nifti" / "flair.json").read_text(encoding="utf-8"))
-    assert (told["EchoTime"], told["RepetitionTime"], told["MagneticFieldStrength"]) == (0.09, 4.0, 3.0)
-    assert told["Source"] == {"file": "flair", "sha256": read_dicom(folders[0]).sha256}
+    noted = json.loads((tmp_path / "nifti" / "flair.json").read_text(encoding="utf-8"))
+    assert (noted["EchoTime"], noted["RepetitionTime"], noted["MagneticFieldStrength"]) == (0.09, 4.0, 3.0)
+    assert noted["Source"] == {"file": "flair", "sha256": read_dicom(folders[0]).sha256}
     assert command("convert", tmp_path / "dicom", "--output", tmp_path / "nifti").exit_code == 3
     absent = command("convert", folders[0], "--frame", 5, "--output", tmp_path / "nifti")
     assert (absent.exit_code, "1 volume in the series, no number 5. Fix: leave --frame out" in absent.stderr) == (9, True)

@@ -156,7 +156,7 @@ def test_an_error_that_nobody_foresaw_fails_its_case_only(tmp_path, put_case, op
     assert (first.status, second.status) == ("failed", "done")
     assert f"{tmp_path / 'a' / 'target.nii.gz'}: {message}" in first.message
     with pytest.raises(type(error)):
-        list(run_cases(cases, options, Reporter(), debug=True))
+        list(run_cases(cases, options, Reporter(), strict=True))
 
 
 @pytest.mark.parametrize(
@@ -166,7 +166,7 @@ def test_an_error_that_nobody_foresaw_fails_its_case_only(tmp_path, put_case, op
         (["done", "failed"], 8), (["skipped", "failed"], 8), (["failed", "failed"], 9),
     ],
 )  # fmt: skip
-def test_the_exit_code_tells_all_some_and_none_apart(states, code):
+def test_the_exit_code_differs_for_all_some_and_none(states, code):
     assert exit_code(outcomes(*states)) == code
 
 

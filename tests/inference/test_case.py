@@ -21,7 +21,8 @@ from hftn_sr.errors import Fault, UsageFault
 from hftn_sr.inference import pair as pair_module
 from hftn_sr.inference import run as run_module
 from hftn_sr.inference.case import Case, side_files
-from hftn_sr.inference.options import PairOptions, RunOptions
+from hftn_sr.inference.options import PairOptions, RunOptions, choose_device
+from hftn_sr.inference.reporter import Reporter
 from hftn_sr.inference.run import run_case
 from hftn_sr.kspace import truncate, zero_fill
 from hftn_sr.networks.weights import load_model, save_weights
@@ -568,7 +569,7 @@ def test_a_misspelt_choice_is_refused_and_not_taken_for_another(case, run):
         with pytest.raises(UsageFault, match="is not known"):
             run(case, **options)
     with pytest.raises(UsageFault, match=r"--device: 'gpu' is not known \(need one of auto, cpu, cuda\)"):
-        api.choose_device("gpu")
+        choose_device("gpu")
     assert folder_of(case.output) == before
 
 
@@ -619,10 +620,27 @@ def test_a_dry_run_checks_everything_and_writes_nothing(tmp_path, case, run):
         run(case, dry_run=True)
 
 
-def test_progress_is_told_slice_by_slice(case, weights):
-    told = []
-    run_case(case, RunOptions(preview=False), lambda scale: load_model(str(weights[scale]), scale), told.append, told.append)
-    assert told == [4, 1, 1, 1, 1]
+def test_progress_is_reported_slice_by_slice(case, weights):
+    class Heard(Reporter):
+        slices = advance = lambda self, count: heard.append(count)
+
+    heard = []
+    run_case(case, RunOptions(preview=False), lambda scale: load_model(str(weights[scale]), scale), Heard())
+    assert heard == [4, 1, 1, 1, 1]
+
+
+def test_the_voxels_of_a_saved_result_are_handed_to_the_reporter(case, weights):
+    class Keeping(Reporter):
+        def saved(self, case, images):
+            kept.append((case.output.is_file(), images.target.data, images.result))
+
+    kept = []
+    run_case(case, RunOptions(preview=False), lambda scale: load_model(str(weights[scale]), scale), Keeping())
+    ((stands, target, result),) = kept
+    assert stands
+    np.testing.assert_array_equal(target, read_nifti(case.target).data)
+    np.testing.assert_array_equal(result.data, read_nifti(case.output).data)
+    np.testing.assert_allclose(result.affine, read_nifti(case.output).affine, atol=1e-4)
 
 
 def test_weights_of_another_scale_are_refused(case, run, weights):

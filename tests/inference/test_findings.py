@@ -58,7 +58,7 @@ def test_what_was_asked_for_is_taken():
 
 def test_without_a_reference_the_scale_must_be_given():
     assert choose_scale(volume((1, 1, 5)), None, 2, 4) == (4, "as asked")
-    with pytest.raises(UsageFault, match=r"--scale: is missing, and without a reference nothing tells it"):
+    with pytest.raises(UsageFault, match=r"--scale: is missing, it cannot be found without a reference"):
         choose_scale(volume((1, 1, 5)), None, 2, None)
 
 
@@ -161,13 +161,13 @@ def test_a_reference_out_of_place_is_named_with_the_cure(alignment, said):
     [
         (Alignment(0.5, 0.05, 0), None),
         (Alignment(0.3, 0.24, 0), None),
-        (Alignment(0.3, 0.26, 0), "lie 1.0 voxels of the result away from where it belongs, and then gains less than none"),
+        (Alignment(0.3, 0.26, 0), "lie 1.0 voxels of the result away from where it belongs, which is worse than no reference"),
         (Alignment(0.3, 0.05, 1), None),  # of thin slices, the next one serves nearly as well
         (Alignment(0.3, 0.26, 1), "lie 1.0 voxels of the result and a slice away"),
         (Alignment(0.05, 0.0, 0), "the edges of target and reference do not match (agreement 0.05, usually above 0.24): another patient"),
     ],
 )
-def test_a_reference_that_gains_less_than_none_is_told_from_one_that_gains_more(alignment, said):
+def test_a_reference_that_would_do_harm_is_distinguished_from_one_that_helps(alignment, said):
     found = unfit_reason(alignment, 4)
     assert said in found if said else found == ""
 

@@ -20,8 +20,8 @@ from hftn_sr.inference import memory, workflow
 from hftn_sr.inference import run as run_module
 from hftn_sr.inference.case import Case, side_files
 from hftn_sr.inference.memory import Demand, check_memory, network_bytes
-from hftn_sr.inference.options import RunOptions
-from hftn_sr.inference.plan import plan_case
+from hftn_sr.inference.options import RunOptions, run_options
+from hftn_sr.inference.plan import plan_pair
 from hftn_sr.inference.run import run_case
 from hftn_sr.inference.workflow import PreparePaird
 from hftn_sr.networks import build_network
@@ -41,7 +41,7 @@ target, reference, output, scale, model, precision, in_memory, register = sys.ar
 from hftn_sr.volumes import scratch
 from hftn_sr.inference import memory
 scratch.IN_MEMORY = memory.IN_MEMORY = int(in_memory)
-options = {"register": register, "misfit": "use"} if register else {}
+options = {"register": register, "unfit_reference": "use"} if register else {}
 hftn_sr.super_resolve(target, reference if register else None, output, scale=int(scale), model=model, precision=precision, **options)
 """
 
@@ -177,9 +177,9 @@ def test_a_case_too_large_for_the_memory_is_refused_before_its_voxels_are_read(c
 
 def test_the_inference_workflow_counts_the_whole_case_that_it_holds(case, weights, monkeypatch, capsys):
     network = load_model(str(weights[2]), 2).network
-    prepare = PreparePaird(network, scale=2)
+    prepare = PreparePaird(run_options(str(weights[2]), "cpu", scale=2), network)
     assert prepare({"case": case})["image"].shape[0] == 3
-    streamed = plan_case(case, prepare.options).demand(network, "cpu")[0].more
+    streamed = plan_pair(case.target, case.reference, prepare.options.pair).demand(network, "cpu")[0].more
     monkeypatch.setattr(memory, "available", lambda: streamed + 1000)  # enough for the command line
     monkeypatch.setattr(workflow, "prepare_pair", None)
     with pytest.raises(SystemExit, match="9"):

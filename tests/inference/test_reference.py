@@ -20,6 +20,7 @@ from hftn_sr.inference.memory import Demand
 from hftn_sr.inference.options import PairOptions, RunOptions
 from hftn_sr.inference.pair import prepare_pair
 from hftn_sr.inference.plan import Plan
+from hftn_sr.inference.reporter import Reporter
 from hftn_sr.inference.run import run_case
 from hftn_sr.networks.weights import load_model
 from hftn_sr.volumes import registration
@@ -96,11 +97,15 @@ def test_at_x4_a_reference_is_registered_from_less_than_half_a_voxel_on(files, r
     assert len(asked) == often
 
 
-def test_a_reference_out_of_place_is_registered_and_told_of(files, place):
-    told = []
-    pair = prepare_pair(files["target"], files["away"], PairOptions(scale=2), log=told.append)
+def test_a_reference_out_of_place_is_registered_with_a_warning(files, place):
+    class Heard(Reporter):
+        def log(self, step):
+            logged.append(step)
+
+    logged = []
+    pair = prepare_pair(files["target"], files["away"], PairOptions(scale=2), reporter=Heard())
     registration = pair.record["placement"]["registration"]
-    assert told == ["the reference does not lie in place: registering it, which takes about half a minute"]
+    assert logged == ["the reference does not lie in place: registering it, which takes about half a minute"]
     assert registration["kept"] and registration["alignment_before"]["displacement_voxels"] > 2
     assert pair.record["alignment"]["displacement_voxels"] < 0.3
     (moved,) = re.findall(r"the reference lay .* and was registered: moved by (.*) mm, turned by 0\.\d degrees", "\n".join(pair.warnings))
@@ -158,25 +163,27 @@ def test_a_registration_of_what_does_not_fit_moves_it_nowhere(files, place, regi
         assert pair.record["coverage"] == place("other", register="none").record["coverage"]
 
 
-def test_one_that_is_registered_and_then_left_out_is_told_of_once(files, place, registered, monkeypatch):
+def test_one_that_is_registered_and_then_left_out_has_one_warning(files, place, registered, monkeypatch):
     registered(1.0)
     found = iter([Alignment(0.05, 0.2, 0), Alignment(0.2, 1.0, 0)])
     monkeypatch.setattr(reference_module, "_alignment", lambda *_: next(found))
     pair = place("in place")
     (warning,) = pair.warnings
     assert "the reference was left out" in warning and "was registered" not in warning
-    assert "lie 2.0 voxels of the result away from where it belongs, and then gains less than none; rigid registration did not" in warning
+    assert (
+        "lie 2.0 voxels of the result away from where it belongs, which is worse than no reference; rigid registration did not" in warning
+    )
 
 
-def test_what_a_vain_registration_of_one_nearly_in_place_leaves_is_told(files, registered, monkeypatch):
+def test_a_vain_registration_of_one_nearly_in_place_leaves_a_warning(files, registered, monkeypatch):
     registered(0.1)
     monkeypatch.setattr(reference_module, "_alignment", lambda *_: Alignment(0.4, 0.1, 0))
-    told = prepare_pair(files["target"], files["in place"], PairOptions(scale=4)).warnings
-    (warning,) = [warning for warning in told if "coarser" not in warning]
+    noted = prepare_pair(files["target"], files["in place"], PairOptions(scale=4)).warnings
+    (warning,) = [warning for warning in noted if "coarser" not in warning]
     assert warning == "the reference seems to lie 0.40 voxels of the result away; rigid registration did not mend that"
 
 
-def test_a_reference_a_slice_off_is_told_so(place, registered, monkeypatch):
+def test_a_reference_a_slice_off_is_warned_of(place, registered, monkeypatch):
     registered(1.0)
     found = iter([Alignment(0.4, 0.05, 1), Alignment(0.4, 0.05, 0)])
     monkeypatch.setattr(reference_module, "_alignment", lambda *_: next(found))
@@ -260,7 +267,7 @@ def test_where_it_cannot_be_checked_whether_a_reference_fits_that_is_said(tmp_pa
 def test_one_that_fits_but_lies_far_off_is_left_out_too(place):
     pair = place("away", register="none")
     assert pair.on_grid is None
-    assert any("and then gains less than none" in warning for warning in pair.warnings)
+    assert any("which is worse than no reference" in warning for warning in pair.warnings)
 
 
 def test_a_pair_by_index_is_not_registered_unless_asked(place, registered):
@@ -272,7 +279,7 @@ def test_a_pair_by_index_is_not_registered_unless_asked(place, registered):
 
 
 @pytest.mark.parametrize(("name", "wanted"), [("away", True), ("in place", False)])
-def test_a_registration_that_memory_does_not_allow_is_told_of_and_made_up_for_later(
+def test_a_registration_that_memory_does_not_allow_is_warned_of_and_made_up_for_later(
     files, tmp_path, weights, monkeypatch, registered, name, wanted
 ):
     asked = registered(0)
@@ -294,8 +301,8 @@ def test_a_registration_that_memory_does_not_allow_is_told_of_and_made_up_for_la
 def test_so_is_one_of_a_reference_nearly_in_place(files, registered, monkeypatch):
     registered(0)
     monkeypatch.setattr(reference_module, "_alignment", lambda *_: Alignment(0.4, 0.1, 0))
-    told = prepare_pair(files["target"], files["in place"], PairOptions(scale=4), may_register=False).warnings
-    assert "the reference seems to lie 0.40 voxels of the result away; too little memory is free to register it" in told
+    noted = prepare_pair(files["target"], files["in place"], PairOptions(scale=4), may_register=False).warnings
+    assert "the reference seems to lie 0.40 voxels of the result away; too little memory is free to register it" in noted
 
 
 def test_a_run_without_a_reference_gives_what_one_that_left_it_out_gives(files, tmp_path, weights, registered):
@@ -348,5 +355,5 @@ def test_without_a_reference_scale_and_no_transform_are_needed(files, tmp_path):
 
 @pytest.mark.parametrize(("option", "value"), [("register", "affine"), ("unfit_reference", "drop")])
 def test_a_misspelt_choice_is_refused(option, value):
-    with pytest.raises(UsageFault, match=f"--{option}: '{value}' is not known"):
+    with pytest.raises(UsageFault, match=f"--{option.replace('_', '-')}: '{value}' is not known"):
         PairOptions(**{option: value})

@@ -17,13 +17,13 @@ from hftn_sr.cli.data import data
 from hftn_sr.cli.examples import examples
 from hftn_sr.cli.export import export
 from hftn_sr.cli.faults import Debug, OptionalPath, one_line_errors, warn
+from hftn_sr.cli.groups import GroupedCommand
 from hftn_sr.cli.report import draw_report, report
 from hftn_sr.errors import INTERRUPTED, Fault, UsageFault
 
 if TYPE_CHECKING:
     from hftn_sr.inference.case import Case, Outcome
     from hftn_sr.inference.options import RunOptions
-    from hftn_sr.inference.reporter import Reporter
     from hftn_sr.volumes.nifti import ReadOptions
 
 __all__ = ["app", "main"]
@@ -40,25 +40,28 @@ app = typer.Typer(
 )
 app.add_typer(data)
 
-Axis = Annotated[Optional[int], typer.Option(help="Slice axis; else by voxel size.", min=0, max=2)]  # noqa: UP045 - typer
-Frame = Annotated[Optional[int], typer.Option(help="Which volume of a 4D file, from 0.", min=0)]  # noqa: UP045 - typer
-NanToNum = Annotated[bool, typer.Option("--nan-to-num", help="Take 0 for voxels that are not finite.")]
-Magnitude = Annotated[bool, typer.Option("--magnitude", help="Take the absolute value of complex voxels.")]
+FILES, NETWORK, REFERENCE, READING = "Files", "Network", "Reference", "Reading"  # groups of the options of super-resolve
+
+Axis = Annotated[Optional[int], typer.Option(help="Slice axis; default: by voxel size.", min=0, max=2, rich_help_panel=READING)]  # noqa: UP045 - typer
+Frame = Annotated[Optional[int], typer.Option(help="Volume of a 4D file, from 0.", min=0, rich_help_panel=READING)]  # noqa: UP045 - typer
+NanToNum = Annotated[bool, typer.Option("--nan-to-num", help="Replace NaN and infinity by 0.", rich_help_panel=READING)]
+Magnitude = Annotated[bool, typer.Option("--magnitude", help="Absolute value of complex voxels.", rich_help_panel=READING)]
 AssumeAffine = Annotated[
     Optional[Literal["sform", "qform", "spacing"]],  # noqa: UP045 - typer
-    typer.Option(help="Where voxels lie, if the header is unclear."),
+    typer.Option(help="Where voxels lie, if the header is unclear.", rich_help_panel=READING),
 ]
 
 
 @app.callback(invoke_without_command=True)
 def _version(version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
     if version:
-        typer.echo(__version__)
+        typer.echo(f"hftn-sr {__version__}")
         raise typer.Exit
 
 
 @app.command(
     "super-resolve",
+    cls=GroupedCommand,
     epilog=examples(
         "super-resolve --target lr.nii --reference t2.nii --output sr.nii",
         "super-resolve --cases patients/ --output results/ --overwrite stale",
@@ -66,70 +69,71 @@ def _version(version: Annotated[bool, typer.Option("--version", help="Print the 
     ),
 )
 def super_resolve(
-    target: Annotated[OptionalPath, typer.Option(help="Low-resolution NIfTI, .h5 or DICOM folder.")] = None,
-    reference: Annotated[OptionalPath, typer.Option(help="High-resolution one, another contrast.")] = None,
-    cases: Annotated[OptionalPath, typer.Option(help="*/target.nii.gz with */reference.nii.gz.")] = None,
-    bids: Annotated[OptionalPath, typer.Option(help="BIDS dataset; --target is then a suffix.")] = None,
-    target_entities: Annotated[str, typer.Option(metavar="<acq-x>", help="With --bids: which one of several.")] = "",
-    reference_entities: Annotated[str, typer.Option(metavar="<acq-x>", help="Likewise; acq- is the one without acq.")] = "",
-    output: Annotated[OptionalPath, typer.Option(help="NIfTI file; a folder with --cases, --bids.")] = None,
-    scale: Annotated[Optional[int], typer.Option(help="2 or 4; else from the voxel sizes.")] = None,  # noqa: UP045 - typer
-    model: Annotated[str, typer.Option(help="base, small, hftn or FILE.")] = "base",
-    device: Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="Where the network runs.")] = "auto",
-    precision: Annotated[Literal["auto", "float32", "bfloat16"], typer.Option(help="bfloat16 or eager float32.")] = "auto",
-    tta: Annotated[Optional[int], typer.Option(help="Averaged: 1, 2, 4, 8; else 4 for base.")] = None,  # noqa: UP045 - typer
-    overwrite: Annotated[Literal["never", "stale", "always"], typer.Option(help="Redo existing outputs.")] = "never",
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check all inputs and say what would be done.")] = False,
-    threads: Annotated[Optional[int], typer.Option(help="CPU threads; else all.", min=1)] = None,  # noqa: UP045 - typer
-    reference_transform: Annotated[OptionalPath, typer.Option(help="ITK transform, target to reference point.")] = None,
-    register: Annotated[Literal["auto", "none", "rigid"], typer.Option(help="auto: if out of place.")] = "auto",
-    unfit_reference: Annotated[Literal["leave-out", "use"], typer.Option(help="If it does not fit.")] = "leave-out",
-    reference_optional: Annotated[bool, typer.Option("--reference-optional", help="Also --cases, --bids without one.")] = False,
-    pair_by: Annotated[Literal["auto", "header", "index"], typer.Option(help="Pair slices; .h5 by index.")] = "auto",
+    target: Annotated[OptionalPath, typer.Option(help="Low-resolution NIfTI, .h5 or DICOM folder.", rich_help_panel=FILES)] = None,
+    reference: Annotated[OptionalPath, typer.Option(help="High-resolution one, other contrast.", rich_help_panel=FILES)] = None,
+    cases: Annotated[OptionalPath, typer.Option(help="Folder of CASE/target.nii.gz, reference.", rich_help_panel=FILES)] = None,
+    bids: Annotated[OptionalPath, typer.Option(help="BIDS dataset; --target FLAIR is a suffix.", rich_help_panel=FILES)] = None,
+    target_entities: Annotated[str, typer.Option(metavar="<acq-x>", help="With --bids: which target.", rich_help_panel=FILES)] = "",
+    reference_entities: Annotated[str, typer.Option(metavar="<acq-x>", help="Which reference; acq-: no acq.", rich_help_panel=FILES)] = "",
+    reference_optional: Annotated[
+        bool, typer.Option("--reference-optional", help="Also cases without a reference.", rich_help_panel=FILES)
+    ] = False,
+    output: Annotated[OptionalPath, typer.Option(help="NIfTI; folder with --cases, --bids.", rich_help_panel=FILES)] = None,
+    overwrite: Annotated[Literal["never", "stale", "always"], typer.Option(help="Redo existing outputs.", rich_help_panel=FILES)] = "never",
+    preview: Annotated[bool, typer.Option(help="Write a picture.", rich_help_panel=FILES)] = True,
+    page: Annotated[bool, typer.Option("--report/--no-report", help="Write a QC page.", rich_help_panel=FILES)] = True,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check all inputs, write nothing.", rich_help_panel=FILES)] = False,
+    scale: Annotated[Optional[int], typer.Option(help="2 or 4; default: by voxel sizes.", rich_help_panel=NETWORK)] = None,  # noqa: UP045 - typer
+    model: Annotated[str, typer.Option(help="base, small, hftn_light or FILE.", rich_help_panel=NETWORK)] = "base",
+    device: Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="Where the network runs.", rich_help_panel=NETWORK)] = "auto",
+    precision: Annotated[
+        Literal["auto", "float32", "bfloat16"], typer.Option(help="Arithmetic of the network.", rich_help_panel=NETWORK)
+    ] = "auto",
+    tta: Annotated[Optional[int], typer.Option(help="Average over 1, 2, 4 or 8 mirror images.", rich_help_panel=NETWORK)] = None,  # noqa: UP045 - typer
+    data_consistency: Annotated[bool, typer.Option(help="Keep the measured k-space.", rich_help_panel=NETWORK)] = True,
+    threads: Annotated[Optional[int], typer.Option(help="CPU threads; default: all.", min=1, rich_help_panel=NETWORK)] = None,  # noqa: UP045 - typer
+    register: Annotated[Literal["auto", "none", "rigid"], typer.Option(help="auto: if out of place.", rich_help_panel=REFERENCE)] = "auto",
+    unfit_reference: Annotated[
+        Literal["leave-out", "use"], typer.Option(help="If it would do harm.", rich_help_panel=REFERENCE)
+    ] = "leave-out",
+    reference_transform: Annotated[OptionalPath, typer.Option(help="ITK file, target to reference.", rich_help_panel=REFERENCE)] = None,
+    pair_by: Annotated[Literal["auto", "header", "index"], typer.Option(help="auto: .h5 by index.", rich_help_panel=REFERENCE)] = "auto",
     through_plane: Axis = None,
-    data_consistency: Annotated[bool, typer.Option(help="Keep the measured k-space.")] = True,
-    preview: Annotated[bool, typer.Option(help="Write a picture, too.")] = True,
-    page: Annotated[bool, typer.Option("--report/--no-report", help="Write a QC page, too.")] = True,
     frame: Frame = None,
     nan_to_num: NanToNum = False,
     magnitude: Magnitude = False,
     assume_affine: AssumeAffine = None,
     debug: Debug = False,
 ) -> None:
-    """Give a low-resolution MR volume back at high resolution, with the help of another contrast."""
+    """Super-resolve a low-resolution MR volume with the help of another contrast."""
     with one_line_errors(debug):
-        from hftn_sr.api import choose_device, use_threads
-        from hftn_sr.inference.options import PairOptions, RunOptions
-        from hftn_sr.networks.precision import choose_precision, choose_tta
-        from hftn_sr.networks.weights import check_model
+        from hftn_sr.api import run_options, use_threads
 
         if output is None:
             raise UsageFault("--output", "is missing", "--output FILE.nii.gz, or a folder with --cases")
-        if scale not in (None, 2, 4):
-            raise UsageFault("--scale", f"scale {scale} (need 2 or 4)", "--scale 2 or --scale 4")
-        check_model(model)
-        entities = (target_entities, reference_entities)
         if reference_optional and cases is None and bids is None:
             finding = "needs --cases or --bids"
             raise UsageFault("--reference-optional", finding, "--cases FOLDER; for one target just leave --reference out")
-        if target and reference is None and not (cases or bids):
-            _check_target_only(scale, reference_transform)
-        found, failed = _cases(target, reference, cases, bids, entities, output, reference_transform, reference_optional)
-        use_threads(threads)
-        read = _read_options(frame, nan_to_num, magnitude, assume_affine)
-        pair = PairOptions(
+        options = run_options(
+            model,
+            device,
+            precision,
+            tta,
+            overwrite=overwrite,
+            dry_run=dry_run,
+            data_consistency=data_consistency,
+            preview=preview,
             scale=scale,
             through_plane=through_plane,
+            reference_transform=reference_transform,
             register=register,
             unfit_reference=unfit_reference,
-            reference_transform=reference_transform,
             pair_by=pair_by,
-            read=read,
+            read=_read_options(frame, nan_to_num, magnitude, assume_affine),
         )
-        where = choose_device(device)
-        how = choose_precision(precision, where, model)
-        turns = choose_tta(tta, model)
-        options = RunOptions(model, where, overwrite, dry_run, data_consistency, preview, pair, how, turns)
+        entities = (target_entities, reference_entities)
+        found, failed = _cases(target, reference, cases, bids, entities, output, reference_transform, reference_optional, scale)
+        use_threads(threads)
         if bids and not dry_run:
             from hftn_sr.pairs.bids_derivative import write_description
 
@@ -141,9 +145,9 @@ def super_resolve(
 def degrade(
     input: Annotated[Path, typer.Option(help="High-resolution NIfTI or fastMRI .h5 file.")],  # noqa: A002 - the option's name
     output: Annotated[Path, typer.Option(help="NIfTI file to write.")],
-    scale: Annotated[int, typer.Option(help="2 or 4: the loss of in-plane resolution.")],
+    scale: Annotated[int, typer.Option(help="Loss of in-plane resolution, 2 or 4.")],
     magnitude: Annotated[bool, typer.Option("--magnitude", help="Store absolute values, as a scanner does.")] = False,
-    overwrite: Annotated[Literal["never", "always"], typer.Option(help="Replace an output that exists.")] = "never",
+    overwrite: Annotated[Literal["never", "always"], typer.Option(help="Treatment of an existing output.")] = "never",
     through_plane: Axis = None,
     frame: Frame = None,
     nan_to_num: NanToNum = False,
@@ -155,8 +159,6 @@ def degrade(
         from hftn_sr import api
         from hftn_sr.cli.waiting import waiting
 
-        if scale not in (2, 4):
-            raise UsageFault("--scale", f"scale {scale} (need 2 or 4)", "--scale 2 or --scale 4")
         read = _read_options(frame, nan_to_num, magnitude, assume_affine)
         redo = overwrite == "always"
         options = {"magnitude": magnitude, "through_plane": through_plane, "overwrite": redo, "read": read, "log": warn}
@@ -167,17 +169,17 @@ def degrade(
 
 @app.command(epilog=examples("evaluate --prediction sr.nii.gz --truth flair.nii.gz"))
 def evaluate(
-    prediction: Annotated[Path, typer.Option(help="NIfTI file on the truth's grid, or on a crop of it.")],
+    prediction: Annotated[Path, typer.Option(help="NIfTI file on the truth's grid or on a crop of it.")],
     truth: Annotated[Path, typer.Option(help="High-resolution NIfTI or fastMRI .h5 file.")],
-    protocol: Annotated[Literal["corrected"], typer.Option(help="Conventions of the figures; they are printed.")] = "corrected",
-    json_file: Annotated[OptionalPath, typer.Option("--json", help="Write the figures there, too.")] = None,
+    protocol: Annotated[Literal["corrected"], typer.Option(help="Conventions of the scores; they are printed.")] = "corrected",
+    json_file: Annotated[OptionalPath, typer.Option("--json", help="JSON file for the scores.")] = None,
     through_plane: Axis = None,
     frame: Frame = None,
     nan_to_num: NanToNum = False,
     assume_affine: AssumeAffine = None,
     debug: Debug = False,
 ) -> None:
-    """PSNR, SSIM and NMSE of a result against the truth, on the voxels that both have."""
+    """Print PSNR, SSIM and NMSE of a result against the truth, on the voxels that both have."""
     with one_line_errors(debug):
         from hftn_sr import api
         from hftn_sr.cli.waiting import waiting
@@ -203,7 +205,7 @@ app.command(epilog=examples("report --results results/ --cases patients/"))(repo
 
 
 def main() -> NoReturn:
-    """Entry point. SIGTERM ends a run as Ctrl-C does: the case in hand is dropped whole, the summary is written."""
+    """Entry point of the command. SIGTERM ends a run as Ctrl-C does: the current case is dropped whole, the summary is written."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         app()
@@ -221,9 +223,9 @@ def _cases(
     output: Path,
     transform: Path | None,
     reference_optional: bool,
+    scale: int | None,
 ) -> tuple[list[Case], list[Outcome]]:
-    from hftn_sr.inference.batch import find_cases
-    from hftn_sr.inference.case import Case
+    from hftn_sr.inference.batch import find_cases, lone_case
 
     for name, given in (("--cases", cases), ("--reference-transform", transform)) if bids else ():
         if given:
@@ -245,16 +247,7 @@ def _cases(
         if reference is None:
             raise UsageFault("--reference", "is missing, --bids needs its suffix", "--reference T2w, or another suffix")
         return bids_cases(bids, str(target), str(reference), entities, output, reference_optional)
-    return [Case(target.name, target, reference, output, transform)], []
-
-
-def _check_target_only(scale: int | None, transform: Path | None) -> None:
-    """Find out at once whether a target can go without a reference. Raises UsageFault."""
-    if transform:
-        raise UsageFault("--reference-transform", "needs a reference", "--reference FILE, or leave it out")
-    if scale is None:
-        finding = "is missing, and without --reference nothing tells it"
-        raise UsageFault("--scale", finding, "--scale 2 or --scale 4, or --reference FILE of another contrast")
+    return [lone_case(target, reference, output, transform, scale)], []
 
 
 def _read_options(
@@ -268,8 +261,9 @@ def _read_options(
 def _run(cases: list[Case], failed: list[Outcome], options: RunOptions, folder: Path | None, page: bool, debug: bool) -> None:
     from rich.console import Console
 
-    from hftn_sr.cli.progress import ConsoleReporter
-    from hftn_sr.inference.batch import check_summary, exit_code, run_cases, write_summary
+    from hftn_sr.api import super_resolve_cases
+    from hftn_sr.cli.progress import ConsoleReporter, PageReporter
+    from hftn_sr.inference.batch import check_summary, exit_code, write_summary
 
     if folder and not options.dry_run:
         check_summary(folder)
@@ -277,23 +271,24 @@ def _run(cases: list[Case], failed: list[Outcome], options: RunOptions, folder: 
     summarise: Callable[[bool], None] = lambda interrupted: (  # noqa: E731 - one line, used twice
         write_summary(folder, outcomes, interrupted) if folder and not options.dry_run else None
     )
-    with ConsoleReporter(Console(stderr=True)) as reporter:
+    console, place = Console(stderr=True), folder or cases[0].output.parent
+    with PageReporter(console, place) if page else ConsoleReporter(console) as reporter:
         try:
-            for outcome in run_cases(cases, options, reporter, failed, debug):
+            for outcome in super_resolve_cases(cases, options, reporter, failed=failed, strict=debug):
                 outcomes.append(outcome)
-                _log(outcome, reporter)
+                _log(outcome)
                 summarise(False)
         except KeyboardInterrupt:
             summarise(True)
             typer.echo(f"interrupted after {len(outcomes)} of {len(cases) + len(failed)} cases", err=True)
             raise
     if page and any(outcome.status in ("done", "skipped") for outcome in outcomes):
-        _draw_report(folder or cases[0].output.parent, cases, outcomes, debug)
+        _draw_report(place, cases, outcomes, debug)
     raise typer.Exit(exit_code(outcomes))
 
 
 def _draw_report(folder: Path, cases: list[Case], outcomes: list[Outcome], debug: bool) -> None:
-    """The QC page. The results stand already, so whatever is wrong with the page is a warning."""
+    """Write the QC page. The results stand already, so that a fault of the page is a warning only."""
     from hftn_sr.report import cases_of_run
 
     try:
@@ -304,7 +299,7 @@ def _draw_report(folder: Path, cases: list[Case], outcomes: list[Outcome], debug
         warn(f"no report: {error}" if isinstance(error, Fault) else f"no report: internal fault: {type(error).__name__}: {error}")
 
 
-def _log(outcome: Outcome, reporter: Reporter) -> None:
+def _log(outcome: Outcome) -> None:
     for warning in outcome.warnings:
         typer.echo(f"WARNING {outcome.case} {warning}", err=True)
     if outcome.status == "failed":

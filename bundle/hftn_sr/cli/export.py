@@ -13,24 +13,23 @@ __all__ = ["export"]
 
 
 def export(
-    scale: Annotated[int, typer.Option(help="2 or 4.")],
+    scale: Annotated[int, typer.Option(help="Upscaling factor, 2 or 4.")],
     output: Annotated[Path, typer.Option(help="File to write: .ts for TorchScript, .onnx for ONNX.")],
-    model: Annotated[str, typer.Option(help="base, small, hftn, or a .safetensors file.")] = "base",
+    model: Annotated[str, typer.Option(help="base, small, hftn_light, or a .safetensors file.")] = "base",
     form: Annotated[
         Literal["torchscript", "onnx"], typer.Option("--format", help="onnx needs pip install 'hftn-sr[export]'.")
     ] = "torchscript",
-    overwrite: Annotated[Literal["never", "always"], typer.Option(help="Replace an output that exists.")] = "never",
+    overwrite: Annotated[Literal["never", "always"], typer.Option(help="Treatment of an existing output.")] = "never",
     debug: Debug = False,
 ) -> None:
     """Write a trained network as one file that runs without this package, for slices of any size up to a stated one."""
     with one_line_errors(debug):
         from hftn_sr.cli.waiting import waiting
-        from hftn_sr.errors import UsageFault
+        from hftn_sr.errors import check_scale
         from hftn_sr.networks.export import check_output, export_model
         from hftn_sr.networks.weights import load_model
 
-        if scale not in (2, 4):
-            raise UsageFault("--scale", f"scale {scale} (need 2 or 4)", "--scale 2 or --scale 4")
+        check_scale(scale)
         check_output(output, form, overwrite == "always")
         with waiting(f"write {output}"):
             metadata = export_model(load_model(model, scale), form, output)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
 
@@ -11,16 +13,16 @@ from rich.progress import BarColumn, DownloadColumn, MofNCompleteColumn, Progres
 from hftn_sr.inference.reporter import Reporter
 
 if TYPE_CHECKING:
-    from hftn_sr.inference.case import Outcome
+    from hftn_sr.inference.case import Case, CaseImages, Outcome
 
-__all__ = ["ByteBar", "ConsoleReporter"]
+__all__ = ["ByteBar", "ConsoleReporter", "PageReporter"]
 
 
 class ConsoleReporter(Reporter):
-    """A bar with the time left for the slices of the current case, and a line per case that is over.
+    """A bar with the time left for the slices of the current case.
 
     Args:
-        console: where to; the bar is drawn only on a terminal.
+        console: console for bar and lines; the bar is drawn only on a terminal.
     """
 
     def __init__(self, console: Console) -> None:
@@ -38,39 +40,59 @@ class ConsoleReporter(Reporter):
         self.progress.stop()
 
     def begin(self, cases: int) -> None:
-        """So many cases will be run."""
+        """Note the number of cases."""
         self.cases = cases
 
     def case(self, name: str) -> None:
-        """This case begins."""
+        """Show the bar of a case."""
         self.name = name
         number = f"[{self.position + 1}/{self.cases}] " if self.cases > 1 else ""
         self.task = self.progress.add_task(f"{number}{name}".replace("[", r"\["), total=None)
 
     def log(self, step: str) -> None:
-        """This takes long and begins now: a line, above the bar where there is one."""
+        """Print a line, above the bar where there is one."""
         self.console.print(f"{self.name} {step}", markup=False, highlight=False, soft_wrap=True)
 
     def slices(self, count: int) -> None:
-        """The network will see so many slices."""
+        """Give the bar its length."""
         if self.task is not None:
             self.progress.update(self.task, total=count)
 
     def advance(self, count: int) -> None:
-        """So many slices more are done."""
+        """Move the bar."""
         if self.task is not None:
             self.progress.advance(self.task, count)
 
     def end(self, outcome: Outcome) -> None:
-        """The case is over."""
+        """Take the bar away."""
         self.position += 1
         if self.task is not None:
             self.progress.remove_task(self.task)
             self.task = None
 
 
+class PageReporter(ConsoleReporter):
+    """A console that also draws the entry of each case on the QC page, while its voxels are in memory.
+
+    Args:
+        console: console for bar and lines.
+        folder: folder of the page.
+    """
+
+    def __init__(self, console: Console, folder: Path) -> None:
+        super().__init__(console)
+        self.folder = folder
+
+    def saved(self, case: Case, images: CaseImages) -> None:
+        """Draw the entry. What fails is drawn again from the files when the page is written, and reported then."""
+        from hftn_sr.report import draw_case
+
+        with suppress(Exception):
+            draw_case(self.folder, case, images)
+
+
 class ByteBar:
-    """A bar over bytes with the time left, called with (done, in all)."""
+    """A bar over bytes with the time left, called with (done, total)."""
 
     def __init__(self, console: Console) -> None:
         columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TextColumn("left:"), TimeRemainingColumn())
@@ -85,5 +107,5 @@ class ByteBar:
         self.progress.stop()
 
     def __call__(self, done: int, total: int) -> None:
-        """So much is there."""
+        """Move the bar."""
         self.progress.update(self.task, completed=done, total=total)

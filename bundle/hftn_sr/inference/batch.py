@@ -1,4 +1,4 @@
-"""Many cases: found in a folder, run one after another, summed up after each."""
+"""Many cases: found in a folder, run one after another, listed in a summary."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ from typing import Any
 
 import torch
 
-from hftn_sr.errors import ALL_FAILED, INTERRUPTED, NOTHING, OK, SOME_FAILED, Fault, NothingToDo
+from hftn_sr.errors import ALL_FAILED, INTERRUPTED, NOTHING, OK, SOME_FAILED, Fault, NothingToDo, UsageFault
 from hftn_sr.inference.case import Case, Outcome
+from hftn_sr.inference.findings import missing_scale
 from hftn_sr.inference.options import RunOptions
 from hftn_sr.inference.reporter import Reporter
 from hftn_sr.inference.run import run_case
@@ -21,7 +22,7 @@ from hftn_sr.networks.weights import Model, load_model
 from hftn_sr.pairs.cases import case_files, case_folders, lone_target
 from hftn_sr.volumes.files import write_bytes, write_json
 
-__all__ = ["check_summary", "exit_code", "find_cases", "run_cases", "write_summary"]
+__all__ = ["check_summary", "exit_code", "find_cases", "lone_case", "run_cases", "write_summary"]
 
 
 def find_cases(folder: Path, output: Path, reference_optional: bool = False) -> tuple[list[Case], list[Outcome]]:
@@ -30,13 +31,13 @@ def find_cases(folder: Path, output: Path, reference_optional: bool = False) -> 
     A sub-folder may also hold `reference_transform` (.txt, .tfm, .mat or .h5), an ITK file that maps target points to reference points.
 
     Args:
-        folder: of the cases.
+        folder: folder of the cases.
         output: folder of the results.
-        reference_optional: let a target without a reference be a case, too.
+        reference_optional: whether a target without a reference is a case too.
 
     Returns:
-        the cases, whose results go to `output`/<sub-folder>/target_sr.nii.gz, and a failed outcome for each sub-folder that has one of
-        the two images without the other, or both .nii and .nii.gz of one.
+        cases whose results go to `output`/<sub-folder>/target_sr.nii.gz, and a failed outcome for each sub-folder that has one of the two
+        images without the other, or both .nii and .nii.gz of one.
 
     Raises:
         NothingToDo: no sub-folder holds a pair.
@@ -54,37 +55,62 @@ def find_cases(folder: Path, output: Path, reference_optional: bool = False) -> 
             failed.append(Outcome(sub.name, "failed", result, str(fault)))
     if not cases and not failed:
         raise NothingToDo(
-            folder, "no case found (searched */target.nii[.gz] with */reference.nii[.gz], or folders of DICOM)", "name the files so"
+            folder,
+            "no case found (searched */target.nii[.gz] with */reference.nii[.gz], or folders of DICOM)",
+            "name the files like that",
         )
     return cases, failed
 
 
+def lone_case(target: Path, reference: Path | None, output: Path, transform: Path | None, scale: int | None) -> Case:
+    """The case of one pair, or of a target alone.
+
+    Args:
+        target: low-resolution file or DICOM folder.
+        reference: high-resolution one of another contrast; None for none.
+        output: NIfTI file to write.
+        transform: ITK file that maps target points to reference points; None for none.
+        scale: upscaling factor that was asked for; None for none.
+
+    Raises:
+        UsageFault: a transform, or no scale, without a reference.
+    """
+    if reference is None and transform:
+        raise UsageFault("--reference-transform", "needs a reference", "--reference FILE, or leave it out")
+    if reference is None and scale is None:
+        raise missing_scale()
+    return Case(target.name, target, reference, output, transform)
+
+
 def run_cases(
-    cases: Sequence[Case], options: RunOptions, reporter: Reporter, known: Sequence[Outcome] = (), debug: bool = False
+    cases: Sequence[Case], options: RunOptions, reporter: Reporter, failed: Sequence[Outcome] = (), strict: bool = False
 ) -> Iterator[Outcome]:
     """Run cases one after another; a bad one does not stop the rest. The model is loaded once.
 
     Args:
-        cases: what to do.
-        options: how.
-        reporter: is told of progress.
-        known: cases that failed before they could run.
-        debug: let a fault through with its traceback.
+        cases: cases to run.
+        options: options of the run.
+        reporter: listener to the run's progress.
+        failed: outcomes of cases that failed before they could run, which come first.
+        strict: whether an error ends the run; otherwise its case fails alone.
 
     Yields:
         the outcome of each case, failed ones included.
+
+    Raises:
+        Exception: with `strict`, whatever a case raises.
     """
     model: Callable[[int], Model] = functools.lru_cache(lambda scale: load_model(options.model, scale, options.device))
-    reporter.begin(len(cases) + len(known))
-    for outcome in known:
+    reporter.begin(len(cases) + len(failed))
+    for outcome in failed:
         reporter.end(outcome)
         yield outcome
     for case in cases:
         reporter.case(case.name)
         try:
-            outcome = run_case(case, options, model, reporter.slices, reporter.advance, reporter.log)
+            outcome = run_case(case, options, model, reporter)
         except Exception as error:
-            if debug:
+            if strict:
                 raise
             outcome = Outcome(case.name, "failed", case.output, _one_line(case, error))
         reporter.end(outcome)
@@ -92,7 +118,7 @@ def run_cases(
 
 
 def exit_code(outcomes: Sequence[Outcome]) -> int:
-    """Of a command: 0 all well, 3 nothing was left to do, 8 some cases failed, 9 all did."""
+    """Exit code of a command: 0 all well, 3 nothing to do, 8 some cases failed, 9 all cases failed."""
     failed = sum(outcome.status == "failed" for outcome in outcomes)
     if failed:
         return ALL_FAILED if failed == len(outcomes) else SOME_FAILED
@@ -100,10 +126,10 @@ def exit_code(outcomes: Sequence[Outcome]) -> int:
 
 
 def check_summary(folder: Path) -> None:
-    """Find out, before the first case, whether a summary would replace a file of somebody else.
+    """Refuse a folder, before the first case, in which the summary would replace a file of another program.
 
     Raises:
-        Fault: `summary.json` or `summary.csv` in `folder` is not of this program.
+        Fault: another program wrote `summary.json` or `summary.csv` in `folder`.
     """
     table, record = folder / "summary.csv", folder / "summary.json"
     try:
@@ -117,7 +143,7 @@ def check_summary(folder: Path) -> None:
 
 
 def write_summary(folder: Path, outcomes: Sequence[Outcome], interrupted: bool = False) -> None:
-    """`summary.json` and `summary.csv` of a run in `folder`, each replaced in one step."""
+    """Write `summary.json` and `summary.csv` of a run into `folder`, each replaced in one step."""
     rows: list[dict[str, Any]] = [
         {
             "case": outcome.case,
@@ -143,7 +169,7 @@ def write_summary(folder: Path, outcomes: Sequence[Outcome], interrupted: bool =
 
 
 def _reference(outcome: Outcome) -> str:
-    """What became of the reference, in a word or two; empty where nothing is known."""
+    """Use of the reference: `used`, `left out` or `none`; empty where unknown."""
     reference = outcome.record.get("reference", {})
     if not {"file", "used"} <= set(reference):
         return ""

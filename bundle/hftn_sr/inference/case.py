@@ -1,4 +1,4 @@
-"""What a case is, and what became of it."""
+"""A case and its outcome."""
 
 from __future__ import annotations
 
@@ -7,26 +7,27 @@ from pathlib import Path
 from typing import Any, Literal
 
 from hftn_sr.inference.options import PairOptions
+from hftn_sr.volumes.volume import Volume
 
-__all__ = ["RECORD_KEY", "Case", "Outcome", "side_files"]
+__all__ = ["RECORD_KEY", "Case", "CaseImages", "Outcome", "side_files"]
 
 Status = Literal["done", "skipped", "planned", "failed"]
 
 SUFFIXES = (".nii.gz", ".nii")
-RECORD_KEY = "HftnSr"  # of the record, in a side file that holds more than that
+RECORD_KEY = "HftnSr"  # key of the record in a side file that holds more
 
 
 @dataclass(frozen=True)
 class Case:
-    """A target, its reference and where the result goes.
+    """A target, its reference and the output.
 
     Args:
-        name: for messages and the summary.
+        name: name in messages and in the summary.
         target: low-resolution NIfTI or fastMRI .h5 file, or folder of a DICOM series.
-        reference: high-resolution one of another contrast; None for none, and the target's detail comes from itself alone.
+        reference: high-resolution one of another contrast; None for none.
         output: NIfTI file to write.
         transform: ITK file that maps target points to reference points; None for none.
-        sidecar: what the side file says besides the record, which then stands under RECORD_KEY; for BIDS.
+        sidecar: further content of the side file, in which the record then stands under RECORD_KEY; for BIDS.
     """
 
     name: str
@@ -48,14 +49,14 @@ class Case:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a case.
+    """The outcome of a case.
 
     Args:
-        case: its name.
+        case: name of the case.
         status: `done`, `skipped` (the output exists), `planned` (dry run) or `failed`.
-        output: the NIfTI file.
-        message: why it was skipped or failed; what a dry run would do.
-        warnings: what the user must know.
+        output: NIfTI file of the result.
+        message: reason for a skip or a failure, or plan of a dry run.
+        warnings: warnings for the user.
         record: content of the side file; empty unless done or planned.
         seconds: wall time.
     """
@@ -69,7 +70,26 @@ class Outcome:
     seconds: float = 0.0
 
 
+@dataclass(frozen=True)
+class CaseImages:
+    """The images of a case that is done, in memory.
+
+    Args:
+        target: low-resolution image, as read.
+        reference: reference on the result's grid; None where the network was given none.
+        result: super-resolved image.
+        scale: upscaling factor s.
+        through_plane: array axis along which slices lie.
+    """
+
+    target: Volume
+    reference: Volume | None
+    result: Volume
+    scale: int
+    through_plane: int
+
+
 def side_files(output: Path) -> tuple[Path, Path]:
-    """The record (.json) and the picture (_preview.png) that belong to an output."""
+    """Paths of the record (.json) and of the picture (_preview.png) beside an output."""
     stem = output.name.removesuffix(".gz").removesuffix(".nii")
     return output.with_name(f"{stem}.json"), output.with_name(f"{stem}_preview.png")

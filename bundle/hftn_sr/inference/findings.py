@@ -1,4 +1,4 @@
-"""What in a pair speaks against a trustworthy result: refused where no result could be right, a warning otherwise."""
+"""Findings that speak against a trustworthy result: a refusal where no result could be right, a warning otherwise."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from hftn_sr.errors import Fault, UsageFault
+from hftn_sr.errors import SCALES, Fault, UsageFault, check_scale
 from hftn_sr.volumes.alignment import FARTHEST, Alignment
 from hftn_sr.volumes.nifti import VolumeHeader
 from hftn_sr.volumes.scratch import blocks
@@ -19,6 +19,7 @@ from hftn_sr.volumes.volume import Grid, Volume
 __all__ = [
     "alignment_record",
     "apart",
+    "check_distinct",
     "choose_scale",
     "interpolated_axes",
     "interpolation_warning",
@@ -28,15 +29,15 @@ __all__ = [
     "misplaced",
     "NO_MEMORY",
     "NOT_MENDED",
+    "missing_scale",
 ]
 
-SCALES = (2, 4)
 SCALE_TOLERANCE = 0.25  # relative distance of the voxel sizes' ratio from a scale
 ONE_AXIS = 1.5  # ratio of the two in-plane voxel sizes from which only one axis has low resolution
 MIN_COVERAGE = 0.8  # share of the target's grid that the reference must cover
 LOW_SIMILARITY = 1.02  # normalised mutual information; unrelated volumes stay below, aligned contrasts of one head well above
 NO_MATCH = "the edges of target and reference do not match"
-WORSE_THAN_NONE = 1.0  # voxels of the result from which a displaced reference gains less than none (bundle/docs/design-log.md)
+WORSE_THAN_NONE = 1.0  # voxels of the result; a reference displaced further does more harm than good (bundle/docs/design-log.md)
 NOT_MENDED = "rigid registration did not mend that"
 NO_MEMORY = "too little memory is free to register it"
 DIRECTIONS = ("left-right", "front-back", "head-foot")  # of the axes of RAS+
@@ -52,24 +53,23 @@ FEWEST_LINES = 32  # a side, below which a band holds too few
 def choose_scale(
     target: Volume | VolumeHeader, reference: Volume | VolumeHeader | None, through_plane: int, asked: int | None
 ) -> tuple[int, str]:
-    """The upscaling factor, and in words how it was chosen.
+    """Upscaling factor and the reason for it, in words.
 
     Args:
-        target: low-resolution.
-        reference: high-resolution; None where there is none.
+        target: low-resolution image.
+        reference: high-resolution image; None for none.
         through_plane: the target's through-plane axis.
-        asked: what the user asked for, if anything.
+        asked: scale that the user asked for; None for none.
 
     Raises:
         UsageFault: asked is neither 2 nor 4, or is needed because there is no reference.
         Fault: the voxel sizes fit neither scale, or only one in-plane axis has low resolution.
     """
     if asked is not None:
-        if asked not in SCALES:
-            raise UsageFault("--scale", f"scale {asked} (need 2 or 4)", "--scale 2 or --scale 4")
+        check_scale(asked)
         return asked, "as asked"
     if reference is None:
-        raise UsageFault("--scale", "is missing, and without a reference nothing tells it", "--scale 2 or --scale 4")
+        raise missing_scale()
     own = np.delete(target.grid.spacing, through_plane)
     if own.max() / own.min() > ONE_AXIS:
         raise Fault(
@@ -90,14 +90,31 @@ def choose_scale(
     return nearest, f"nearest to the ratio {ratio:.2f} of in-plane voxel sizes"
 
 
-def interpolated_axes(target: Volume, through_plane: int) -> tuple[int, ...]:
-    """The in-plane array axes along which the outer k-space of the target is empty: it was interpolated there after the scan.
+def missing_scale() -> UsageFault:
+    """The fault of a target that has neither a reference nor a scale."""
+    return UsageFault(
+        "--scale", "is missing, it cannot be found without a reference", "--scale 2 or --scale 4, or --reference FILE of another contrast"
+    )
 
-    Each axis is judged by itself, as scanners often measure less of k-space along the phase direction alone and fill it up with zeros. Its
-    power density, over the inner part of the other axis, falls off a cliff then; that of a whole scan declines slowly. Magnitude voxels,
-    noise and rounding to integers leave something in the empty part. Resampling leaves more: to a grid twice as fine it is mostly seen
-    where it was cubic, mostly not where it was linear, and to one 1.5 times as fine hardly ever. Slices below 32 voxels a side are not
-    judged.
+
+def check_distinct(target: Volume, reference: Volume) -> None:
+    """Refuse one image given twice.
+
+    Raises:
+        Fault: the two files, or the voxels in them, are the same.
+    """
+    if target.sha256 == reference.sha256 or np.array_equal(target.data, reference.data):
+        raise Fault(reference.path, "is the same image as the target", "give another contrast of the same head as --reference")
+
+
+def interpolated_axes(target: Volume, through_plane: int) -> tuple[int, ...]:
+    """In-plane array axes along which the outer k-space of the target is empty: the image was interpolated there after the scan.
+
+    Each axis is judged by itself: scanners often measure less of k-space along the phase direction alone and fill it up with zeros. The
+    power density along the axis, over the inner part of the other axis, then drops at a cliff; without zero-filling it declines slowly.
+    Magnitude voxels, noise and rounding to integers leave some power in the empty part. Resampling leaves more: on a grid twice as fine
+    cubic resampling is mostly found and linear mostly missed; on one 1.5 times as fine it is hardly ever found. Slices below 32 voxels a
+    side are not judged.
     """
     slices = in_plane_last(torch.from_numpy(target.data), target.grid.slice_axes(through_plane))
     axes = target.grid.slice_axes(through_plane)[1:]
@@ -114,7 +131,7 @@ def interpolated_axes(target: Volume, through_plane: int) -> tuple[int, ...]:
 
 
 def _cliff(frequencies: NDArray[np.float64], density: NDArray[np.float64]) -> float:
-    """The least share of a band's power density that a band further out still has."""
+    """Smallest ratio of power density between a band and one nearer to the centre."""
 
     def mean(start: float) -> float:
         return float(density[(frequencies >= start) & (frequencies <= start + BAND)].mean())
@@ -123,31 +140,31 @@ def _cliff(frequencies: NDArray[np.float64], density: NDArray[np.float64]) -> fl
 
 
 def interpolation_warning(grid: Grid, axes: tuple[int, ...]) -> str:
-    """What the user must know of a target on `grid` that was interpolated along these array axes."""
+    """Warning for a target on `grid` that was interpolated along these array axes."""
     directions = nib.orientations.io_orientation(grid.affine)[:, 0]
     along = " and ".join(DIRECTIONS[int(directions[axis])] for axis in axes)
     return (
-        f"the target's outer k-space is empty along {along}: it was interpolated after the scan, its true resolution is lower than its "
-        "grid; its k-space is not put back into the result"
+        f"the target's outer k-space is empty along {along}: it was interpolated after the scan, and its true resolution is lower "
+        "than its voxel size; its k-space is not put back into the result"
     )
 
 
 def unfit_reason(alignment: Alignment, scale: int) -> str:
-    """Why a reference gains less than none; empty where it gains more."""
+    """Why a reference would make the result worse than using none; empty where it would not."""
     if not alignment.fits:
         return f"{NO_MATCH} (agreement {alignment.prominence:.2f}, usually above 0.24): another patient, another visit, or far out of place"
     if alignment.displacement * scale > WORSE_THAN_NONE:
-        return f"it seems to lie {apart(alignment, scale)} away from where it belongs, and then gains less than none"
+        return f"it seems to lie {apart(alignment, scale)} away from where it belongs, which is worse than no reference"
     return ""
 
 
 def misplaced(alignment: Alignment, scale: int, tried: str = "") -> list[str]:
-    """A warning where a reference that is used shows something else than the target, or lies somewhere else; empty where it is in place.
+    """Warning for a reference that is used although it shows something else than the target, or lies elsewhere; empty if in place.
 
     Args:
-        alignment: of the reference as it is used.
+        alignment: alignment of the reference as it is used.
         scale: upscaling factor s.
-        tried: what became of a registration, which is no cure then, `NOT_MENDED` or `NO_MEMORY`; empty where none was tried.
+        tried: why registration is no cure, `NOT_MENDED` or `NO_MEMORY`; empty where it was not tried.
     """
     if alignment.in_place:
         return []
@@ -158,7 +175,7 @@ def misplaced(alignment: Alignment, scale: int, tried: str = "") -> list[str]:
 
 
 def apart(alignment: Alignment, scale: int) -> str:
-    """How far a reference lies from where it belongs, in words."""
+    """Distance of a reference from where it belongs, in words."""
     in_plane = alignment.displacement > FARTHEST or not alignment.slice_offset
     distance = alignment.displacement * scale
     voxels = [f"{distance:.{1 if distance >= 1 else 2}f} voxels of the result"] if in_plane else []
@@ -166,7 +183,7 @@ def apart(alignment: Alignment, scale: int) -> str:
 
 
 def alignment_record(alignment: Alignment | None, scale: int) -> dict[str, Any] | None:
-    """What the record says of it; None where slices are too small or without edges."""
+    """Entry of the record for an alignment; None where slices are too small or without edges."""
     if alignment is None:
         return None
     return {

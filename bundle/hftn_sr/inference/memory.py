@@ -1,4 +1,4 @@
-"""How much memory a case will need, from headers alone, and how much there is."""
+"""Memory that a case will need, from headers alone, and memory that there is."""
 
 from __future__ import annotations
 
@@ -41,9 +41,9 @@ class Demand:
     """Memory that a case needs, in bytes.
 
     Args:
-        peak: of the whole process.
-        more: of it, what the process does not have yet.
-        available: what it can still get; None where the system does not tell.
+        peak: peak of the whole process.
+        more: part of the peak that the process does not have yet.
+        available: memory that it can still get; None where unknown.
     """
 
     peak: int
@@ -52,12 +52,12 @@ class Demand:
 
     @property
     def fits(self) -> bool:
-        """Whether there is as much, as far as the system tells."""
+        """Whether there is as much, as far as is known."""
         return self.available is None or self.more <= self.available
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """What the user must know."""
+        """Warnings for the user."""
         if self.available is None or self.more <= NEAR * self.available:
             return ()
         return (f"this case needs {_gb(self.more)} more memory and {_gb(self.available)} is free; close other programs if it is slow",)
@@ -66,15 +66,15 @@ class Demand:
 def demand(
     target: VolumeHeader, reference: VolumeHeader | None, grid: Grid, slice_size: tuple[int, int], network: nn.Module, device: str
 ) -> tuple[Demand, Demand]:
-    """What a case will need at its peak, none of its voxels being read yet: without and with registration of the reference.
+    """Peak memory of a case whose voxels are not read yet, without and with registration of the reference.
 
     Args:
-        target: low-resolution.
-        reference: as placed by its header; None where there is none.
-        grid: of the result.
-        slice_size: of one slice of the result.
-        network: as it will be applied, on its device.
-        device: where the network runs; memory of another device than the CPU does not count.
+        target: low-resolution header.
+        reference: high-resolution header; None for none.
+        grid: grid of the result.
+        slice_size: (H, W) of a slice of the result.
+        network: network as it will be applied, on its device.
+        device: device of the network; only memory of the CPU counts.
     """
     low, result = 4 * _count(target.grid), 4 * _count(grid)
     kept = result if result <= IN_MEMORY else BLOCK
@@ -100,7 +100,7 @@ def demand(
 
 
 def check_memory(path: Path, needed: Demand) -> None:
-    """Refuse a case that would not fit.
+    """Refuse a case that does not fit the memory.
 
     Raises:
         Fault: it needs more memory than there is.
@@ -111,7 +111,7 @@ def check_memory(path: Path, needed: Demand) -> None:
 
 
 def network_bytes(network: nn.Module, height: int, width: int) -> int:
-    """Memory that a network takes for one slice: measured on two small ones, from which on it grows with the number of voxels."""
+    """Memory of a network for one slice: measured on two small slices and extrapolated in proportion to the number of voxels."""
     parameter = next(network.parameters(), torch.zeros(0))
     small, large = (_live_bytes(network, torch.zeros(1, 3, side, side, device=parameter.device)) for side in PROBES)
     each = (large - small) / (PROBES[1] ** 2 - PROBES[0] ** 2)
@@ -120,19 +120,19 @@ def network_bytes(network: nn.Module, height: int, width: int) -> int:
 
 
 def available() -> int | None:
-    """Bytes that this process can still get: of the machine or, where it lives in one, of its control group; None if unknown."""
+    """Bytes that this process can still get from the machine and from its control group; None if unknown."""
     found = [value for value in (_of_machine(), *map(_of_group, GROUPS)) if value is not None]
     return min(found, default=None)
 
 
 def reset_peak() -> None:
-    """Let `measured_peak` begin anew, where the system can do that (Linux)."""
+    """Restart `measured_peak`, where the system can (Linux)."""
     with suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
 
 
 def measured_peak() -> int | None:
-    """Largest resident memory of this process since `reset_peak`, or since its start, in bytes; None where the system does not tell."""
+    """Largest resident memory of this process since `reset_peak`, or since its start, in bytes; None where unknown."""
     if peak := _status("VmHWM"):
         return peak
     try:

@@ -1,8 +1,9 @@
-"""From two files to the network's input and output, slice by slice."""
+"""A pair of files as the network's input, slice by slice, and the network applied to it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import gettempdir
@@ -13,15 +14,18 @@ import torch
 from torch import Tensor, nn
 
 from hftn_sr.errors import Fault
+from hftn_sr.inference.case import CaseImages
 from hftn_sr.inference.findings import (
     LOW_SIMILARITY,
     alignment_record,
-    choose_scale,
+    check_distinct,
     interpolated_axes,
     interpolation_warning,
 )
 from hftn_sr.inference.options import PairOptions
+from hftn_sr.inference.plan import Plan, plan_pair
 from hftn_sr.inference.reference import Placed, place_reference
+from hftn_sr.inference.reporter import Reporter
 from hftn_sr.kspace import Decomposition
 from hftn_sr.volumes.placement import paired_by_index, similarity
 from hftn_sr.volumes.reading import read_volume
@@ -32,6 +36,7 @@ from hftn_sr.volumes.volume import Grid, Volume
 __all__ = ["PreparedPair", "apply_network", "prepare_pair"]
 
 SLICES_AT_ONCE = 1  # more bring nothing on a CPU and cost memory
+ALONE = "no reference was given: the result is made from the target alone, with less detail than a reference brings"
 
 
 @dataclass(frozen=True)
@@ -39,17 +44,17 @@ class PreparedPair:
     """A pair on the high-resolution grid, ready for the network, slice by slice.
 
     Args:
-        target: low-resolution, as read.
+        target: low-resolution image, as read.
         on_grid: the reference on the grid in its own unit; None where none is used, and the network gets zeros.
         unit: target intensity that counts as 1.
-        reference_unit: that of the reference.
-        grid: of the result, in the target's axis order.
+        reference_unit: reference intensity that counts as 1.
+        grid: grid of the result, in the target's axis order.
         through_plane: the target's through-plane axis.
-        reference_sha256: of the reference's file; None where there is none.
+        reference_sha256: hash of the reference's file; None for none.
         scale: upscaling factor s.
         decomposition: how the reference is split.
-        record: what the side file says of the pair.
-        warnings: what the user must know.
+        record: entries of the side file about the pair.
+        warnings: warnings for the user.
     """
 
     target: Volume
@@ -70,11 +75,11 @@ class PreparedPair:
 
     @property
     def axes(self) -> tuple[int, int, int]:
-        """The array axes as the network sees them, see `Grid.slice_axes`."""
+        """Array axes in the network's order, see `Grid.slice_axes`."""
         return self.grid.slice_axes(self.through_plane)
 
     def measured(self, index: int) -> Tensor:
-        """(h, w), a slice of the target, its brightness being 1."""
+        """(h, w), a slice of the target in units of `unit`."""
         return in_plane_last(torch.from_numpy(self.target.data), self.axes)[index] / self.unit
 
     def reference(self, index: int) -> Tensor:
@@ -84,12 +89,17 @@ class PreparedPair:
         return in_plane_last(torch.from_numpy(self.on_grid.volume), self.axes)[index]
 
     def slice(self, index: int) -> Tensor:
-        """(3, H, W), what the network sees of a slice; intensities around 0 to 1."""
+        """(3, H, W), the network's input for a slice; intensities around 0 to 1."""
         return stack_channels(self.measured(index), self.reference(index) / self.reference_unit, self.scale, self.decomposition)
+
+    def images(self, result: Volume) -> CaseImages:
+        """The pair with its result on the high-resolution grid."""
+        reference = self.target.on(self.grid, self.on_grid.volume) if self.on_grid else None
+        return CaseImages(self.target, reference, result, self.scale, self.through_plane)
 
     @property
     def image(self) -> Tensor:
-        """(3, H, W, D), what the network sees of all slices, through-plane last."""
+        """(3, H, W, D), the network's input for all slices, through-plane last."""
         height, width = (self.grid.shape[axis] for axis in self.axes[1:])
         image = torch.empty(3, height, width, len(self))
         for index in range(len(self)):
@@ -102,121 +112,106 @@ def prepare_pair(
     reference_path: Path | None,
     options: PairOptions,
     folder: Path | None = None,
-    log: Callable[[str], None] | None = None,
+    reporter: Reporter | None = None,
     may_register: bool = True,
+    plan: Plan | None = None,
 ) -> PreparedPair:
     """Read a low-resolution target and its reference, and place the reference on the target's high-resolution grid.
 
     Args:
         target_path: NIfTI or fastMRI .h5 file, or folder of a DICOM series.
-        reference_path: likewise; None for none, which needs `options.scale`.
+        reference_path: high-resolution file or folder of another contrast; None for none, which needs `options.scale`.
         options: how the two become a pair.
-        folder: where a reference too large for memory is put meanwhile; None for the system's folder for temporary files.
-        log: called with what takes long, before it begins.
-        may_register: whether there is memory for what `options.register` "auto" would register.
+        folder: folder for the voxels of a reference too large for memory; None for the system's temporary folder.
+        reporter: listener that hears of steps that take long.
+        may_register: whether there is memory for a registration that `options.register` "auto" calls for.
+        plan: plan of this pair; None makes it.
 
     Raises:
-        Fault: a file that cannot be used, or a pair that does not belong together.
+        Fault: a file cannot be used, or the two do not belong together.
     """
-    target = read_volume(target_path, options.read)
+    plan = plan or plan_pair(target_path, reference_path, options)
+    scale, through_plane = plan.scale, plan.through_plane
+    target, placed, reference_sha256 = read_volume(target_path, options.read), None, None
     if reference_path is None:
-        return _target_only(target, options)
-    reference = read_volume(reference_path, options.read, blank=options.unfit_reference == "leave-out")
-    if target.sha256 == reference.sha256 or np.array_equal(target.data, reference.data):
-        raise Fault(reference_path, "is the same image as the target", "give another contrast of the same head as --reference")
-    through_plane = target.grid.through_plane() if options.through_plane is None else options.through_plane
-    scale, why = choose_scale(target, reference, through_plane, options.scale)
-    by_index = options.by_index(target_path, reference_path)
-    if by_index:
-        target, reference = paired_by_index(target, reference, scale, through_plane)
-    warnings = list(dict.fromkeys((*target.notes, *reference.notes)))
-    if options.scale is None:
-        warnings.append(f"scale {scale} chosen: {why}")
-    temporary, grid = folder or Path(gettempdir()), target.grid.finer(scale, through_plane)
-    placed = place_reference(target, reference, scale, through_plane, options, by_index, temporary, log, may_register)
-    alike, interpolated = similarity(target, placed.volume), interpolated_axes(target, through_plane)
-    warnings += [*placed.warnings, *_findings(placed, grid, through_plane, alike)]
+        found: dict[str, Any] = {"coverage": 0.0, "similarity": None, "alignment": None, "placement": None}
+        warnings = [*target.notes, ALONE]
+    else:
+        reference = read_volume(reference_path, options.read, blank=options.unfit_reference == "leave-out")
+        check_distinct(target, reference)
+        reference_sha256, by_index = reference.sha256, options.by_index(target_path, reference_path)
+        if by_index:
+            target, reference = paired_by_index(target, reference, scale, through_plane)
+        warnings = list(dict.fromkeys((*target.notes, *reference.notes)))
+        if options.scale is None:
+            warnings.append(f"scale {scale} chosen: {plan.scale_chosen}")
+        temporary = folder or Path(gettempdir())
+        placed = place_reference(target, reference, scale, through_plane, options, by_index, temporary, reporter, may_register)
+        alike = similarity(target, placed.volume)
+        warnings += [*placed.warnings, *_findings(placed, target.grid.finer(scale, through_plane), through_plane, alike)]
+        found = {
+            "coverage": round(placed.coverage, 4),
+            "similarity": {"measure": "normalised mutual information, 1 to 2", "value": round(alike, 4)},
+            "alignment": alignment_record(placed.alignment, scale),
+            "placement": {"by": "index" if by_index else "header", **placed.record},
+        }
+    grid, used = target.grid.finer(scale, through_plane), bool(placed and placed.on_grid)
+    size = math.prod(grid.shape)
+    interpolated = interpolated_axes(target, through_plane)
     warnings += [interpolation_warning(grid, interpolated)] if interpolated else []
-    size = int(np.prod(grid.shape, dtype=np.int64))
     record = {
         "scale": scale,
-        "scale_chosen": why,
+        "scale_chosen": plan.scale_chosen,
         "through_plane": through_plane,
         "interpolated_in_plane": bool(interpolated),
-        "coverage": round(placed.coverage, 4),
-        "voxels_without_reference": round((1 - placed.coverage) * size) if placed.on_grid else size,
-        "similarity": {"measure": "normalised mutual information, 1 to 2", "value": round(alike, 4)},
-        "alignment": alignment_record(placed.alignment, scale),
-        "placement": {"by": "index" if by_index else "header", **placed.record},
+        "coverage": found["coverage"],
+        "voxels_without_reference": round((1 - placed.coverage) * size) if placed and used else size,
+        **found,
     }
     return PreparedPair(
-        target,
-        placed.on_grid,
-        _unit(target),
-        placed.unit,
-        grid,
-        through_plane,
-        reference.sha256,
-        scale,
-        options.decomposition,
-        record,
-        tuple(warnings),
+        target=target,
+        on_grid=placed.on_grid if placed else None,
+        unit=_unit(target),
+        reference_unit=placed.unit if placed else 1.0,
+        grid=grid,
+        through_plane=through_plane,
+        reference_sha256=reference_sha256,
+        scale=scale,
+        decomposition=options.decomposition,
+        record=record,
+        warnings=tuple(warnings),
     )
 
 
-def apply_network(
-    network: nn.Module, pair: PreparedPair, device: torch.device | str, each: Callable[[int], None] | None = None
-) -> Iterator[Tensor]:
-    """The network on every slice, one after another.
+def apply_network(network: nn.Module, pair: PreparedPair, device: torch.device | str, reporter: Reporter | None = None) -> Iterator[Tensor]:
+    """Apply the network to every slice, one after another.
 
     Args:
-        network: takes (B, 3, H, W), gives (B, 1, H, W).
-        pair: what to apply it to.
-        device: where it runs.
-        each: called with the number of slices just finished.
+        network: network from (B, 3, H, W) to (B, 1, H, W).
+        pair: pair on the high-resolution grid.
+        device: device of the network.
+        reporter: listener that hears of each slice.
 
     Yields:
         (H, W) in the unit of pair.slice.
     """
+    reporter = reporter or Reporter()
+    reporter.slices(len(pair))
     for start in range(0, len(pair), SLICES_AT_ONCE):
         image = torch.stack([pair.slice(index) for index in range(start, min(start + SLICES_AT_ONCE, len(pair)))])
         with torch.inference_mode():
             pred = network(image.to(device))[:, 0].cpu()
-        if each:
-            each(len(pred))
+        reporter.advance(len(pred))
         yield from pred
 
 
-def _target_only(target: Volume, options: PairOptions) -> PreparedPair:
-    """Of a target without a reference."""
-    through_plane = target.grid.through_plane() if options.through_plane is None else options.through_plane
-    scale, why = choose_scale(target, None, through_plane, options.scale)
-    grid = target.grid.finer(scale, through_plane)
-    warnings = [*target.notes, "no reference was given: the result is made from the target alone, with less detail than a reference brings"]
-    interpolated = interpolated_axes(target, through_plane)
-    if interpolated:
-        warnings.append(interpolation_warning(grid, interpolated))
-    record = {
-        "scale": scale,
-        "scale_chosen": why,
-        "through_plane": through_plane,
-        "interpolated_in_plane": bool(interpolated),
-        "coverage": 0.0,
-        "voxels_without_reference": int(np.prod(grid.shape, dtype=np.int64)),
-        "similarity": None,
-        "alignment": None,
-        "placement": None,
-    }
-    return PreparedPair(target, None, _unit(target), 1.0, grid, through_plane, None, scale, options.decomposition, record, tuple(warnings))
-
-
 def _findings(placed: Placed, grid: Grid, through_plane: int, alike: float) -> list[str]:
-    """What else speaks against a reference, besides the place where it lies."""
+    """Warnings about a reference, except for its place."""
     found = []
     if placed.on_grid and placed.coverage < 1 - 1e-6:
         found.append(f"the reference covers {placed.coverage:.1%} of the target; elsewhere the result has no detail from it")
-    told = placed.alignment is not None and not placed.alignment.fits
-    if placed.on_grid and alike < LOW_SIMILARITY and not told:
+    warned = placed.alignment is not None and not placed.alignment.fits
+    if placed.on_grid and alike < LOW_SIMILARITY and not warned:
         cure = "" if {"registration", "registration_skipped"} & placed.record.keys() else ", or try --register rigid"
         found.append(
             f"target and reference are hardly alike (normalised mutual information {alike:.3f}, usually above {LOW_SIMILARITY}): "

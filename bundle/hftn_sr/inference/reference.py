@@ -1,8 +1,7 @@
-"""Where a reference lies on its target, and whether it is of use there or better left out."""
+"""Placing of a reference on its target, and the decision whether it is used or left out."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +13,7 @@ from torch import Tensor
 from hftn_sr.errors import Fault
 from hftn_sr.inference.findings import MIN_COVERAGE, NO_MEMORY, NOT_MENDED, alignment_record, apart, misplaced, unfit_reason
 from hftn_sr.inference.options import PairOptions
+from hftn_sr.inference.reporter import Reporter
 from hftn_sr.kspace import truncate
 from hftn_sr.volumes.alignment import Alignment, edge_alignment
 from hftn_sr.volumes.placement import read_transform
@@ -29,11 +29,11 @@ __all__ = ["Placed", "place_reference"]
 
 ALIGNMENT_SLICES, ALIGNMENT_VOXELS = 12, 2**20
 ALIGNMENT_REACH = 12  # voxels of the result
-# Voxels of the result; at x2 0.24 already are not `Alignment.in_place`. A reference in place is seen at most 0.21 off at x2, 0.28 at x4,
-# where one 0.47 off, still `in_place`, loses a fifth of the gain (bundle/docs/design-log.md).
+# In voxels of the result; at x2, 0.24 is already not `Alignment.in_place`. A reference in place is measured at most 0.21 off at x2 and 0.28
+# at x4; at x4 one that lies 0.47 off is still `in_place` and loses a fifth of the gain (bundle/docs/design-log.md).
 REGISTERED_FROM = 0.3
 UNCHECKED = "slices are too small or too smooth to check whether the reference fits; it is used all the same"
-FAINT = 1e-4  # of the range of intensities of the whole reference: less than that a spline leaves of voxels far away
+FAINT = 1e-4  # share of the reference's intensity range; a spline leaves less than that of voxels far away
 
 
 @dataclass(frozen=True)
@@ -41,13 +41,13 @@ class Placed:
     """A reference in the target's space.
 
     Args:
-        volume: placed by its affine.
-        on_grid: its voxels (Z, Y, X) on the target's high-resolution grid, for the network to see; None where it is of no use.
-        unit: its intensity that counts as 1.
-        coverage: share of that grid that it covers.
-        alignment: how its edges lie on the target's; None where that cannot be told.
-        record: what the side file says of the placement.
-        warnings: what the user must know.
+        volume: the reference, placed by its affine.
+        on_grid: its voxels on the target's high-resolution grid, for the network; None where it is left out.
+        unit: intensity that counts as 1.
+        coverage: covered share of that grid.
+        alignment: alignment of its edges with the target's; None where slices are too small or too smooth.
+        record: entries of the side file about the placement.
+        warnings: warnings for the user.
     """
 
     volume: Volume
@@ -67,22 +67,22 @@ def place_reference(
     options: PairOptions,
     by_index: bool,
     folder: Path,
-    log: Callable[[str], None] | None = None,
+    reporter: Reporter | None = None,
     may_register: bool = True,
 ) -> Placed:
     """Place a reference by header and transform, register it where it does not lie in place, and decide whether it is of use.
 
     Args:
-        target: low-resolution.
-        reference: of another contrast, where its header or its index puts it.
+        target: low-resolution image.
+        reference: image of another contrast, placed by its header or its index.
         scale: upscaling factor s.
         through_plane: the target's through-plane axis.
-        options: `reference_transform`, `register` and `unfit_reference` count.
-        by_index: whether the two were paired by index: `auto` does not register these, whose headers do not say where slices lie, so that
-            a movement in mm means nothing through-plane.
-        folder: where slices too large for memory are put meanwhile.
-        log: called with what takes long, before it begins.
-        may_register: whether there is memory for what `auto` would register.
+        options: how the two become a pair; `reference_transform`, `register` and `unfit_reference` count.
+        by_index: whether the two were paired by index. `auto` does not register these: their headers do not say where slices lie, so that a
+            movement in mm means nothing through-plane.
+        folder: folder for voxels too large for memory.
+        reporter: listener that hears of a registration.
+        may_register: whether there is memory for a registration that `auto` calls for.
 
     Raises:
         Fault: the transform cannot be read; with `unfit_reference` "use", the reference covers too little or has no signal.
@@ -114,8 +114,8 @@ def place_reference(
         warnings += _in_vain(lies.alignment, scale, tried)
     elif doubted or (options.register == "rigid" and not blank):
         tried = NOT_MENDED
-        if doubted and log:
-            log("the reference does not lie in place: registering it, which takes about half a minute")
+        if doubted and reporter:
+            reporter.log("the reference does not lie in place: registering it, which takes about half a minute")
         from hftn_sr.volumes.registration import register_rigid  # it loads ITK, which takes a second
 
         lies = replace(lies, on_grid=None)  # its memory is needed
@@ -124,7 +124,7 @@ def place_reference(
         kept = found.kept and moved.coverage >= min(lies.coverage, MIN_COVERAGE) and (not doubted or moved.better_than(lies))
         record["registration"] = {**_registration(found, kept), "alignment_before": alignment_record(lies.alignment, scale)}
         if doubted:
-            warnings += _told(found, lies.alignment, scale) if kept else _in_vain(lies.alignment, scale, tried)
+            warnings += _registered(found, lies.alignment, scale) if kept else _in_vain(lies.alignment, scale, tried)
         lies = moved if kept else lies
         del moved  # with it the voxels of a place that was not taken
 
@@ -145,7 +145,7 @@ def place_reference(
 
 @dataclass(frozen=True)
 class _Lying:
-    """A reference somewhere: its share of the target's high-resolution grid, how its edges lie on the target's, its voxels on that grid."""
+    """A reference at some place: the share of the target's high-resolution grid that it covers, its alignment, its voxels on that grid."""
 
     volume: Volume
     coverage: float
@@ -153,7 +153,7 @@ class _Lying:
     on_grid: Scratch | None
 
     def better_than(self, other: _Lying) -> bool:
-        """Only where edges match does the place of a reference mean something: of one of another head, any is as good."""
+        """Whether this place is better; only where edges match does the place mean anything."""
         return bool(self.alignment and self.alignment.fits and other.alignment and self.alignment.better_than(other.alignment))
 
 
@@ -176,7 +176,7 @@ def _reason_and_cure(reason: str, tried: str) -> tuple[str, str]:
 
 
 def _unit(on_grid: Scratch, reference: Volume) -> float:
-    """The intensity that counts as 1; 0 where the reference has no signal on the grid."""
+    """Intensity that counts as 1; 0 where the reference has no signal on the grid."""
     faint = FAINT * (float(reference.data.max()) - float(reference.data.min()))
     ends = [(float(part.min()), float(part.max())) for part in on_grid.parts()]
     low, high = min(end[0] for end in ends), max(end[1] for end in ends)
@@ -196,27 +196,27 @@ def _registration(found: Registration, kept: bool) -> dict[str, Any]:
     }
 
 
-def _told(found: Registration, before: Alignment | None, scale: int) -> list[str]:
-    """Of a registration that was not asked for and is kept."""
+def _registered(found: Registration, before: Alignment | None, scale: int) -> list[str]:
+    """Warning about a registration that `auto` made and kept."""
     where = f"{apart(before, scale)} away" if before and before.fits else "where its edges do not match the target's"
     moved = f"moved by {found.translation:.1f} mm, turned by {found.rotation:.1f} degrees"
     return [f"the reference lay {where} and was registered: {moved}"]
 
 
 def _in_vain(alignment: Alignment | None, scale: int, tried: str) -> list[str]:
-    """Of one that was not, for a reference which `misplaced` calls in place."""
+    """Warning about one that failed or had no memory, for a reference that `misplaced` calls in place."""
     return [f"the reference seems to lie {apart(alignment, scale)} away; {tried}"] if alignment and alignment.in_place else []
 
 
 def _compared(target: Grid, through_plane: int) -> tuple[int, int]:
-    """First and number of the slices that tell how edges lie: the middle ones, fewer of large ones, so that it takes less than 100 MB."""
+    """First and number of the slices whose edges are compared: the middle ones, fewer if they are large, to need less than 100 MB."""
     depth, height, width = (target.shape[axis] for axis in target.slice_axes(through_plane))
     count = min(depth, max(1, min(ALIGNMENT_SLICES, ALIGNMENT_VOXELS // (height * width))))
     return (depth - count) // 2, count
 
 
 def _alignment(target: Volume, reference: Scratch, scale: int, through_plane: int, compared: slice, start: int) -> Alignment | None:
-    """Of the slices `compared`, at the target's resolution, with a reference on its high-resolution grid from slice `start` on."""
+    """Alignment of the slices `compared` at the target's resolution, the reference being on the finer grid from slice `start` on."""
     axes = target.grid.slice_axes(through_plane)
     measured = in_plane_last(torch.from_numpy(target.data), axes)[compared]
     slices = in_plane_last(torch.from_numpy(reference.volume), axes)[compared.start - start : compared.stop - start]
@@ -225,7 +225,7 @@ def _alignment(target: Volume, reference: Scratch, scale: int, through_plane: in
 
 
 def _within_1(slices: Tensor) -> Tensor:
-    """In another unit, so that squares stay within float32."""
+    """Slices in a unit in which squares stay within float32."""
     peak = max(float(slices.max()), -float(slices.min()))
     return slices / peak if peak else slices
 

@@ -1,29 +1,32 @@
-"""What a run says while it goes on."""
+"""Progress of a run, as whoever started it wants to hear of it."""
 
 from __future__ import annotations
 
-from hftn_sr.inference.case import Outcome
+from hftn_sr.inference.case import Case, CaseImages, Outcome
 
 __all__ = ["Reporter"]
 
 
 class Reporter:
-    """What a run tells while it goes on; this one keeps silent."""
+    """Listener to a run; this one ignores all calls. Subclasses override what they want to show."""
 
     def begin(self, cases: int) -> None:
-        """So many cases will be run."""
+        """A run of so many cases begins."""
 
     def case(self, name: str) -> None:
-        """This case begins."""
+        """A case begins."""
 
     def log(self, step: str) -> None:
-        """This takes long and begins now, in words."""
+        """A long step of the case begins; `step` says in words which."""
 
     def slices(self, count: int) -> None:
-        """The network will see so many slices."""
+        """The network begins with the first of so many slices."""
 
     def advance(self, count: int) -> None:
-        """So many slices more are done."""
+        """The network has finished so many more slices."""
+
+    def saved(self, case: Case, images: CaseImages) -> None:
+        """The result of a case stands on the disk; its images are freed after this call."""
 
     def end(self, outcome: Outcome) -> None:
-        """The case is over."""
+        """A case is over."""

@@ -1,4 +1,4 @@
-"""The files of a result: the volume, its record and its picture, all three or none."""
+"""The files of a result: volume, record and picture, all three or none."""
 
 from __future__ import annotations
 
@@ -20,33 +20,43 @@ from hftn_sr.inference.case import RECORD_KEY, Case, side_files
 from hftn_sr.inference.memory import measured_peak
 from hftn_sr.inference.options import RunOptions
 from hftn_sr.inference.pair import PreparedPair
-from hftn_sr.kspace import truncate, zero_fill
+from hftn_sr.kspace import replace_band, truncate
 from hftn_sr.networks.weights import Model
-from hftn_sr.pictures import Panel, picture, shown
+from hftn_sr.pictures import BRIGHT, Panel, picture, shown
 from hftn_sr.volumes.files import NewFiles, json_bytes, sha256_of
 from hftn_sr.volumes.nifti import nifti_chunks
 from hftn_sr.volumes.scratch import Scratch, existing_folder
 from hftn_sr.volumes.simulation import in_plane_first, in_plane_last
 from hftn_sr.volumes.volume import Volume
 
-__all__ = ["fingerprint", "own_record", "pair_record", "save_result"]
+__all__ = ["Saved", "fingerprint", "own_record", "pair_record", "save_result"]
+
+
+@dataclass(frozen=True)
+class Saved:
+    """A result that stands on the disk.
+
+    Args:
+        record: content of the side file.
+        volume: voxels of the result, in memory or mapped into it.
+    """
+
+    record: dict[str, Any]
+    volume: Volume
 
 
 def save_result(
     case: Case, options: RunOptions, pair: PreparedPair, preds: Iterable[torch.Tensor], model: Model, seconds: dict[str, float]
-) -> dict[str, Any]:
+) -> Saved:
     """Write the record, the picture and, last, the volume; all three or none.
 
     Args:
-        case: where to.
-        options: what was asked for.
-        pair: what the network was given.
-        preds: what it gives, slice by slice, each (H, W).
-        model: whose network it is.
+        case: case whose output is written.
+        options: options of the run.
+        pair: the network's input.
+        preds: the network's output, slice by slice, each (H, W).
+        model: the network's model, for the record.
         seconds: wall time of the steps before, for the record.
-
-    Returns:
-        the record.
 
     Raises:
         Fault: the output of the network is not finite, or a file cannot be written.
@@ -67,7 +77,7 @@ def save_result(
         record["data_consistency"] = {
             "applied": consistent,
             "residual": float(f"{restored.residual:.4g}"),
-            "residual_of_network": float(f"{restored.of_network:.4g}"),
+            "residual_of_network": float(f"{restored.residual_of_network:.4g}"),
         }
         if "memory" in record and (peak := measured_peak()):
             record["memory"] = {**record["memory"], "peak_measured_gb": round(peak / 1e9, 3)}
@@ -76,32 +86,32 @@ def save_result(
         record["seconds"] = {step: round(value, 2) for step, value in taken.items()}
         outdated = not options.preview and bool(own_record(side_file))  # a picture of the result that is replaced
         files.write(side_file, [json_bytes({**case.sidecar, RECORD_KEY: record} if case.sidecar else record)])
-        # The record goes first: it tells a later run whose the picture is, should this one be killed between the two.
+        # The record goes first: should this run be killed between the two, a later one sees in it whose the picture is.
         files.into_place([side_file, *([preview] if options.preview else []), case.output])
     if outdated:
         preview.unlink(missing_ok=True)
-    return record
+    return Saved(record, volume)
 
 
 @dataclass(frozen=True)
 class _Restored:
-    """What is known of a result when all its slices are there.
+    """Measures of a complete result.
 
     Args:
-        residual: relative L2 distance between its low band and the target.
-        of_network: that of the network's output, before the measured band was put back.
-        busiest: the slice with the most signal.
+        residual: relative L2 distance between the result's low band and the target.
+        residual_of_network: the same distance for the network's output, before the measured band was put back.
+        busiest: index of the slice with the most signal.
         waited: seconds that the network took.
     """
 
     residual: float
-    of_network: float
+    residual_of_network: float
     busiest: int
     waited: float
 
 
 def _restored(pair: PreparedPair, preds: Iterable[torch.Tensor], data_consistency: bool, result: Scratch) -> _Restored:
-    """Bring the network's slices to the target's intensity, with the measured band of k-space put back if asked, and into `result`."""
+    """Fill `result` with the network's slices in the target's unit, with the measured band of k-space put back if asked."""
     slices = in_plane_last(torch.from_numpy(result.volume), pair.axes)
     off = off_network = norm = waited = 0.0
     signal = []
@@ -111,12 +121,11 @@ def _restored(pair: PreparedPair, preds: Iterable[torch.Tensor], data_consistenc
         image, measured = pred.double(), pair.measured(index).double()
         if not torch.isfinite(image).all():
             raise Fault(pair.target.path, "the network's output is not finite", "check the intensities of both images and the model")
-        missing = measured - truncate(image, pair.scale)
-        off_network += float(missing.square().sum())
-        if data_consistency:  # as `kspace.replace_band`, with what is known of it already
-            image = image + zero_fill(missing, pair.scale)
+        off_network += _squared_distance(image, measured, pair.scale)
+        if data_consistency:
+            image = replace_band(image, measured, pair.scale)
         slices[index] = (image * pair.unit).float()
-        off += float((truncate(slices[index].double() / pair.unit, pair.scale) - measured).square().sum())
+        off += _squared_distance(slices[index].double() / pair.unit, measured, pair.scale)
         norm += float(measured.square().sum())
         signal.append(float(slices[index].clamp(min=0).mean()))
         for scratch in filter(None, (result, pair.on_grid)):
@@ -126,6 +135,11 @@ def _restored(pair: PreparedPair, preds: Iterable[torch.Tensor], data_consistenc
     return _Restored((off / norm) ** 0.5, (off_network / norm) ** 0.5, int(np.argmax(signal)), waited)
 
 
+def _squared_distance(image: torch.Tensor, measured: torch.Tensor, scale: int) -> float:
+    """Squared L2 distance between the low band of `image` (H, W) and `measured` (h, w)."""
+    return float((truncate(image, scale) - measured).square().sum())
+
+
 def _releasing(chunks: Iterable[bytes], scratch: Scratch) -> Iterator[bytes]:
     for chunk in chunks:
         yield chunk
@@ -133,7 +147,7 @@ def _releasing(chunks: Iterable[bytes], scratch: Scratch) -> Iterator[bytes]:
 
 
 def fingerprint(case: Case, options: RunOptions, target: str, reference: str | None, model: Model) -> dict[str, Any]:
-    """All that the voxels of a result depend on: hashes of the two images and the model, and the options."""
+    """Everything that the voxels of a result depend on: hashes of the two images and the model, and the options."""
     chosen = asdict(case.pair_options(options.pair))
     chosen["reference_transform"] = sha256_of(case.transform) if case.transform else None
     return {
@@ -151,7 +165,7 @@ def fingerprint(case: Case, options: RunOptions, target: str, reference: str | N
 
 
 def pair_record(case: Case, options: RunOptions, pair: PreparedPair, model: Model) -> dict[str, Any]:
-    """The part of the record that stands before the network has run."""
+    """The part of the record that is known before the network runs."""
     return {
         "notice": NOTICE,
         "software": {name: _version(name) for name in ("hftn_sr", "torch", "monai", "itk", "nibabel", "numpy")}
@@ -186,13 +200,13 @@ def _version(name: str) -> str:
 
 
 def _preview(pair: PreparedPair, volume: Volume, model: Model, index: int) -> bytes:
-    """Target, reference, result, and what the network added, on one slice."""
+    """PNG of target, reference, result and the detail that the network added, on one slice."""
     slices = in_plane_last(torch.from_numpy(volume.data), pair.axes)
     flat = (pair.slice(index)[0] * pair.unit, pair.reference(index), slices[index])
     views = [shown(volume.on(pair.grid, in_plane_first(view[None], pair.axes).numpy()), pair.through_plane, 0) for view in flat]
     added = views[2] - views[0]
-    bright, bright_reference = (float(np.percentile(view, 99.5)) for view in views[:2])
-    strong = max(float(np.percentile(np.abs(added), 99.5)), 1e-6 * pair.unit)
+    bright, bright_reference = (float(np.percentile(view, BRIGHT)) for view in views[:2])
+    strong = max(float(np.percentile(np.abs(added), BRIGHT)), 1e-6 * pair.unit)
     panels = [
         Panel("target, zero-filled", views[0], (0, bright)),
         Panel("reference on its grid" if pair.on_grid else "no reference", views[1], (0, max(bright_reference, 1e-6))),
@@ -203,7 +217,7 @@ def _preview(pair: PreparedPair, volume: Volume, model: Model, index: int) -> by
 
 
 def own_record(side_file: Path) -> dict[str, Any]:
-    """The record that this program wrote there; empty if there is none or it is of another program."""
+    """The record that this program wrote there; empty if there is none or another program wrote it."""
     try:
         record = json.loads(side_file.read_text(encoding="utf-8"))
     except (OSError, ValueError):

@@ -1,4 +1,4 @@
-"""One case from its files to its files, or nothing at all."""
+"""One case, from its input files to its output files."""
 
 from __future__ import annotations
 
@@ -6,17 +6,19 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from filelock import FileLock, Timeout
+from torch import nn
 
 from hftn_sr.errors import Fault
 from hftn_sr.inference.case import SUFFIXES, Case, Outcome, side_files
 from hftn_sr.inference.memory import check_memory, reset_peak
 from hftn_sr.inference.options import RunOptions
 from hftn_sr.inference.pair import PreparedPair, apply_network, prepare_pair
-from hftn_sr.inference.plan import plan_case
+from hftn_sr.inference.plan import plan_pair
+from hftn_sr.inference.reporter import Reporter
 from hftn_sr.inference.result import fingerprint, own_record, pair_record, save_result
 from hftn_sr.networks.precision import prepare_network
 from hftn_sr.networks.weights import Model
@@ -27,44 +29,35 @@ from hftn_sr.volumes.scratch import check_space, disk_bytes, existing_folder
 __all__ = ["run_case"]
 
 
-def run_case(
-    case: Case,
-    options: RunOptions,
-    model: Callable[[int], Model],
-    slices: Callable[[int], None] | None = None,
-    each: Callable[[int], None] | None = None,
-    log: Callable[[str], None] | None = None,
-) -> Outcome:
+def run_case(case: Case, options: RunOptions, model: Callable[[int], Model], reporter: Reporter | None = None) -> Outcome:
     """Super-resolve one case.
 
     The result's NIfTI file is written last: where it stands, its record and picture are complete.
 
     Args:
-        case: what to do.
-        options: how.
-        model: gives the model for a scale.
-        slices: called with the number of slices before the network starts.
-        each: called with the number of slices just finished.
-        log: called with what takes long before the network starts.
+        case: case to run.
+        options: options of the run.
+        model: function from a scale to its model.
+        reporter: listener to the run's progress.
 
     Raises:
         Fault: an input cannot be used or the output cannot be written; nothing was changed then.
     """
-    started = time.monotonic()
+    started, reporter = time.monotonic(), reporter or Reporter()
     _check_output(case, options)
     if options.dry_run:
-        return _planned(case, options, model, started, log)
+        return _planned(case, options, model, started, reporter)
     check_writable(case.output)
     with _alone(case.output):
         reason = _reason_to_skip(case, options, model)
         if reason:
             return Outcome(case.name, "skipped", case.output, reason, seconds=time.monotonic() - started)
-        return _run(case, options, model, started, slices, each, log)
+        return _run(case, options, model, started, reporter)
 
 
 @contextmanager
 def _alone(output: Path) -> Iterator[None]:
-    """Keep other runs off this output, and clear away what a killed one left. The lock dies with its process."""
+    """Keep other runs off this output, and remove the parts that a killed run left. The lock dies with its process."""
     path = output.with_name(f".{output.name[:100]}.lock")
     try:
         with FileLock(path, timeout=0):
@@ -79,55 +72,61 @@ def _alone(output: Path) -> Iterator[None]:
         raise Fault(output, "another run is writing this file", "wait for it to end") from None
 
 
-def _run(
-    case: Case,
-    options: RunOptions,
-    model: Callable[[int], Model],
-    started: float,
-    slices: Callable[[int], None] | None,
-    each: Callable[[int], None] | None,
-    log: Callable[[str], None] | None,
-) -> Outcome:
-    pair, used = _prepared(case, options, model, log)
+@dataclass(frozen=True)
+class _Prepared:
+    """A case on the brink of its computation.
+
+    Args:
+        pair: the network's input.
+        network: network as it is applied, with precision and test-time augmentation.
+        model: model that the network is of.
+    """
+
+    pair: PreparedPair
+    network: nn.Module
+    model: Model
+
+
+def _run(case: Case, options: RunOptions, model: Callable[[int], Model], started: float, reporter: Reporter) -> Outcome:
+    ready = _prepared(case, options, model, reporter)
     prepared = time.monotonic()
-    if slices:
-        slices(len(pair))
-    preds = apply_network(prepare_network(used.network, options.precision, options.tta), pair, options.device, each)
-    record = save_result(case, options, pair, preds, used, {"read_and_place": prepared - started})
-    return Outcome(case.name, "done", case.output, "", pair.warnings, record, time.monotonic() - started)
+    preds = apply_network(ready.network, ready.pair, options.device, reporter)
+    saved = save_result(case, options, ready.pair, preds, ready.model, {"read_and_place": prepared - started})
+    outcome = Outcome(case.name, "done", case.output, "", ready.pair.warnings, saved.record, time.monotonic() - started)
+    reporter.saved(case, ready.pair.images(saved.volume))
+    return outcome
 
 
-def _prepared(
-    case: Case, options: RunOptions, model: Callable[[int], Model], log: Callable[[str], None] | None
-) -> tuple[PreparedPair, Model]:
+def _prepared(case: Case, options: RunOptions, model: Callable[[int], Model], reporter: Reporter) -> _Prepared:
     chosen = case.pair_options(options.pair)
-    plan = plan_case(case, options.pair)
+    plan = plan_pair(case.target, case.reference, chosen)
     used = model(plan.scale)
     trained_with = used.record.get("decomposition", "band")
     if trained_with != chosen.decomposition:
         finding = f"was trained with the decomposition {trained_with!r}, the pair is split by {chosen.decomposition!r}"
-        raise Fault(used.path, finding, "use a model trained with the latter")
+        raise Fault(used.path, finding, f"use a model trained with {chosen.decomposition!r}")
     reset_peak()
     network = prepare_network(used.network, options.precision, options.tta)
     plain, registering = plan.demand(network, options.device)
     check_memory(case.target, registering if chosen.register == "rigid" else plain)
     check_space(case.output, disk_bytes(plan.voxels))
-    pair = prepare_pair(case.target, case.reference, chosen, existing_folder(case.output), log, registering.fits)
+    pair = prepare_pair(case.target, case.reference, chosen, existing_folder(case.output), reporter, registering.fits, plan)
     needed = registering if "registration" in (pair.record["placement"] or {}) else plain
     memory = {"peak_predicted_gb": round(needed.peak / 1e9, 3)}
-    return replace(pair, record={**pair.record, "memory": memory}, warnings=(*pair.warnings, *needed.warnings)), used
+    pair = replace(pair, record={**pair.record, "memory": memory}, warnings=(*pair.warnings, *needed.warnings))
+    return _Prepared(pair, network, used)
 
 
-def _planned(case: Case, options: RunOptions, model: Callable[[int], Model], started: float, log: Callable[[str], None] | None) -> Outcome:
+def _planned(case: Case, options: RunOptions, model: Callable[[int], Model], started: float, reporter: Reporter) -> Outcome:
     reason = _reason_to_skip(case, options, model)
     if reason:
         return Outcome(case.name, "skipped", case.output, reason, seconds=time.monotonic() - started)
-    pair, used = _prepared(case, options, model, log)
-    record = pair_record(case, options, pair, used)
-    size = " x ".join(str(size) for size in pair.grid.shape)
-    voxel = " x ".join(f"{size:.3g}" for size in pair.grid.spacing)
-    message = f"would write {size} voxels of {voxel} mm at scale {pair.scale}"
-    return Outcome(case.name, "planned", case.output, message, pair.warnings, record, time.monotonic() - started)
+    ready = _prepared(case, options, model, reporter)
+    record = pair_record(case, options, ready.pair, ready.model)
+    size = " x ".join(str(size) for size in ready.pair.grid.shape)
+    voxel = " x ".join(f"{size:.3g}" for size in ready.pair.grid.spacing)
+    message = f"would write {size} voxels of {voxel} mm at scale {ready.pair.scale}"
+    return Outcome(case.name, "planned", case.output, message, ready.pair.warnings, record, time.monotonic() - started)
 
 
 def _check_output(case: Case, options: RunOptions) -> None:

@@ -1,4 +1,4 @@
-"""The two ends of the inference workflow, around `prepare_pair` and `save_result`."""
+"""The inference workflow: its transforms around `prepare_pair` and `save_result`, its handlers and its list of cases."""
 
 from __future__ import annotations
 
@@ -16,11 +16,10 @@ from hftn_sr.errors import end_in_one_line
 from hftn_sr.inference.batch import find_cases
 from hftn_sr.inference.case import Case
 from hftn_sr.inference.memory import check_memory
-from hftn_sr.inference.options import PairOptions, RunOptions
+from hftn_sr.inference.options import RunOptions
 from hftn_sr.inference.pair import prepare_pair
-from hftn_sr.inference.plan import plan_case
+from hftn_sr.inference.plan import Plan, plan_pair
 from hftn_sr.inference.result import save_result
-from hftn_sr.networks.precision import ChosenPrecision
 from hftn_sr.networks.weights import load_model
 
 __all__ = ["PreparePaird", "SaveResultd", "one_case", "workflow_cases"]
@@ -29,70 +28,56 @@ OF_WHOLE_VOLUME = 20  # bytes for each voxel of the result: image, output, and o
 
 
 class PreparePaird(Transform):
-    """From the files of a case to the network's `image` (3, H, W, D), through-plane last.
+    """Turn the files of a case into the network's `image` (3, H, W, D), through-plane last.
 
     Args:
-        network: that will be applied to it, on its device; whether it and the whole case fit the memory is found before a voxel is read.
-        options: see `PairOptions`, as keyword arguments.
+        options: options of the run.
+        network: network as it is applied, on its device. The memory for it and for the whole case is checked before a voxel is read; None
+            checks none.
     """
 
-    def __init__(self, network: nn.Module | None = None, **options: Any) -> None:
-        self.network = network
-        self.options = PairOptions(**options)
+    def __init__(self, options: RunOptions, network: nn.Module | None = None) -> None:
+        self.options, self.network = options, network
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """Adds `image` and `pair`, what `SaveResultd` needs; a case that cannot be used ends the process with one line."""
+        """Add `image`, and `pair` and `seconds` for `SaveResultd`; a case that cannot be used ends the process with one line."""
         started = time.monotonic()
         case: Case = data["case"]
+        chosen = case.pair_options(self.options.pair)
         with end_in_one_line():
-            may_register = self.network is None or self._checked(case, self.network)
-            pair = prepare_pair(case.target, case.reference, case.pair_options(self.options), may_register=may_register)
+            plan = plan_pair(case.target, case.reference, chosen)
+            may_register = self.network is None or self._checked(case, plan, self.network)
+            pair = prepare_pair(case.target, case.reference, chosen, may_register=may_register, plan=plan)
         return {**data, "image": pair.image, "pair": pair, "seconds": {"read_and_place": time.monotonic() - started}}
 
-    def _checked(self, case: Case, network: nn.Module) -> bool:
-        """Raises Fault where the memory does not do; whether it would do for a registration, too."""
-        plan = plan_case(case, self.options)
-        device = next((parameter.device.type for parameter in network.parameters()), "cpu")
-        whole = OF_WHOLE_VOLUME * plan.voxels  # the workflow holds a case whole, where the command line streams its slices
-        plain, registering = (replace(each, peak=each.peak + whole, more=each.more + whole) for each in plan.demand(network, device))
-        check_memory(case.target, registering if self.options.register == "rigid" else plain)
+    def _checked(self, case: Case, plan: Plan, network: nn.Module) -> bool:
+        """Whether the memory also serves a registration; raises Fault where it does not serve the case at all."""
+        whole = OF_WHOLE_VOLUME * plan.voxels  # the workflow holds a case whole, the command one slice at a time
+        demands = plan.demand(network, self.options.device)
+        plain, registering = (replace(each, peak=each.peak + whole, more=each.more + whole) for each in demands)
+        check_memory(case.target, registering if self.options.pair.register == "rigid" else plain)
         return registering.fits
 
 
 class SaveResultd(Transform):
-    """Write `pred` (1, 1, H, W, D) with its record and picture, as the command line does.
+    """Write `pred` (1, 1, H, W, D) with its record and picture, as the command does.
 
     Args:
-        weights: file of the network's weights, for the record.
-        device: where the network ran, for the record.
-        data_consistency: put the measured band of k-space back.
-        precision: how the network was computed, for the record.
-        tta: likewise, in how many each slice was.
-        options: as for `PreparePaird`.
+        options: options of the run.
     """
 
-    def __init__(
-        self,
-        weights: str,
-        device: Any,
-        data_consistency: bool = True,
-        precision: ChosenPrecision = "float32",
-        tta: int = 1,
-        **options: Any,
-    ) -> None:
-        self.weights = weights
-        pair = PairOptions(**options)
-        self.options = RunOptions(weights, str(device), data_consistency=data_consistency, pair=pair, precision=precision, tta=tta)
+    def __init__(self, options: RunOptions) -> None:
+        self.options = options
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """Adds the `record` of the case."""
-        model = load_model(self.weights, data["pair"].scale)
+        """Add the `record` of the case."""
+        model = load_model(self.options.model, data["pair"].scale)
         preds = data["pred"][0, 0].cpu().movedim(-1, 0)
-        return {**data, "record": save_result(data["case"], self.options, data["pair"], preds, model, data["seconds"])}
+        return {**data, "record": save_result(data["case"], self.options, data["pair"], preds, model, data["seconds"]).record}
 
 
 def workflow_cases(folder: Path | str, output: Path | str) -> list[dict[str, Case]]:
-    """The cases of a folder, see `find_cases`, whose results are not there yet; what cannot be used ends the process with one line each."""
+    """Cases of a folder whose results are missing, see `find_cases`; those that cannot be used get one line each on stderr."""
     with end_in_one_line():
         cases, failed = find_cases(Path(folder), Path(output))
     for outcome in failed:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,19 +12,17 @@ import numpy as np
 import torch
 
 from hftn_sr.errors import Fault
-from hftn_sr.inference.case import Case, Outcome
+from hftn_sr.inference.case import Case, CaseImages, Outcome
 from hftn_sr.kspace import split_bands
 from hftn_sr.volumes.nifti import ReadOptions, read_header, read_nifti
 from hftn_sr.volumes.placement import paired_by_index, read_transform
 from hftn_sr.volumes.reading import read_volume
-from hftn_sr.volumes.resampling import resample
+from hftn_sr.volumes.resampling import ON_LATTICE, lattice_offset, resample, same_grid
 from hftn_sr.volumes.scratch import IN_MEMORY
 from hftn_sr.volumes.simulation import in_plane_first, in_plane_last, zero_filled
-from hftn_sr.volumes.volume import Volume
+from hftn_sr.volumes.volume import Grid, Volume
 
-__all__ = ["Images", "QcCase", "Slab", "cases_of_run", "open_images", "was_used"]
-
-SAME_PLACE = 0.01  # of a voxel, that the result may lie off the target's grid
+__all__ = ["Images", "QcCase", "Slab", "cases_of_run", "of_run", "open_images", "was_used"]
 
 
 @dataclass(frozen=True)
@@ -54,13 +52,16 @@ class QcCase:
 
 def cases_of_run(cases: Iterable[Case], outcomes: Sequence[Outcome]) -> list[QcCase]:
     """The cases of a run in the order of their outcomes, without the truth, which a run does not know."""
-    asked = {case.output: case for case in cases}
-    found = []
-    for outcome in outcomes:
-        case = asked.get(outcome.output)
-        target, reference, transform = (case.target, case.reference, case.transform) if case else (None, None, None)
-        found.append(QcCase(outcome.case, outcome.output, target, reference, transform, None, outcome.status, outcome.message))
-    return found
+    asked = {case.output: of_run(case) for case in cases}
+    return [
+        replace(asked.get(outcome.output) or QcCase(outcome.case, outcome.output), status=outcome.status, message=outcome.message)
+        for outcome in outcomes
+    ]
+
+
+def of_run(case: Case) -> QcCase:
+    """A case that its run has finished."""
+    return QcCase(case.name, case.output, case.target, case.reference, case.transform)
 
 
 @dataclass(frozen=True)
@@ -80,23 +81,8 @@ class Slab:
     added: Volume
 
 
-@dataclass(frozen=True)
-class Images:
-    """The images of a case.
-
-    Args:
-        target: low-resolution.
-        reference: placed in the target's space; None where its file is missing or the network was given none.
-        result: super-resolved, on the target's high-resolution grid.
-        scale: upscaling factor.
-        through_plane: the array axis along which slices lie.
-    """
-
-    target: Volume
-    reference: Volume | None
-    result: Volume
-    scale: int
-    through_plane: int
+class Images(CaseImages):
+    """The images of a case, read again or from its run; the reference on any grid, placed in the target's space."""
 
     def slab(self, start: int, count: int) -> Slab:
         """`count` whole slices from slice `start` on."""
@@ -105,10 +91,16 @@ class Images:
         added = split_bands(in_plane_last(torch.from_numpy(result.data), axes), self.scale)[1]
         return Slab(
             zero_filled(self._cut(self.target, start, count), self.scale, self.through_plane),
-            result.on(result.grid, resample(self.reference, result.grid)) if self.reference else None,
+            self._on_grid(self.reference, result.grid, start, count) if self.reference else None,
             result,
             result.on(result.grid, in_plane_first(added, axes).numpy()),
         )
+
+    def _on_grid(self, reference: Volume, grid: Grid, start: int, count: int) -> Volume:
+        """`count` slices of the reference from slice `start` on, which lie on `grid`."""
+        if same_grid(reference.grid, self.result.grid):
+            return self._cut(reference, start, count)
+        return self.result.on(grid, resample(reference, grid))
 
     def _cut(self, volume: Volume, start: int, count: int) -> Volume:
         first, shape = [0, 0, 0], list(volume.data.shape)
@@ -173,6 +165,6 @@ def _placed(reference: Volume, case: QcCase, placement: dict[str, Any]) -> Volum
 
 def _check_grid(target: Volume, result: Volume, scale: int, through_plane: int) -> None:
     grid = target.grid.finer(scale, through_plane)
-    off = np.abs(np.linalg.solve(grid.affine, result.affine) - np.eye(4)) @ [*grid.shape, 1]
-    if grid.shape != result.data.shape or off.max() > SAME_PLACE:
+    offset, apart = lattice_offset(grid, result.grid)
+    if grid.shape != result.data.shape or any(offset) or apart > ON_LATTICE:
         raise Fault(result.path, f"no pictures, it does not lie on the grid of {target.path} at scale {scale}", "run the case again")

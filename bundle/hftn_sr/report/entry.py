@@ -50,13 +50,14 @@ def read_entry(folder: Path) -> dict[str, Any]:
     return entry if complete else {}
 
 
-def make_entry(case: QcCase, page: Path, files: Path) -> dict[str, Any]:
+def make_entry(case: QcCase, page: Path, files: Path, images: Images | None = None) -> dict[str, Any]:
     """The entry of a case whose result stands, made anew unless the one that is there tells of the same files.
 
     Args:
         case: what to show.
         page: folder of the page.
         files: folder of the page's files, in which the case gets its own.
+        images: images of the case, if they are in memory; None reads them from its files.
 
     Raises:
         Fault: the result has no whole record, or a file cannot be written. What only keeps pictures or figures away is a finding of the
@@ -75,7 +76,7 @@ def make_entry(case: QcCase, page: Path, files: Path) -> dict[str, Any]:
     old = read_entry(files / key)
     if old.get("made_of") == made_of:
         return old
-    content, extra = _shown(case, record, key)
+    content, extra = _shown(case, record, key, images)
     entry = {
         "format": FORMAT,
         "made_of": made_of,
@@ -107,12 +108,12 @@ def _sha256(path: Path | None) -> str:
         return ""
 
 
-def _shown(case: QcCase, record: dict[str, Any], key: str) -> tuple[dict[str, Any], dict[str, bytes]]:
+def _shown(case: QcCase, record: dict[str, Any], key: str, images: Images | None) -> tuple[dict[str, Any], dict[str, bytes]]:
     """Pictures, viewer and figures with the files that they need; what cannot be had becomes a finding."""
     content: dict[str, Any] = {"findings": [], "pictures": None, "viewer": None, "figures": None}
     extra: dict[str, bytes] = {}
     try:
-        images = open_images(case, record)
+        images = images or open_images(case, record)
         extent = find_extent(images.result, images.through_plane)
     except Fault as fault:
         content["findings"].append(str(fault))

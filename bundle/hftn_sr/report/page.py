@@ -12,11 +12,13 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from hftn_sr._version import NOTICE, __version__
 from hftn_sr.errors import Fault
-from hftn_sr.report.case import QcCase
+from hftn_sr.inference.case import Case, CaseImages
+from hftn_sr.report.case import Images, QcCase, of_run
 from hftn_sr.report.entry import ENTRY, key_of, make_entry, place_of, read_entry
 from hftn_sr.volumes.files import explained, write_bytes, write_files
+from hftn_sr.volumes.scratch import IN_MEMORY
 
-__all__ = ["FILES", "PAGE", "write_report"]
+__all__ = ["FILES", "PAGE", "draw_case", "write_report"]
 
 PAGE, FILES, LOCK = "report.html", "report_files", ".lock"
 ASSETS = ("report.css", "report.js", "niivue.umd.js", "NIIVUE_LICENSE.txt")
@@ -61,6 +63,23 @@ def write_report(folder: Path, cases: Sequence[QcCase], each: Callable[[QcCase],
     except OSError as error:
         raise explained(page, error, 0) from error
     return page
+
+
+def draw_case(folder: Path, case: Case, images: CaseImages) -> None:
+    """Make the entry of a case for the page in `folder` while its images are in memory; `write_report` then finds it made.
+
+    Args:
+        folder: folder of the page.
+        case: case whose output stands.
+        images: images of the case.
+
+    Raises:
+        Fault: as `write_report`.
+    """
+    shown, files = of_run(case), folder / FILES
+    _check(folder / PAGE, files, [shown])
+    if images.result.data.nbytes <= IN_MEMORY:
+        make_entry(shown, folder, files, Images(**vars(images)))
 
 
 def _check(page: Path, files: Path, cases: Sequence[QcCase]) -> None:

@@ -11,11 +11,10 @@ from numpy.typing import NDArray
 
 from hftn_sr.errors import Fault
 from hftn_sr.scoring.metrics import CONVENTIONS, WINDOW, scores
+from hftn_sr.volumes.resampling import ON_LATTICE, lattice_offset
 from hftn_sr.volumes.volume import Volume
 
 __all__ = ["common_part", "evaluate_volumes"]
-
-SAME_PLACE = 0.01  # of a voxel, that two grids may lie apart anywhere
 
 
 def common_part(prediction: Volume, truth: Volume) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
@@ -24,19 +23,14 @@ def common_part(prediction: Volume, truth: Volume) -> tuple[NDArray[np.float32],
     Raises:
         Fault: the grids do not coincide, or share nothing.
     """
-    index = np.linalg.solve(truth.affine, prediction.affine)  # prediction's voxels in those of the truth
-    offset = np.round(index[:3, 3]).astype(int)
-    exact = np.eye(4)
-    exact[:3, 3] = offset
-    corner = np.array([*prediction.data.shape, 1.0])
-    apart = float(np.abs(index - exact) @ corner @ np.ones(4)) if np.isfinite(index).all() else np.inf
-    if apart > SAME_PLACE:
+    offset, apart = lattice_offset(truth.grid, prediction.grid)
+    if apart > ON_LATTICE:
         raise Fault(
             prediction.path,
             f"its grid does not coincide with that of {truth.path} (up to {apart:.3g} voxels apart)",
             "compare volumes of one grid; nothing is resampled, since that would change the figures",
         )
-    start, stop = np.maximum(offset, 0), np.minimum(offset + prediction.data.shape, truth.data.shape)
+    start, stop = np.maximum(offset, 0), np.minimum(np.add(offset, prediction.data.shape), truth.data.shape)
     if (stop <= start).any():
         raise Fault(prediction.path, f"shares no voxel with {truth.path}", "compare volumes of one subject")
     part = tuple(slice(low, high) for low, high in zip(start, stop, strict=True))

@@ -32,7 +32,7 @@ from hftn_sr.volumes.volume import Grid, Volume
 __all__ = ["dicom_scan", "dicom_sha256", "holds_dicom", "holds_mr_images", "is_dicom", "read_dicom", "read_dicom_header"]
 
 SUFFIXES = (".dcm", ".ima")  # a file of such a name must be DICOM; most have none
-SAME_PLACE = 0.01  # mm up to which two slices lie at one position
+SAME_POSITION = 0.01  # mm up to which two slices lie at one position
 EVEN = 0.05  # share of the distance between slices by which one may lie off the even grid
 SAME_PLANE = 1e-3  # difference of directions and of voxel sizes (mm) that rounding explains
 SKIPPED = 1.9  # distance between slices, in that of their headers, from which on others seem to be lost between them
@@ -233,7 +233,7 @@ def _in_order(slices: list[Slice]) -> list[Slice]:
 def _places(slices: Sequence[Slice]) -> list[int]:
     """For each slice, given in order, which position it is at, from 0."""
     along = np.array([slices[0].normal @ each.position for each in slices])
-    return [0, *(int(index) for index in np.cumsum(np.diff(along) > SAME_PLACE))]
+    return [0, *(int(index) for index in np.cumsum(np.diff(along) > SAME_POSITION))]
 
 
 def _one_volume(folder: Path, slices: list[Slice], frame: int | None, notes: list[str]) -> list[Slice]:

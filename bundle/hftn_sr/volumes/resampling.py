@@ -18,7 +18,8 @@ __all__ = ["coverage", "covered", "parallel", "plan", "resample", "resample_into
 
 Part = tuple[slice, slice, slice]
 
-SAME_PLACE = 1e-3  # of a voxel, that a corner may lie off for two grids to count as one
+ROUNDING = 1e-3  # of a voxel, that a corner may lie off for two grids to count as one
+ON_LATTICE = 0.01  # of a voxel, that the voxels of two files may lie apart and still be compared one by one
 SPLINE_REACH = 14  # samples after which a cubic spline has forgotten one: 0.268 to the power of 12 is 1e-7
 BOX = 16 << 20  # voxels of the volume, and of the grid, that are worked on at a time
 SMALLEST = 16  # voxels along a side below which a block is not divided any more
@@ -102,7 +103,23 @@ def same_grid(source: Grid, grid: Grid) -> bool:
     """Whether two grids are the same but for rounding."""
     # Magnitudes first: a map that swaps two equal axes has corners that stay where they are.
     off = np.abs(_index_map(source, grid) - np.eye(4)) @ [*grid.shape, 1]
-    return grid.shape == source.shape and bool(off.max() < SAME_PLACE)
+    return grid.shape == source.shape and bool(off.max() < ROUNDING)
+
+
+def lattice_offset(grid: Grid, other: Grid) -> tuple[tuple[int, int, int], float]:
+    """Offset of the first voxel of `other` from that of `grid`, in whole voxels, and how far the two lattices lie apart then.
+
+    Returns:
+        the offset along the three axes of `grid`, and the largest distance of a corner of `other` from a voxel of the endless lattice of
+        `grid` in voxels, summed over the axes; infinity where the two are not comparable.
+    """
+    index = _index_map(grid, other)
+    if not np.isfinite(index).all():
+        return (0, 0, 0), float("inf")
+    exact = np.eye(4)
+    exact[:3, 3] = offset = np.round(index[:3, 3])
+    x, y, z = (int(step) for step in offset)
+    return (x, y, z), float(np.abs(index - exact).sum(0) @ [*other.shape, 1])
 
 
 def parallel(source: Grid, grid: Grid) -> bool:
@@ -111,7 +128,7 @@ def parallel(source: Grid, grid: Grid) -> bool:
     along = _axes(index)
     askew = index[:3, :3].copy()
     askew[range(3), along] = 0
-    return len(set(along.tolist())) == 3 and bool((np.abs(askew) @ grid.shape).max() < SAME_PLACE)
+    return len(set(along.tolist())) == 3 and bool((np.abs(askew) @ grid.shape).max() < ROUNDING)
 
 
 def covered(source: Grid, grid: Grid) -> NDArray[np.bool_]:
@@ -141,7 +158,7 @@ def _all_covered(source: Grid, grid: Grid) -> bool:
     corners = np.array(list(product(*((0, size - 1) for size in grid.shape))))
     index = _index_map(source, grid)
     place = corners @ index[:3, :3].T + index[:3, 3]
-    return bool(((place > -0.5 + SAME_PLACE) & (place < np.subtract(source.shape, 0.5 + SAME_PLACE))).all())
+    return bool(((place > -0.5 + ROUNDING) & (place < np.subtract(source.shape, 0.5 + ROUNDING))).all())
 
 
 def _interpolated(volume: Volume, grid: Grid) -> NDArray[np.float32]:

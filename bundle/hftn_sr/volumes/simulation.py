@@ -25,7 +25,7 @@ __all__ = [
     "zero_filled",
 ]
 
-BRIGHT = 99.9  # percentile of the positive voxels that counts as 1
+UNIT_PERCENTILE = 99.9  # percentile of the positive voxels that counts as 1
 
 
 def degrade(volume: Volume, factor: int, through_plane: int, magnitude: bool = False) -> Volume:
@@ -92,7 +92,7 @@ def intensity_unit_of(parts: Iterable[NDArray[np.float32]], size: int) -> float:
     Raises:
         ValueError: no voxel is positive.
     """
-    most = int(np.ceil(size * (1 - BRIGHT / 100))) + 2
+    most = int(np.ceil(size * (1 - UNIT_PERCENTILE / 100))) + 2
     brightest, positives = np.empty(0, np.float32), 0
     for part in parts:
         positives += int(np.count_nonzero(part > 0))
@@ -102,7 +102,7 @@ def intensity_unit_of(parts: Iterable[NDArray[np.float32]], size: int) -> float:
             brightest = np.partition(brightest, len(brightest) - most)[-most:]
     if not positives:
         raise ValueError("expected an image with positive voxels, got none")
-    place = BRIGHT / 100 * (positives - 1) - (positives - len(brightest))  # among the brightest, in rising order
+    place = UNIT_PERCENTILE / 100 * (positives - 1) - (positives - len(brightest))  # among the brightest, in rising order
     return float(np.interp(place, np.arange(len(brightest)), np.sort(brightest)))
 
 
