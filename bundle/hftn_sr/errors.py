@@ -1,4 +1,4 @@
-"""The one way in which this package tells a user that an input cannot be used."""
+"""Faults: the errors that name a user's file or option, the finding and the cure."""
 
 from __future__ import annotations
 

@@ -33,7 +33,7 @@ logger = logging.getLogger(__name__)
 
 
 class Kept(Fault):
-    """Something that stands already and may not be replaced."""
+    """A label exists and may not be replaced."""
 
 
 class SuperResolutionApp(MONAILabelApp):
@@ -42,8 +42,8 @@ class SuperResolutionApp(MONAILabelApp):
     Args:
         app_dir: this folder.
         studies: folder of images.
-        conf: `names`, the rules by which references are named, see `pairing.name_rules`; `runs`, the folder of trained runs, which is
-            `model/runs` of this folder otherwise.
+        conf: settings: `names`, rules for the names of references, see `pairing.name_rules`; `runs`, folder of trained runs, by default
+            `model/runs` of this folder.
     """
 
     def __init__(self, app_dir: str, studies: str, conf: dict[str, str]) -> None:
@@ -64,23 +64,23 @@ class SuperResolutionApp(MONAILabelApp):
         )
 
     def init_infers(self) -> dict[str, InferTask]:
-        """The one model."""
+        """The inference task."""
         return {MODEL: SuperResolve(self.names, self.runs)}
 
     def init_trainers(self) -> dict[str, TrainTask]:
-        """Its training."""
+        """The training task."""
         return {MODEL: TrainPairs(self.names, self.runs)}
 
     def init_strategies(self) -> dict[str, Strategy]:
-        """What comes next: references are none of it."""
+        """Choice of the next image, which is never a reference."""
         return {"next_target": NextTarget(self.names)}
 
     def init_batch_infer(self) -> BatchOfPairs:
-        """All targets."""
+        """Inference on all targets."""
         return BatchOfPairs(self.names)
 
     def infer(self, request: dict[str, Any], datastore: Datastore | None = None) -> dict[str, Any]:
-        """As MONAI Label's own, for a pair; what cannot be done is an HTTP error with one line that names file, finding and cure.
+        """Super-resolve a pair; a failure is an HTTP error with one line that names file, finding and cure.
 
         Raises:
             HTTPException: 400 wrong parameter, 403 path outside of the datastore, 404 no such model, image or reference, 409 a saved label
@@ -127,7 +127,7 @@ class SuperResolutionApp(MONAILabelApp):
             raise Kept(image, f"has a label of tag {tag} already", "give overwrite true, or another label_tag")
 
     def train(self, request: dict[str, Any]) -> dict[str, Any]:
-        """As MONAI Label's own; what cannot be done is one line, in the task's status or in the answer where the client waits for it."""
+        """Train; a failure is one line in the task's status, or in the answer if the client waits for it."""
         try:
             return super().train(request)
         except Fault as fault:

@@ -8,6 +8,7 @@ import json
 import pytest
 import torch
 
+import hftn_sr
 from hftn_sr.errors import Fault, NothingToDo
 from hftn_sr.inference import batch
 from hftn_sr.inference.batch import exit_code, find_cases, run_cases, write_summary
@@ -125,6 +126,16 @@ def test_a_bad_case_does_not_stop_the_rest_and_the_model_is_loaded_once(tmp_path
     for name in ("a", "c"):
         assert (tmp_path / "out" / name / "target_sr.nii.gz").stat().st_size
     assert not (tmp_path / "out" / "b" / "target_sr.nii.gz").exists()
+
+
+def test_the_api_runs_the_cases_of_a_folder(tmp_path, put_case, weights):
+    put_case(tmp_path / "in" / "a")
+    put_case(tmp_path / "in" / "b")[1].unlink()
+    cases, failed = hftn_sr.find_cases(str(tmp_path / "in"), str(tmp_path / "out"))
+    options = hftn_sr.run_options(str(weights[2]), "cpu", preview=False)
+    states = {outcome.case: outcome.status for outcome in hftn_sr.super_resolve_cases(cases, options, failed=failed)}
+    assert states == {"b": "failed", "a": "done"}
+    assert (tmp_path / "out" / "a" / "target_sr.nii.gz").is_file()
 
 
 @pytest.mark.parametrize(

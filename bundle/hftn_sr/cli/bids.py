@@ -16,15 +16,15 @@ __all__ = ["bids_cases"]
 def bids_cases(
     dataset: Path, target: str, reference: str, entities: tuple[str, str], output: Path, reference_optional: bool = False
 ) -> tuple[list[Case], list[Outcome]]:
-    """The cases of a dataset, and a failed outcome for each target without its one reference; writes nothing.
+    """Cases of a dataset, and a failed outcome for each target without its one reference; nothing is written.
 
     Args:
         dataset: folder of the BIDS dataset, which is only read.
-        target: suffix of the low-resolution images, as FLAIR.
-        reference: suffix of the others, as T2w.
-        entities: those that targets and references must have, as `acq-fast_run-1`; empty for any.
+        target: suffix of the low-resolution images, such as FLAIR.
+        reference: suffix of the reference images, such as T2w.
+        entities: entities of targets and of references, such as `acq-fast_run-1`; empty for any.
         output: folder of the derivative dataset.
-        reference_optional: let a target without a reference in its session be a case, too.
+        reference_optional: whether a target without a reference in its session is a case too.
 
     Raises:
         Fault: see `find_pairs` and `check_place`.

@@ -1,4 +1,4 @@
-"""Options of the commands, parsed strictly: nothing runs before all of them are understood."""
+"""The commands and their options; nothing runs before all options are understood."""
 
 from __future__ import annotations
 
@@ -113,7 +113,7 @@ def super_resolve(
             raise UsageFault("--output", "is missing", "--output FILE.nii.gz, or a folder with --cases")
         if reference_optional and cases is None and bids is None:
             finding = "needs --cases or --bids"
-            raise UsageFault("--reference-optional", finding, "--cases FOLDER; for one target just leave --reference out")
+            raise UsageFault("--reference-optional", finding, "--cases FOLDER; for one target, leave out --reference instead")
         options = run_options(
             model,
             device,
@@ -147,7 +147,7 @@ def degrade(
     output: Annotated[Path, typer.Option(help="NIfTI file to write.")],
     scale: Annotated[int, typer.Option(help="Loss of in-plane resolution, 2 or 4.")],
     magnitude: Annotated[bool, typer.Option("--magnitude", help="Store absolute values, as a scanner does.")] = False,
-    overwrite: Annotated[Literal["never", "always"], typer.Option(help="Treatment of an existing output.")] = "never",
+    overwrite: Annotated[Literal["never", "always"], typer.Option(help="Replace an existing output.")] = "never",
     through_plane: Axis = None,
     frame: Frame = None,
     nan_to_num: NanToNum = False,

@@ -17,18 +17,18 @@ HDF5_SUFFIXES = (".h5", ".hdf5")
 
 
 def convert(
-    files: Annotated[list[Path], typer.Argument(help="fastMRI .h5 files, DICOM folders, or folders of such.", metavar="FILE...")],
+    files: Annotated[list[Path], typer.Argument(help="fastMRI .h5 files, DICOM folders, or folders of these.", metavar="FILE...")],
     output: Annotated[Path, typer.Option(help="Folder for the .nii.gz files and their .json side files.")],
     image: Annotated[
         Literal["auto", "reconstruction_esc", "reconstruction_rss", "kspace"],
-        typer.Option(help="Dataset; auto takes the first there is. Coils of k-space are combined by root sum of squares."),
+        typer.Option(help="Dataset; auto: the first that exists. Coils of kspace: root sum of squares."),
     ] = "auto",
-    series: Annotated[Optional[int], typer.Option(help="DICOM: number of one of several series.")] = None,  # noqa: UP045 - typer
-    frame: Annotated[Optional[int], typer.Option(help="DICOM: one of several volumes, from 0.", min=0)] = None,  # noqa: UP045 - typer
-    overwrite: Annotated[Literal["never", "always"], typer.Option(help="Replace outputs that exist.")] = "never",
+    series: Annotated[Optional[int], typer.Option(help="DICOM: number of the series.")] = None,  # noqa: UP045 - typer
+    frame: Annotated[Optional[int], typer.Option(help="DICOM: number of the volume, from 0.", min=0)] = None,  # noqa: UP045 - typer
+    overwrite: Annotated[Literal["never", "always"], typer.Option(help="Replace existing outputs.")] = "never",
     debug: Debug = False,
 ) -> None:
-    """Turn fastMRI .h5 files, which do not say where a scan lies, and DICOM series into NIfTI."""
+    """Convert fastMRI .h5 files and DICOM series to NIfTI. An .h5 file does not say where its scan lies."""
     with one_line_errors(debug):
         from rich.console import Console
         from rich.progress import track
@@ -86,7 +86,7 @@ def _sources(named: Sequence[Path]) -> list[Path]:
 
 
 def _inside(folder: Path) -> list[Path]:
-    """A folder of DICOM slices is one source itself; a disc's, which has only an index, is not."""
+    """Sources in a folder: itself if it holds DICOM slices, otherwise its files and series."""
     from hftn_sr.volumes.dicom import holds_dicom, holds_mr_images
 
     if holds_mr_images(folder):

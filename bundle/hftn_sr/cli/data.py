@@ -26,12 +26,12 @@ data = typer.Typer(
 @data.command("open-ms", epilog=examples("data open-ms --output data/"))
 def open_ms(
     output: Annotated[Path, typer.Option(help="Folder for the images and datalist.json.")],
-    mirror: Annotated[OptionalPath, typer.Option(help="Local copy that is read first [env: HFTN_SR_DATA_MIRROR].")] = None,
-    targets: Annotated[Targets, typer.Option(help="Native series that are targets: FLAIR, or T1W and T2W, too.")] = "FLAIR",
-    leave_out: Annotated[Optional[LeftOut], typer.Option(help="A fold: this patient alone for testing.")] = None,  # noqa: UP045 - typer
+    mirror: Annotated[OptionalPath, typer.Option(help="Local copy to read first [env: HFTN_SR_DATA_MIRROR].")] = None,
+    targets: Annotated[Targets, typer.Option(help="Native target series: FLAIR, or also T1W and T2W.")] = "FLAIR",
+    leave_out: Annotated[Optional[LeftOut], typer.Option(help="Fold: patient to leave out for testing.")] = None,  # noqa: UP045 - typer
     debug: Debug = False,
 ) -> None:
-    """Fetch 72 MB of open multiple-sclerosis MR images (CC-BY) by commit and sha256; resumes where it was broken off."""
+    """Fetch 72 MB of open multiple-sclerosis MR images (CC-BY), checked by sha256; an interrupted download is resumed."""
     with one_line_errors(debug):
         from rich.console import Console
 
@@ -50,14 +50,14 @@ def open_ms(
 @data.command("split", epilog=examples("data split --cases patients/ --fractions 70 10 20 --seed 0"))
 def split(
     cases: Annotated[Path, typer.Option(help="Folder of cases: */target.nii.gz with */reference.nii.gz, full resolution.")],
-    output: Annotated[OptionalPath, typer.Option(help="Folder for datalist.json; else the folder of cases.")] = None,
-    fractions: Annotated[tuple[float, float, float], typer.Option(help="Training, validation, testing.")] = (70, 10, 20),
-    seed: Annotated[int, typer.Option(help="Another one gives another division.")] = 0,
-    patient: Annotated[str, typer.Option(help="Regular expression: its first group, or all of it, is the patient.")] = r"^[^_]+",
-    overwrite: Annotated[Literal["never", "always"], typer.Option(help="Replace a datalist that exists.")] = "never",
+    output: Annotated[OptionalPath, typer.Option(help="Folder for datalist.json; default: the folder of cases.")] = None,
+    fractions: Annotated[tuple[float, float, float], typer.Option(help="Shares of training, validation, testing.")] = (70, 10, 20),
+    seed: Annotated[int, typer.Option(help="Seed of the division.")] = 0,
+    patient: Annotated[str, typer.Option(help="Regular expression for the patient: its first group, or the whole match.")] = r"^[^_]+",
+    overwrite: Annotated[Literal["never", "always"], typer.Option(help="Replace an existing datalist.")] = "never",
     debug: Debug = False,
 ) -> None:
-    """Divide your own pairs by patient into training, validation and testing: all visits of a patient go to one section."""
+    """Divide your own pairs into training, validation and testing; all visits of a patient go to one section."""
     with one_line_errors(debug):
         from hftn_sr.pairs.datalist import check_new, write_cases
         from hftn_sr.pairs.split import split_cases
@@ -79,10 +79,10 @@ def split(
 def fastmri(
     images: Annotated[Path, typer.Option(help="Folder with singlecoil_train/*.h5 and singlecoil_val/*.h5, from its owners.")],
     output: Annotated[Path, typer.Option(help="Folder for datalist.json and the two lists of pairs.")],
-    mirror: Annotated[OptionalPath, typer.Option(help="Local copy of the lists, read first [env: HFTN_SR_DATA_MIRROR].")] = None,
+    mirror: Annotated[OptionalPath, typer.Option(help="Local copy of the lists to read first [env: HFTN_SR_DATA_MIRROR].")] = None,
     target: Annotated[Literal["PDFS", "PD"], typer.Option(help="Contrast to super-resolve; the other is the reference.")] = "PDFS",
-    seed: Annotated[int, typer.Option(help="Draws a tenth of the training pairs for validation.")] = 0,
-    overwrite: Annotated[Literal["never", "always"], typer.Option(help="Replace a datalist that exists.")] = "never",
+    seed: Annotated[int, typer.Option(help="Seed that draws a tenth of the training pairs for validation.")] = 0,
+    overwrite: Annotated[Literal["never", "always"], typer.Option(help="Replace an existing datalist.")] = "never",
     debug: Debug = False,
 ) -> None:
     """List the published PD and PDFS pairs of your copy of the fastMRI single-coil knee set; the lists are fetched (11 kB)."""

@@ -1,4 +1,4 @@
-"""How the help of a command shows what to type."""
+"""Examples at the end of a command's help."""
 
 from __future__ import annotations
 
@@ -6,6 +6,6 @@ __all__ = ["examples"]
 
 
 def examples(*lines: str) -> str:
-    """The end of a command's help: these lines, each after `hftn-sr` and on a line of its own."""
+    """Text of the examples: each on a line of its own, after `hftn-sr`."""
     heading = "Examples:" if len(lines) > 1 else "Example:"
     return "\n".join(["\b", heading, *(f" hftn-sr {line}" for line in lines)])  # \b: not to be wrapped into one paragraph

@@ -19,10 +19,10 @@ def export(
     form: Annotated[
         Literal["torchscript", "onnx"], typer.Option("--format", help="onnx needs pip install 'hftn-sr[export]'.")
     ] = "torchscript",
-    overwrite: Annotated[Literal["never", "always"], typer.Option(help="Treatment of an existing output.")] = "never",
+    overwrite: Annotated[Literal["never", "always"], typer.Option(help="Replace an existing output.")] = "never",
     debug: Debug = False,
 ) -> None:
-    """Write a trained network as one file that runs without this package, for slices of any size up to a stated one."""
+    """Write a trained network as one file that runs without this package, for slices up to a stated size."""
     with one_line_errors(debug):
         from hftn_sr.cli.waiting import waiting
         from hftn_sr.errors import check_scale

@@ -1,4 +1,4 @@
-"""What all commands have in common: how they warn and fail, and two types of their options."""
+"""Warnings, errors and two option types that all commands share."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ OptionalPath = Optional[Path]  # noqa: UP045 - typer reads annotations on Python
 
 
 def warn(note: str) -> None:
-    """A line on stderr."""
+    """Print a warning on stderr."""
     typer.echo(f"WARNING {note}", err=True)
 
 
 @contextmanager
 def one_line_errors(debug: bool) -> Iterator[None]:
-    """A fault becomes one line on stderr and its exit code."""
+    """End the command at a fault, with one line on stderr and its exit code."""
     try:
         yield
     except Fault as fault:

@@ -19,15 +19,15 @@ IMAGE_SUFFIXES = (".nii.gz", ".nii")
 
 
 def report(
-    results: Annotated[Path, typer.Option(help="Folder that super-resolve --cases wrote, or one result.")],
-    cases: Annotated[OptionalPath, typer.Option(help="Folder of cases that they were made from; truth.nii.gz in a case is scored.")] = None,
+    results: Annotated[Path, typer.Option(help="Folder written by super-resolve --cases, or one result.")],
+    cases: Annotated[OptionalPath, typer.Option(help="Folder of their cases; results are scored by truth.nii.gz in a case.")] = None,
     target: Annotated[OptionalPath, typer.Option(help="For one result: its low-resolution NIfTI file.")] = None,
     reference: Annotated[OptionalPath, typer.Option(help="For one result: its reference, if it had one.")] = None,
     reference_transform: Annotated[OptionalPath, typer.Option(help="For one result: its ITK transform, if it had one.")] = None,
-    truth: Annotated[OptionalPath, typer.Option(help="For one result: a measured high-resolution image to score it by.")] = None,
+    truth: Annotated[OptionalPath, typer.Option(help="For one result: measured high-resolution image that scores it.")] = None,
     debug: Debug = False,
 ) -> None:
-    """Write report.html, the QC page of finished results: warnings, slices, figures and a viewer."""
+    """Write report.html, the QC page of existing results: warnings, slices, scores and a viewer."""
     with one_line_errors(debug):
         from hftn_sr.errors import Fault, UsageFault
         from hftn_sr.inference.case import side_files
@@ -35,7 +35,7 @@ def report(
         from hftn_sr.report import QcCase
 
         if not results.exists():
-            raise Fault(results, "no such file or folder", "name what super-resolve wrote")
+            raise Fault(results, "no such file or folder", "give --results a folder or file that super-resolve wrote")
         single = {"--target": target, "--reference": reference, "--reference-transform": reference_transform, "--truth": truth}
         if results.is_dir():
             for name, value in single.items():

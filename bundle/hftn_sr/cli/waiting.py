@@ -1,4 +1,4 @@
-"""A sign of life for what takes seconds and cannot count its steps."""
+"""A spinner for steps that take seconds and cannot be counted."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ __all__ = ["waiting"]
 
 @contextmanager
 def waiting(step: str, console: Console | None = None) -> Iterator[None]:
-    """Show `step` and the time gone by while the block runs; nothing where stderr is no terminal.
+    """Show `step` and the elapsed time while the block runs; nothing where stderr is no terminal.
 
     Args:
-        step: what is being done.
-        console: where to; None for stderr.
+        step: name of the step.
+        console: console for the spinner; None for stderr.
     """
     console = console or Console(stderr=True)
     columns = (SpinnerColumn(), TextColumn(step, markup=False), TimeElapsedColumn())

@@ -7,6 +7,7 @@ import functools
 import io
 import json
 from collections.abc import Callable, Iterator, Sequence
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,9 @@ from hftn_sr.volumes.files import write_bytes, write_json
 __all__ = ["check_summary", "exit_code", "find_cases", "lone_case", "run_cases", "write_summary"]
 
 
-def find_cases(folder: Path, output: Path, reference_optional: bool = False) -> tuple[list[Case], list[Outcome]]:
+def find_cases(
+    folder: str | PathLike[str], output: str | PathLike[str], reference_optional: bool = False
+) -> tuple[list[Case], list[Outcome]]:
     """Cases of a folder: each sub-folder with `target.nii.gz` and `reference.nii.gz` (or `.nii`, or DICOM series `target/`, `reference/`).
 
     A sub-folder may also hold `reference_transform` (.txt, .tfm, .mat or .h5), an ITK file that maps target points to reference points.
@@ -44,8 +47,8 @@ def find_cases(folder: Path, output: Path, reference_optional: bool = False) -> 
         Fault: the folder is missing.
     """
     cases, failed = [], []
-    for sub in case_folders(folder):
-        result = output / sub.name / "target_sr.nii.gz"
+    for sub in case_folders(Path(folder)):
+        result = Path(output) / sub.name / "target_sr.nii.gz"
         try:
             if reference_optional and (target := lone_target(sub)):
                 cases.append(Case(sub.name, target, None, result))

@@ -1,4 +1,4 @@
-"""Progress of a run, as whoever started it wants to hear of it."""
+"""The listener to a run's progress."""
 
 from __future__ import annotations
 

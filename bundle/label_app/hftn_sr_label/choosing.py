@@ -1,4 +1,4 @@
-"""Which images are offered to a person, and run in a batch: targets with a reference, never references."""
+"""Images for a person or a batch: targets with a reference, never references."""
 
 from __future__ import annotations
 

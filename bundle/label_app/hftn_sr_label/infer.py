@@ -39,7 +39,7 @@ class SuperResolve(InferTask):
         return True
 
     def weights(self) -> dict[str, str]:
-        """What `weights` may be: shipped models and trained runs, with what the command line calls them; `base` first."""
+        """Choices of `weights`, shipped models and trained runs, and the `--model` of each; `base` first."""
         names = {name.rsplit("_x", 1)[0] for name in shipped_models() if name.endswith(".safetensors")}
         shipped = sorted(names, key=lambda name: (name != "base", name))
         trained = {f"run:{path.parent.name}": str(path) for path in sorted(self.runs.glob("*/best.safetensors"))}
@@ -92,7 +92,7 @@ class SuperResolve(InferTask):
 
 
 def _device(request: Mapping[str, Any]) -> tuple[str, list[str]]:
-    """`auto`, `cpu` or `cuda`; MONAI Label's clients ask for `cuda` unless told otherwise, so that this cannot be an error without one."""
+    """`auto`, `cpu` or `cuda`, with warnings. MONAI Label's clients ask for `cuda` by default, so that a missing one cannot be an error."""
     asked = str(request.get("device") or "auto").partition(":")[0]
     if asked == "cuda" and not torch.cuda.is_available():
         return "cpu", ["device cuda was asked for, there is none: computed on the CPU"]

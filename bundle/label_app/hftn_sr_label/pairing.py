@@ -1,4 +1,4 @@
-"""Which files a request means: the target it names, and the reference that belongs to it."""
+"""The files of a request: the target that it names, and the reference that belongs to it."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Forbidden(Fault):
 
 
 class Images(Protocol):
-    """What is asked of a MONAI Label datastore."""
+    """The part of a MONAI Label datastore that is used."""
 
     def list_images(self) -> list[str]:
         """All IDs."""
@@ -101,7 +101,7 @@ def paired_images(images: Images, rules: Iterable[NameRule]) -> dict[str, str]:
 
 
 def find_pair(images: Images, image: str, reference: str, rules: Sequence[NameRule], roots: Sequence[Path]) -> Pair:
-    """The pair that a request means.
+    """The pair of a request.
 
     Args:
         images: the datastore.

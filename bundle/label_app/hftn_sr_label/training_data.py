@@ -82,7 +82,7 @@ def divide(cases: Iterable[str], known: dict[str, str], share: float, seed: int,
     order = shuffled(patients.values(), seed)
     if len(order) < 2:
         finding = f"one patient only ({', '.join(order)}), training needs another one to validate"
-        raise Fault("datastore", finding, "add patients, or give patient, a regular expression that tells them apart")
+        raise Fault("datastore", finding, "add patients, or give patient, a regular expression that separates them")
     sections = {name: known[name] for name in order if name in known}
     new = [name for name in order if name not in known]
     missing = max(1, round(share * len(order))) - list(sections.values()).count("validation")
