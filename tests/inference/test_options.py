@@ -18,6 +18,15 @@ def test_a_device_of_pytorch_is_taken_as_it_is():
     assert run_options(device=torch.device("cuda:1"), precision="float32").device == "cuda:1"
 
 
+def test_one_of_several_gpus_can_be_named(monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    assert run_options(device="cuda:1", precision="float32").device == "cuda:1"
+    assert run_options(precision="float32").device == "cuda"
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    with pytest.raises(UsageFault, match="--device: cuda was asked for, PyTorch sees no CUDA device"):
+        run_options(device="cuda:1")
+
+
 @pytest.mark.parametrize(
     ("asked", "message"),
     [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -120,7 +121,7 @@ def run_options(
 
     Args:
         model: as for `RunOptions`.
-        device: `auto`, `cpu` or `cuda`, or a PyTorch device.
+        device: as for `choose_device`.
         precision: `auto`, `float32` or `bfloat16`.
         tta: 1, 2, 4 or 8; None takes 4 for `base` and 1 for other weights.
         overwrite: as for `RunOptions`.
@@ -148,14 +149,18 @@ def run_options(
 
 
 def choose_device(device: str | torch.device) -> str:
-    """`cpu` or `cuda` for `auto`, `cpu` or `cuda`; the name of a PyTorch device.
+    """Device on which the network runs.
+
+    Args:
+        device: `auto`, `cpu`, `cuda`, `cuda:N` or a PyTorch device; `auto` is CUDA where there is one.
 
     Raises:
         UsageFault: the word is unknown, or CUDA was asked for and there is none.
     """
     if isinstance(device, torch.device):
         return str(device)
-    check_choice("--device", device, ("auto", "cpu", "cuda"))
-    if device == "cuda" and not torch.cuda.is_available():
+    kind = "cuda" if re.fullmatch(r"cuda:\d+", device) else device
+    check_choice("--device", kind, ("auto", "cpu", "cuda"))
+    if kind == "cuda" and not torch.cuda.is_available():
         raise UsageFault("--device", "cuda was asked for, PyTorch sees no CUDA device", "--device cpu, or install a CUDA build of PyTorch")
     return ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device

@@ -130,9 +130,9 @@ def place_reference(
 
     fault = _not_covering(lies, tried)
     if fault is None:
-        unfit_reference = unfit_reason(lies.alignment, scale) if lies.alignment and options.unfit_reference == "leave-out" else ""
-        if unfit_reference:
-            return _left_out(lies, record, *_reason_and_cure(unfit_reference, tried))
+        reason = unfit_reason(lies.alignment, scale) if lies.alignment and options.unfit_reference == "leave-out" else ""
+        if reason:
+            return _left_out(lies, record, *_reason_and_cure(reason, tried))
         on_grid = lies.on_grid or _slices(lies.volume, grid, through_plane, 0, grid.shape[through_plane], folder)
         if not blank and (unit := _unit(on_grid, lies.volume)):
             warnings += misplaced(lies.alignment, scale, tried) if lies.alignment else [UNCHECKED]
@@ -171,7 +171,7 @@ def _not_covering(lies: _Lying, tried: str) -> Fault | None:
 
 
 def _reason_and_cure(reason: str, tried: str) -> tuple[str, str]:
-    cures = "check that both files belong to one patient and visit, place it by --reference-transform, or insist by --unfit-reference use"
+    cures = "check that both files belong to one patient and visit, place it by --reference-transform, or use it by --unfit-reference use"
     return (f"{reason}; {tried}", cures) if tried else (reason, f"try --register rigid, {cures}")
 
 
