@@ -98,12 +98,12 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_cases():
 EVEN = partial(StepLR, step_size=1)
 
 
-def run_of(folder, network, scores, scheduled=EVEN, bias=float, **record):
+def run_of(folder, network, scores, scheduled=EVEN, bias=float, wrap=lambda network: network, **record):
     """An engine of as many epochs as there are scores, each validated with the next score; it leaves `bias` in the network."""
     optimizer = torch.optim.Adam(network.parameters(), lr=0.01)
     scheduler = scheduled(optimizer)
     evaluator = SimpleNamespace(state=SimpleNamespace(metrics={}, key_metric_name="gain", epoch=0))
-    handler = Checkpoint(folder, network, optimizer, scheduler, evaluator, {"seed": 5, **record})
+    handler = Checkpoint(folder, wrap(network), optimizer, scheduler, evaluator, {"seed": 5, **record})
 
     def step(engine, _batch):
         network.output.bias.data.fill_(bias(engine.state.epoch))
@@ -299,10 +299,15 @@ def test_a_checkpoint_that_cannot_be_written_leaves_the_one_before(tmp_path, mon
 def test_a_checkpoint_of_a_network_wrapped_for_several_processes_fits_the_bare_network(tmp_path, monkeypatch):
     monkeypatch.setattr(DistributedDataParallel, "__init__", lambda self, module: torch.nn.Module.__init__(self))
     network = HFTNSR(**TINY)
-    wrapped = DistributedDataParallel(network)
-    wrapped.module = network
-    handler = Checkpoint(tmp_path, wrapped, torch.optim.Adam(network.parameters()), SimpleNamespace(), SimpleNamespace(), {})
-    assert handler.parts["network"] is handler.network is network
+
+    def wrap(bare):
+        wrapped = DistributedDataParallel(bare)
+        wrapped.module = bare
+        return wrapped
+
+    run_of(tmp_path, network, [0.1], wrap=wrap)
+    assert read_checkpoint(tmp_path / "latest.pt")["network"].keys() == network.state_dict().keys()
+    assert run_of(tmp_path, HFTNSR(**TINY), [0.1, 0.2]).state.iteration == 2  # one process goes on from it
 
 
 def progress_of(console, caplog, monkeypatch):
