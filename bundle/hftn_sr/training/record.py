@@ -48,11 +48,11 @@ def training_record(engine: Any, network: nn.Module, optimizer: Any, lr_schedule
         "lr_scheduler": describe(lr_scheduler),
         "inferer": describe(getattr(engine, "inferer", None)),
         "transforms": [describe(each) for each in transforms],
-        **({} if degradation is None else {name: _plain(getattr(degradation, setting)) for name, setting in DEGRADATION.items()}),
+        **{name: _plain(getattr(degradation, setting, None)) for name, setting in DEGRADATION.items()},
         "cases_per_step": (getattr(loader, "batch_size", None) or 0) * idist.get_world_size(),
     }
     software = {"hftn_sr": __version__, "torch": str(torch.__version__), "monai": str(monai.__version__)}
-    return {**{name: value for name, value in found.items() if value}, "software": software}
+    return {**{name: value for name, value in found.items() if value and value is not _UNKNOWN}, "software": software}
 
 
 def network_record(network: nn.Module) -> dict[str, Any]:
@@ -68,8 +68,9 @@ def describe(part: Any) -> dict[str, Any]:
         return {}
     if inspect.isroutine(part):
         return {"class": f"{part.__module__}.{part.__qualname__}"}
-    names = [name for name in inspect.signature(type(part).__init__).parameters if name not in SKIPPED]
-    settings = {name: _plain(vars(part)[name]) for name in names if name in vars(part)}
+    kept = getattr(part, "__dict__", {})
+    names = [name for name in inspect.signature(type(part).__init__).parameters if name in kept and name not in SKIPPED]
+    settings = {name: _plain(kept[name]) for name in names}
     return {"class": class_name(part), **{name: value for name, value in settings.items() if value is not _UNKNOWN}}
 
 
@@ -97,8 +98,11 @@ _UNKNOWN = object()
 
 def _plain(value: Any) -> Any:
     """A setting as JSON types, or _UNKNOWN."""
-    if value is None or isinstance(value, bool | int | float | str):
+    if value is None or isinstance(value, bool):
         return value
+    for kind in (int, float, str):  # also subclasses, such as NumPy's float64
+        if isinstance(value, kind):
+            return kind(value)
     if isinstance(value, torch.dtype | torch.device | Path):
         return str(value)
     if isinstance(value, Inferer):

@@ -83,13 +83,13 @@ class DegradePaird(Transform):
         protocol: str = "corrected",
         crop: int | None = None,
     ) -> None:
-        self.scale, self.decomposition, self.magnitude = scale, decomposition, magnitude
-        self.protocol = choose_protocol(protocol, crop)
+        self.scale, self.decomposition, self.magnitude, self.protocol, self.crop = scale, decomposition, magnitude, protocol, crop
+        self._protocol = choose_protocol(protocol, crop)
 
     def __call__(self, data: Case) -> dict[Hashable, Any]:
         """Add `image`, and `mean` and `std` (1, 1, 1) or (1, 1, 1, D) that restore intensities; drop `reference`."""
         label, reference = (torch.as_tensor(data[key]) for key in ("label", "reference"))
-        prepared = self.protocol.prepare(label, reference, self.scale, self.decomposition, self.magnitude)
+        prepared = self._protocol.prepare(label, reference, self.scale, self.decomposition, self.magnitude)
         kept = {key: value for key, value in data.items() if key != "reference"}
         return {**kept, "image": prepared.image, "label": prepared.label, "mean": prepared.mean, "std": prepared.std}
 
