@@ -62,7 +62,7 @@ class Choices:
     overwrite: bool = False
 
     @property
-    def knobs(self) -> dict[str, Any]:
+    def hyperparameters(self) -> dict[str, Any]:
         """What all rows set in train.yaml. One thread: a second one would change sums, and thus figures, in their last digits."""
         data = {"crop_size": self.crop_size, "protocol": self.protocol, "protocol_crop": self.protocol_crop, "voxel_size_prob": 0.0}
         return {**data, "threads": 1, **({} if self.learning_rate is None else {"learning_rate": self.learning_rate})}

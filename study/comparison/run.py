@@ -161,7 +161,7 @@ def _finish(
     if row.seed is not None:
         plan = _plan(choices, dataset, row, folder, stop, progress)
         progress.stage(row, "training", plan.iterations)
-        trained = train_row(folder, dataset, row, plan, choices.knobs, stop, told)
+        trained = train_row(folder, dataset, row, plan, choices.hyperparameters, stop, told)
     progress.stage(row, "scoring", len(cases))
     weights, protocol = trained.weights if trained else None, choose_protocol(choices.protocol, choices.protocol_crop)
     decomposition = METHODS[row.method].decomposition
@@ -188,7 +188,7 @@ def _plan(choices: Choices, dataset: Path, row: Row, folder: Path, stop: threadi
     if not record:
         progress.stage(row, "measuring", TIMED_STEPS)
         seconds = seconds_per_iteration(
-            folder / "timing", dataset, row, TIMED_STEPS, choices.knobs, stop, lambda done: progress.advance(row, done)
+            folder / "timing", dataset, row, TIMED_STEPS, choices.hyperparameters, stop, lambda done: progress.advance(row, done)
         )
         record = {"seconds_per_iteration": seconds}
         write_json(measured, record)
@@ -230,7 +230,7 @@ def _settings(choices: Choices, row: Row, data: str, workflow: str) -> dict[str,
     """What the weights of a row depend on."""
     budget = {"iterations": choices.iterations} if choices.iterations is not None else {"minutes": choices.minutes}
     return {
-        "method": row.method, "scale": row.scale, "seed": row.seed, "options": _all_options(row), **budget, **choices.knobs,
+        "method": row.method, "scale": row.scale, "seed": row.seed, "options": _all_options(row), **budget, **choices.hyperparameters,
         "decomposition": METHODS[row.method].decomposition, "data": data, "workflow": workflow, "version": hftn_sr.__version__,
     }  # fmt: skip
 

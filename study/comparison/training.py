@@ -77,7 +77,7 @@ class Trained:
     patches: str
 
 
-def workflow_overlay(row: Row, plan: Schedule, knobs: Mapping[str, Any]) -> dict[str, Any]:
+def workflow_overlay(row: Row, plan: Schedule, hyperparameters: Mapping[str, Any]) -> dict[str, Any]:
     """What a row sets in `train.yaml`, as a configuration to be laid over it.
 
     The folders come by environment variables: in a path that stands in a configuration, MONAI would take `@` and `#` for its own.
@@ -85,7 +85,7 @@ def workflow_overlay(row: Row, plan: Schedule, knobs: Mapping[str, Any]) -> dict
     Args:
         row: method, scale, seed and options.
         plan: epochs.
-        knobs: what all rows of the comparison have in common, by name in `train.yaml`.
+        hyperparameters: what all rows of the comparison have in common, by name in `train.yaml`.
     """
     return {
         "+imports": ["$import os", "$import comparison", f"$import {HERE}"],
@@ -102,14 +102,20 @@ def workflow_overlay(row: Row, plan: Schedule, knobs: Mapping[str, Any]) -> dict
         "cases_per_step": CASES_PER_STEP,
         "val_interval": plan.val_interval,
         "validation_slices": VALIDATION_SLICES,
-        **knobs,
+        **hyperparameters,
         "+train#handlers": [{"_target_": f"{HERE}.TrainingLog", "folder": "@output_dir"}],
         "+validate#handlers": [{"_target_": f"{HERE}.ValidationLog", "folder": "@output_dir"}],
     }
 
 
 def train_row(
-    folder: Path, dataset: Path, row: Row, plan: Schedule, knobs: Mapping[str, Any], stop: threading.Event, told: Told = lambda done: None
+    folder: Path,
+    dataset: Path,
+    row: Row,
+    plan: Schedule,
+    hyperparameters: Mapping[str, Any],
+    stop: threading.Event,
+    told: Told = lambda done: None,
 ) -> Trained:
     """Train a row, or go on with it, or find it trained.
 
@@ -122,7 +128,7 @@ def train_row(
         dataset: folder with datalist.json.
         row: see `workflow_overlay`.
         plan: likewise.
-        knobs: likewise.
+        hyperparameters: likewise.
         stop: ends the training when set.
         told: called with the iterations that are done.
 
@@ -133,13 +139,13 @@ def train_row(
     if trained := finished_training(folder):
         return trained
     if _iteration(folder) < plan.iterations:
-        _run(folder, dataset, workflow_overlay(row, plan, knobs), stop, told)
+        _run(folder, dataset, workflow_overlay(row, plan, hyperparameters), stop, told)
     if (found := _iteration(folder)) != plan.iterations:
         raise Fault(folder, f"training ended after {found} of {plan.iterations} iterations", f"look into {folder / LOG}")
     rows = read_table(folder / TRAINING)
     network = build_network(row.method, row.scale, row.options)
     network.load_state_dict(read_checkpoint(folder / CHECKPOINT)["network"])
-    record = {"workflow": "train.yaml", "method": row.method, "seed": row.seed, "steps": plan.iterations, **knobs}
+    record = {"workflow": "train.yaml", "method": row.method, "seed": row.seed, "steps": plan.iterations, **hyperparameters}
     network.half()
     if not is_finite(network):
         raise Fault(folder / CHECKPOINT, "holds weights that are not finite, or too large for float16", "train this row with another seed")
@@ -152,7 +158,13 @@ def train_row(
 
 
 def seconds_per_iteration(
-    folder: Path, dataset: Path, row: Row, steps: int, knobs: Mapping[str, Any], stop: threading.Event, told: Told = lambda done: None
+    folder: Path,
+    dataset: Path,
+    row: Row,
+    steps: int,
+    hyperparameters: Mapping[str, Any],
+    stop: threading.Event,
+    told: Told = lambda done: None,
 ) -> float:
     """Median time of one iteration, from a short training of its own in `folder`.
 
@@ -160,7 +172,7 @@ def seconds_per_iteration(
         Fault: see `train_row`.
         Stopped: likewise.
     """
-    _run(folder, dataset, workflow_overlay(row, Schedule(1, steps, 2), knobs), stop, told)
+    _run(folder, dataset, workflow_overlay(row, Schedule(1, steps, 2), hyperparameters), stop, told)
     return statistics.median([float(each["seconds"]) for each in read_table(folder / TRAINING)][SETTLED:])
 
 

@@ -28,7 +28,7 @@ from torch.optim.lr_scheduler import CosineAnnealingLR, StepLR
 import hftn_sr
 from hftn_sr.errors import Fault
 from hftn_sr.networks import HFTNSR
-from hftn_sr.networks.weights import load_model
+from hftn_sr.networks.weights import load_model, load_weights
 from hftn_sr.scoring.metrics import psnr
 from hftn_sr.training.handlers import (
     CaseProgress,
@@ -98,12 +98,12 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_cases():
 EVEN = partial(StepLR, step_size=1)
 
 
-def run_of(folder, network, scores, scheduled=EVEN, bias=float, **record):
+def run_of(folder, network, scores, scheduled=EVEN, bias=float, wrap=lambda network: network, **record):
     """An engine of as many epochs as there are scores, each validated with the next score; it leaves `bias` in the network."""
     optimizer = torch.optim.Adam(network.parameters(), lr=0.01)
     scheduler = scheduled(optimizer)
     evaluator = SimpleNamespace(state=SimpleNamespace(metrics={}, key_metric_name="gain", epoch=0))
-    handler = Checkpoint(folder, network, optimizer, scheduler, evaluator, {"seed": 5, **record})
+    handler = Checkpoint(folder, wrap(network), optimizer, scheduler, evaluator, {"seed": 5, **record})
 
     def step(engine, _batch):
         network.output.bias.data.fill_(bias(engine.state.epoch))
@@ -119,7 +119,7 @@ def run_of(folder, network, scores, scheduled=EVEN, bias=float, **record):
 def test_the_best_weights_and_the_latest_state_are_kept_and_a_run_goes_on_from_them(tmp_path):
     run_of(tmp_path, HFTNSR(**TINY), [0.1, 0.3, 0.2])
     best = load_model(str(tmp_path / "best.safetensors"), 2)
-    assert best.record == {"seed": 5, "epoch": 2, "steps": 2, "gain": 0.3}
+    assert {name: best.record[name] for name in ("seed", "epoch", "steps", "gain")} == {"seed": 5, "epoch": 2, "steps": 2, "gain": 0.3}
     assert float(best.network.output.bias[0]) == 2
     resumed = HFTNSR(**TINY)
     engine = run_of(tmp_path, resumed, [9.0, 9.0, 9.0, 0.25])
@@ -131,12 +131,12 @@ def test_the_best_weights_and_the_latest_state_are_kept_and_a_run_goes_on_from_t
 @pytest.mark.parametrize(
     ("scale", "record", "finding"),
     [
-        (4, {}, "scale 2, now 4"),
+        (4, {}, "network.scale 2, now 4"),
         (2, {"seed": 6}, "seed 5, now 6"),
-        (2, {"start": {"sha256": "b"}}, "another start"),
-        (2, {"start": None}, "another start"),
+        (2, {"start": {"sha256": "b"}}, "other initial weights"),
+        (2, {"start": None}, "other initial weights"),
         (2, {"training": ["c"]}, "training cases of which none is listed now"),
-        (2, {"training": ["b", "c"], "validation": ["a"]}, "the training case a, which now validates"),
+        (2, {"training": ["b", "c"], "validation": ["a"]}, "the training case a, which is now used for validation"),
     ],
 )
 def test_another_run_in_the_folder_is_not_gone_on_with(tmp_path, capsys, scale, record, finding):
@@ -159,6 +159,29 @@ def test_a_run_may_go_on_with_more_cases_and_names_all_that_it_has_seen(tmp_path
     assert (record["training"], record["validation"]) == (["a", "b", "d"], ["e"])
 
 
+class Own(torch.nn.Module):
+    """A network that this package does not know."""
+
+    def __init__(self, channels):
+        super().__init__()
+        self.channels, self.output = channels, torch.nn.Conv2d(3, channels, 1)
+
+
+def test_a_network_of_the_user_s_own_is_trained_and_its_weights_fit_it_again(tmp_path):
+    run_of(tmp_path, Own(2), [0.1])
+    assert run_of(tmp_path, Own(2), [0.1, 0.2]).state.iteration == 2
+    torch.testing.assert_close(load_weights(Own(2), tmp_path / "best.safetensors").output.bias, torch.tensor([2.0, 2.0]))
+    with pytest.raises(Fault, match=r"best\.safetensors: holds a network '.*Own', which this version does not have"):
+        load_model(str(tmp_path / "best.safetensors"), 2)
+
+
+def test_a_network_of_the_user_s_own_goes_on_only_with_the_same_options(tmp_path, capsys):
+    run_of(tmp_path, Own(2), [0.1])
+    with pytest.raises(SystemExit):
+        run_of(tmp_path, Own(3), [0.1, 0.2])
+    assert "network.channels 2, now 3" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(("epochs", "validated"), [(2, [2]), (5, [3, 5]), (6, [3, 6])])
 def test_the_last_epoch_is_validated_whatever_the_interval(epochs, validated):
     at, engine = [], Engine(lambda *_: None)
@@ -174,7 +197,7 @@ def test_a_run_whose_schedule_would_end_elsewhere_is_not_gone_on_with(tmp_path, 
     run_of(tmp_path, HFTNSR(**TINY), [0.1, 0.2], partial(CosineAnnealingLR, T_max=3))
     with pytest.raises(SystemExit):
         run_of(tmp_path, HFTNSR(**TINY), [0.1, 0.2, 0.3], partial(CosineAnnealingLR, T_max=4))
-    assert "steps of the schedule 3, now 4" in capsys.readouterr().err
+    assert "lr_scheduler.T_max 3, now 4" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("scores", "record", "options"), [([0.1, 0.2], {}, {}), ([0.1], {"seed": 6}, {}), ([0.1], {}, {"channels": 32})])
@@ -237,7 +260,7 @@ def test_a_folder_that_cannot_be_made_is_named_before_anything_is_trained(tmp_pa
 def test_weights_that_are_no_longer_finite_leave_the_files_as_they_were(tmp_path):
     run_of(tmp_path, HFTNSR(**TINY), [0.1])
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
-    with pytest.raises(FloatingPointError, match=r"not finite after epoch 2, .*nothing was saved; .*lower --learning_rate") as failed:
+    with pytest.raises(FloatingPointError, match=r"not finite after epoch 2, nothing was saved; .*lower --learning_rate") as failed:
         run_of(tmp_path, HFTNSR(**TINY), [0.1, 0.2], bias=lambda epoch: float("nan"))
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
     run_of(tmp_path, HFTNSR(**TINY), [0.1, 0.2])  # though the failed run, which `failed` keeps alive, still holds the lock
@@ -276,10 +299,15 @@ def test_a_checkpoint_that_cannot_be_written_leaves_the_one_before(tmp_path, mon
 def test_a_checkpoint_of_a_network_wrapped_for_several_processes_fits_the_bare_network(tmp_path, monkeypatch):
     monkeypatch.setattr(DistributedDataParallel, "__init__", lambda self, module: torch.nn.Module.__init__(self))
     network = HFTNSR(**TINY)
-    wrapped = DistributedDataParallel(network)
-    wrapped.module = network
-    handler = Checkpoint(tmp_path, wrapped, torch.optim.Adam(network.parameters()), SimpleNamespace(), SimpleNamespace(), {})
-    assert handler.parts["network"] is handler.network is network
+
+    def wrap(bare):
+        wrapped = DistributedDataParallel(bare)
+        wrapped.module = bare
+        return wrapped
+
+    run_of(tmp_path, network, [0.1], wrap=wrap)
+    assert read_checkpoint(tmp_path / "latest.pt")["network"].keys() == network.state_dict().keys()
+    assert run_of(tmp_path, HFTNSR(**TINY), [0.1, 0.2]).state.iteration == 2  # one process goes on from it
 
 
 def progress_of(console, caplog, monkeypatch):

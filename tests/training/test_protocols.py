@@ -204,7 +204,7 @@ def test_images_smaller_than_the_central_square_are_refused():
 
 
 def test_a_square_that_twice_the_scale_does_not_divide_is_refused():
-    with pytest.raises(ValueError, match="expected in-plane sizes divisible by twice a factor of at least 2, got 36 x 36 and factor 4"):
+    with pytest.raises(ValueError, match="expected in-plane sizes divisible by twice a scale of at least 2, got 36 x 36 and scale 4"):
         Sanet(crop=36).prepare(*pair((1, 40, 40, 1)), 4)
 
 

@@ -1,8 +1,6 @@
 """Training runs whose course can be told beforehand: repeated, killed and resumed, on the paper's schedule, in two processes."""
 
-import json
 import signal
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,34 +11,15 @@ from monai.bundle import ConfigParser
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from training_process import CONFIGS, train
 
-import hftn_sr
 from hftn_sr.networks.weights import load_model
 from hftn_sr.training.handlers.state import LOCK
-from hftn_sr.volumes.nifti import read_nifti, save_nifti
+from hftn_sr.volumes.nifti import read_nifti
 
-SAMPLE = Path(hftn_sr.__file__).parent / "sample"
 SMALL = {
     "method": "hftn_light", "options": {"channels": 16, "stages": 1, "embedding": 8}, "crop_size": 32, "crops_per_slice": 2, "amp": False,
     "val_interval": 1,
 }  # fmt: skip
 THREE_EPOCHS = {**SMALL, "epochs": 3, "epoch_cases": 6, "cases_per_step": 2}  # of three steps each
-
-
-@pytest.fixture(scope="session")
-def dataset(tmp_path_factory):
-    """A training pair of four slices, and two validation pairs that are different parts of it."""
-    folder = tmp_path_factory.mktemp("pairs")
-    whole = read_nifti(SAMPLE / "synthetic_target.nii.gz")
-    for name, (x, y, z) in {"all": (0, 0, 4), "left": (0, 8, 2), "right": (16, 0, 2)}.items():
-        part = whole.on(whole.grid.cropped((70 + x, 80 + y, 2), (48, 56, z)), whole.data[70 + x :, 80 + y :, 2:][:48, :56, :z].copy())
-        save_nifti(folder / f"{name}.nii.gz", part, "synthetic")
-    case = {
-        name: {"case": name, "target": f"{name}.nii.gz", "reference": str(SAMPLE / "synthetic_reference.nii.gz")}
-        for name in ("all", "left", "right")
-    }
-    lists = {"training": [case["all"]], "validation": [case["left"], case["right"]]}
-    (folder / "datalist.json").write_text(json.dumps(lists))
-    return folder
 
 
 @pytest.fixture(scope="session")
@@ -151,7 +130,7 @@ def test_on_the_paper_s_schedule_an_epoch_is_every_training_slice_once_at_one_le
     steps, rates = curve(tmp_path / "run", "train/learning_rate")
     assert steps == [1, 2, 3, 4]
     assert rates == pytest.approx([5e-5] * 4)
-    assert load_model(str(tmp_path / "run" / "best.safetensors"), 2).record["method"] == "hftn"
+    assert load_model(str(tmp_path / "run" / "best.safetensors"), 2).record["network"]["name"] == "hftn"
 
 
 def test_two_processes_share_an_epoch_and_only_the_first_writes(dataset, tmp_path):
@@ -178,10 +157,12 @@ def test_more_processes_than_validation_cases_are_refused_in_one_line(dataset, t
 
 def test_processes_whose_folder_another_training_holds_end_together_with_one_line(dataset, tmp_path):
     (tmp_path / "run").mkdir()
+    state = "hftn_sr.training.handlers.state"
+    soon = {"+imports": [f"$import {state}"], "+initialize": [f"$setattr({state}, 'PATIENCE', 0.1)"]}
+    (tmp_path / "soon.yaml").write_text(yaml.safe_dump(soon))
+    to = {"dataset_dir": dataset, "output_dir": tmp_path / "run", "log": tmp_path / "log"}
     with FileLock(tmp_path / "run" / LOCK):
-        assert train(
-            "multi_gpu_train", processes=2, dataset_dir=dataset, output_dir=tmp_path / "run", log=tmp_path / "log", **THREE_EPOCHS
-        ) == [9, 9]
+        assert train("multi_gpu_train", tmp_path / "soon.yaml", processes=2, **to, **THREE_EPOCHS) == [9, 9]
     logs = [(tmp_path / f"log.{rank}").read_text() for rank in (0, 1)]
     told = [[line for line in text.splitlines() if "another training is writing into this folder" in line] for text in logs]
     assert [len(lines) for lines in told] == [1, 0]

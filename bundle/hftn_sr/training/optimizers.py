@@ -12,34 +12,34 @@ from torch.optim import Optimizer
 
 __all__ = ["Muon", "orthogonalized"]
 
-NARROW = 8  # fewer output or input units than this make no matrix worth orthogonalizing
+NARROW = 8  # smallest side of a matrix that is orthogonalized
 
 
 class Muon(Optimizer):
-    r"""Momentum whose matrices are orthogonalized, for the convolutions inside a network, with Adam for everything else.
+    r"""Muon for the convolutions inside a network, Adam for its other parameters.
 
     The weight of a convolution is a matrix of C_out x (C_in k k). Its momentum :math:`M = U \Sigma V^T` moves the weight by about
-    :math:`-\eta \sqrt{\max(1, C_{out} / (C_{in} k k))} \, U V^T`: every direction that the gradients agree on by the same amount, however
-    small its singular value. Biases, vectors and matrices with a side below 8 (the output, the hidden units of channel attention) get Adam.
-    Matrices of one shape are orthogonalized together, which spares a small network most of the time of a step.
-    In a trial of 1500 steps it reached Adam's last training loss after half of them (docs/design-log.md).
+    :math:`-\eta \sqrt{\max(1, C_{out} / (C_{in} k k))} \, U V^T`: all directions move by the same amount, however small their singular
+    value. Biases, vectors and matrices with a side below 8 (the output, the hidden units of channel attention) are left to Adam.
+    Matrices of one shape are orthogonalized together, which saves most of the time of a step of a small network.
+    In a trial of 1500 steps, Muon reached Adam's last training loss after half of them (docs/design-log.md).
 
-    A step takes subnormal numbers for zero (`torch.set_flush_denormal`, in its own thread). The momentum of a unit that no longer fires
-    decays into them, and a CPU multiplies them many times slower than others: a step of `base` came to take up to eight times as long.
+    A step flushes denormals to zero (`torch.set_flush_denormal`, in its own thread). The momentum of a unit that no longer fires decays
+    into denormals, which slow a CPU down: a step of `base` took up to eight times as long.
 
     Source: Jordan et al. 2024, "Muon: An optimizer for hidden layers in neural networks", kellerjordan.github.io/posts/muon.
-    `torch.optim.Muon`, from torch 2.9 on, takes only two-dimensional weights.
+    `torch.optim.Muon` (torch 2.9 and later) takes only two-dimensional weights.
 
     Args:
-        network: whose parameters are trained.
-        lr: step :math:`\eta` of the orthogonalized matrices.
-        adam_lr: step of Adam.
-        momentum: of the matrices, applied as Nesterov does.
-        betas: of Adam.
-        eps: of Adam.
+        network: network in training.
+        lr: learning rate :math:`\eta` of the orthogonalized matrices.
+        adam_lr: learning rate of Adam.
+        momentum: Nesterov momentum of the matrices.
+        betas: decay rates of Adam's moments.
+        eps: term in Adam's denominator.
 
     Raises:
-        ValueError: a step that is not positive, or a momentum outside [0, 1).
+        ValueError: a learning rate that is not positive, or a momentum or beta outside [0, 1).
     """
 
     def __init__(
@@ -70,7 +70,7 @@ class Muon(Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        with _subnormal_taken_for_zero():
+        with _denormals_flushed():
             for group in self.param_groups:
                 parameters = [parameter for parameter in group["params"] if parameter.grad is not None]
                 if parameters:
@@ -86,7 +86,7 @@ class Muon(Optimizer):
         torch._foreach_lerp_(momenta, gradients, 1 - group["momentum"])
         by_shape: dict[torch.Size, list[tuple[Tensor, Tensor]]] = {}
         for parameter, direction in zip(parameters, torch._foreach_lerp(gradients, momenta, group["momentum"]), strict=True):
-            # Channels last, as the weights lie in memory: in which order the columns stand makes no difference to the result.
+            # Channels last, as in memory; the order of the columns does not change the result.
             by_shape.setdefault(parameter.movedim(1, -1).shape, []).append((parameter, direction.movedim(1, -1).flatten(1)))
         for shape, pairs in by_shape.items():
             alike, directions = zip(*pairs, strict=True)
@@ -112,8 +112,8 @@ class Muon(Optimizer):
 
 
 @contextmanager
-def _subnormal_taken_for_zero() -> Iterator[None]:
-    if torch.tensor(1e-39).mul(1).item() == 0:  # already so; torch does not tell otherwise
+def _denormals_flushed() -> Iterator[None]:
+    if torch.tensor(1e-39).mul(1).item() == 0:  # already flushed; torch has no query for it
         yield
         return
     torch.set_flush_denormal(True)
@@ -124,16 +124,16 @@ def _subnormal_taken_for_zero() -> Iterator[None]:
 
 
 def orthogonalized(matrices: Tensor, iterations: int = 5) -> Tensor:
-    r"""About :math:`U V^T` of :math:`U \Sigma V^T`: singular values that are not close to 0 come to lie between about 0.7 and 1.2.
+    r"""Approximation of :math:`U V^T` for :math:`U \Sigma V^T`: singular values not close to 0 become about 0.7 to 1.2.
 
-    Newton-Schulz iterations of an odd polynomial of degree 5, in float32; exact values are not needed and would cost more iterations.
-    Each iteration multiplies :math:`X` by a polynomial of :math:`X X^T`. Where one side is at least twice the other, those small square
-    matrices are iterated, and only their product meets :math:`X`: the same up to rounding, with a fraction of the multiplications.
-    Source: as for `Muon`, with its coefficients.
+    Newton-Schulz iterations of an odd polynomial of degree 5, in float32. More iterations would be more exact, which is not needed.
+    Each iteration multiplies :math:`X` by a polynomial of :math:`X X^T`. If one side is at least twice the other, the small square
+    matrices are iterated and their product is applied to :math:`X` at the end: equal up to rounding, with a fraction of the MACs.
+    Source and coefficients: see `Muon`.
 
     Args:
-        matrices: (..., M, N), each treated for itself.
-        iterations: number of polynomials applied.
+        matrices: (..., M, N), a batch.
+        iterations: number of iterations.
 
     Returns:
         (..., M, N), float32; zeros for zeros.
@@ -146,7 +146,7 @@ def orthogonalized(matrices: Tensor, iterations: int = 5) -> Tensor:
 
 
 def _levelled(wide: Tensor, iterations: int) -> Tensor:
-    """The iterations for matrices (K, M, N) with M at most N."""
+    """Newton-Schulz iterations of matrices (K, M, N) with M <= N."""
     if wide.shape[-1] < 2 * wide.shape[-2]:
         for _ in range(iterations):
             wide = _polynomial(wide @ wide.mT) @ wide

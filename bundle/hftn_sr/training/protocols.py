@@ -1,8 +1,8 @@
-"""The two ways, by name, in which a high-resolution pair becomes a test of super-resolution.
+"""Two protocols that turn a high-resolution pair into a test of super-resolution.
 
 `PROTOCOLS["corrected"]` keeps the amplitude and is the default; `PROTOCOLS["sanet"]` repeats the public code behind the paper's fastMRI
-table. A protocol says how the low-resolution image is made, in which unit the network sees it and against what a prediction is scored.
-Figures of the two cannot be compared and never share a table.
+table. A protocol defines the low-resolution image, the intensity unit of the network's input, and the truth for the scores.
+Scores of different protocols cannot be compared and never share a table.
 
 Slices are (1, H, W), volumes (1, H, W, D) with D through-plane, as in `transforms`.
 """
@@ -24,19 +24,19 @@ __all__ = ["PROTOCOLS", "Corrected", "Prepared", "Protocol", "ProtocolName", "Sa
 
 ProtocolName = Literal["corrected", "sanet"]
 
-EPS = 1e-11  # added to the standard deviation in SANet's DataTransform, in the image's unit
-LIMIT = 6.0  # standard deviations at which it clamps
+EPS = 1e-11  # added to the standard deviation in SANet's DataTransform; intensity
+LIMIT = 6.0  # clamp in SANet's DataTransform; standard deviations
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """What the network is given and what it shall return, with the way back to the intensities that are scored.
+    """Input and truth of the network, and what restores intensities for the scores.
 
     Args:
         image: (3, H, W) or (3, H, W, D): zero-filled target, low and high component of the reference.
-        label: (1, H, W) or (1, H, W, D), in the unit of the first channel.
-        mean: (1, 1, 1) or (1, 1, 1, D), the intensity that stands at 0.
-        std: same shape, the intensity difference that is 1.
+        label: truth, (1, H, W) or (1, H, W, D), in the unit of the first channel.
+        mean: intensity at 0, (1, 1, 1) or (1, 1, 1, D).
+        std: intensity difference of 1, same shape.
     """
 
     image: Tensor
@@ -46,10 +46,10 @@ class Prepared:
 
 
 class Protocol(ABC):
-    """What both protocols have in common.
+    """Base class of the protocols.
 
     Attributes:
-        name: under which figures are stored.
+        name: key of PROTOCOLS.
     """
 
     name: ClassVar[ProtocolName]
@@ -57,22 +57,22 @@ class Protocol(ABC):
     @property
     @abstractmethod
     def description(self) -> str:
-        """The line that stands over a table of figures."""
+        """Heading of a table of scores."""
 
     def prepare(
         self, label: Tensor, reference: Tensor, scale: int, decomposition: Decomposition = "band", magnitude: bool = False
     ) -> Prepared:
-        """Whole high-resolution slices as the network's input and its label.
+        """Input and label of the network from whole high-resolution slices.
 
         Args:
             label: target (1, H, W) or (1, H, W, D), in the unit that `transforms.LoadPaird` gives (`corrected`) or any unit (`sanet`).
-            reference: same shape, on the label's grid, likewise.
+            reference: same shape and unit, on the label's grid.
             scale: loss of in-plane resolution s.
             decomposition: see `kspace.decompose`.
-            magnitude: the low-resolution target is stored as a magnitude. Under `sanet` it always is.
+            magnitude: store the low-resolution target as a magnitude; `sanet` always does.
 
         Raises:
-            ValueError: unequal shapes, or sizes that the protocol cannot treat.
+            ValueError: unequal shapes, or sizes that the protocol does not support.
         """
         if label.shape != reference.shape or label.ndim not in (3, 4) or len(label) != 1:
             shapes = f"{tuple(label.shape)} and {tuple(reference.shape)}"
@@ -90,9 +90,9 @@ class Protocol(ABC):
 
         Args:
             prediction: (1, H, W, D) or (H, W, D), in the network's unit.
-            label: same shape, as `prepare` gives it.
-            mean: as `prepare` gives it; None for 0.
-            std: as `prepare` gives it; None for 1.
+            label: same shape, from `prepare`.
+            mean: from `prepare`; None for 0.
+            std: from `prepare`; None for 1.
 
         Raises:
             ValueError: see `metrics.scores`.
@@ -100,11 +100,11 @@ class Protocol(ABC):
         return metrics.scores(restore(prediction, mean, std), restore(label, mean, std))
 
     def finished(self, prediction: Tensor, image: Tensor, scale: int) -> Tensor:
-        """What a network's output becomes before it is scored; itself, unless a protocol says otherwise.
+        """The network's output as it is scored: unchanged unless the protocol enforces data consistency.
 
         Args:
             prediction: (1, H, W, D), in the network's unit.
-            image: (3, H, W, D), as `prepare` gives it.
+            image: (3, H, W, D), from `prepare`.
             scale: loss of in-plane resolution s.
         """
         return prediction
@@ -116,23 +116,20 @@ class Protocol(ABC):
 
 @dataclass(frozen=True)
 class Corrected(Protocol):
-    """Losing resolution keeps the amplitude; the network's unit is that of the images given to it.
-
-    What was measured of k-space is put back into a network's output, as `super-resolve` does.
-    """
+    """Amplitude kept at the loss of resolution; intensity unit of the given images; data consistency as in `super-resolve`."""
 
     name: ClassVar[ProtocolName] = "corrected"
 
     @property
     def description(self) -> str:
-        """The line that stands over a table of figures."""
+        """Heading of a table of scores."""
         return (
             "protocol corrected: amplitude kept; measured k-space put back into the networks' outputs; "
             "PSNR and NMSE by volume, SSIM by slice, peak = maximum of the truth volume"
         )
 
     def finished(self, prediction: Tensor, image: Tensor, scale: int) -> Tensor:
-        """With the low band of the zero-filled target."""
+        """The low band of the prediction is replaced by that of the zero-filled target."""
         pred, zero_filled = (each.movedim(-1, 1) for each in (prediction, image[:1]))
         return replace_band(pred, zero_filled[..., ::scale, ::scale], scale).movedim(1, -1)
 
@@ -149,22 +146,21 @@ class Corrected(Protocol):
 class Sanet(Protocol):
     """The public code of MINet and SANet, slice by slice.
 
-    The slice is cropped to its central square and loses the outer part of its k-space under an orthonormal FFT; the low-resolution image is
-    the magnitude of what is left. Without a rescaling **its intensities are s times those of the slice.** Its mean and standard deviation
-    normalise both itself and the high-resolution target, which are then clamped to 6 standard deviations. The reference is normalised by
-    mean and standard deviation of its own low-resolution image: it is the other contrast's high-resolution target (`targetpd`).
-    Predictions are scored in intensities, against the clamped target.
+    The slice is cropped to its central square. The low-resolution image is the magnitude of its central k-space under an orthonormal FFT.
+    It is not rescaled: **its intensities are s times those of the slice.** Its mean and standard deviation normalise itself and the
+    high-resolution target; both are then clamped to 6 standard deviations. The reference is the other contrast's high-resolution target
+    (`targetpd`), normalised by its own low-resolution image. Predictions are scored in intensities, against the clamped target.
 
-    Their networks take the low-resolution image itself, which is `image[:1, ::s, ::s]`.
+    Their networks take the low-resolution image `image[:1, ::s, ::s]`.
 
     Source: github.com/chunmeifeng/MINet, `DataTransform` and `SRModule.validation_step` of `experimental/MINet/module_MINet.py` at 876da83,
     `fastmri/data/transforms.py`, `fastmri/evaluate.py` and `fastmri/mri_module.py` at 490fdba; github.com/chunmeifeng/SANet,
-    `experimental/SANet/module_SANet.py` at 3f6679d (the same text); fastMRI's `fft2c`, its first version. There the low-resolution image is
-    made from the scanner's complex image: give `label` and `reference` as complex tensors for that, their magnitudes are then the targets.
-    From magnitudes alone, what cancels between voxels of different phase is kept.
+    `experimental/SANet/module_SANet.py` at 3f6679d (the same text); fastMRI's `fft2c`, its first version. That code lowers
+    the resolution of the scanner's complex image: give complex tensors `label` and `reference` for that; their magnitudes are the targets.
+    Magnitudes alone keep signal that would cancel between voxels of different phase.
 
     Args:
-        crop: side of the central square in voxels, a multiple of 2s; 320 there.
+        crop: side of the central square in voxels, a multiple of 2s; 320 in the published code.
     """
 
     name: ClassVar[ProtocolName] = "sanet"
@@ -172,7 +168,7 @@ class Sanet(Protocol):
 
     @property
     def description(self) -> str:
-        """The line that stands over a table of figures."""
+        """Heading of a table of scores."""
         return (
             f"protocol sanet: as SANet's and MINet's code, central {self.crop} x {self.crop}, low-resolution intensities s times too high; "
             "PSNR and NMSE by volume, SSIM by slice, peak = maximum of the clamped truth volume"
@@ -185,7 +181,11 @@ class Sanet(Protocol):
 
     def _normalised(self, slices: Tensor, scale: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Clamped low- and high-resolution slices in standard deviations; mean and standard deviation, (D, 1, 1)."""
-        cropped = _central(slices, self.crop)
+        height, width = slices.shape[-2:]
+        if min(height, width) < self.crop:
+            finding = f"expected slices of at least {self.crop} x {self.crop} voxels, got {height} x {width}"
+            raise ValueError(f"{finding}; choose a smaller crop")
+        cropped = _central(slices, self.crop, self.crop)
         low_resolution = centred_truncate(cropped, scale).abs()
         mean, std = low_resolution.mean((-2, -1), keepdim=True), low_resolution.std((-2, -1), keepdim=True)
         truth = cropped.abs() if cropped.is_complex() else cropped
@@ -197,14 +197,14 @@ PROTOCOLS: dict[ProtocolName, Protocol] = {"corrected": Corrected(), "sanet": Sa
 
 
 def choose_protocol(name: str, crop: int | None = None) -> Protocol:
-    """The protocol of that name.
+    """The protocol called `name`.
 
     Args:
         name: key of PROTOCOLS.
         crop: for `sanet`, the side of its central square in voxels; None for the published one. `corrected` takes whole slices.
 
     Raises:
-        ValueError: no such protocol, or a crop that it does not have.
+        ValueError: no such protocol, or a crop for a protocol without one.
     """
     if name not in PROTOCOLS:
         raise ValueError(f"expected a protocol of {', '.join(PROTOCOLS)}, got {name!r}")
@@ -216,42 +216,37 @@ def choose_protocol(name: str, crop: int | None = None) -> Protocol:
 
 
 def restore(image: Tensor, mean: Tensor | None = None, std: Tensor | None = None) -> Tensor:
-    """`image` in the network's unit back in intensities: times `std`, plus `mean`, both broadcast; None for 1 and 0."""
+    """Intensities of an `image` in the network's unit: image * std + mean, broadcast; None for a mean of 0 and a std of 1."""
     scaled = image if std is None else image * std
     return scaled if mean is None else scaled + mean
 
 
-def centred_truncate(image: Tensor, factor: int) -> Tensor:
-    """Central 1/factor of each in-plane axis of the centred, orthonormal k-space of `image`, transformed back; complex.
+def centred_truncate(image: Tensor, scale: int) -> Tensor:
+    """Low-resolution image from the central 1/scale of each in-plane axis of the centred, orthonormal k-space of `image`.
 
-    An orthonormal transform divides by the root of the number of voxels, of which there are factor**2 times fewer on the way back: the mean
-    is multiplied by factor. Of the two Nyquist bins of the result only the negative one is kept. Origin and, for sizes divisible by
-    2 * factor, place are those of `kspace.truncate`: sample j lies at sample factor * j.
+    The mean is multiplied by scale: an orthonormal transform divides by the root of the number of voxels, and the result has scale**2
+    times fewer. The negative one of the two Nyquist bins is kept. Sample j lies at sample scale * j, as in `kspace.truncate`.
 
     Args:
         image: (..., H, W), real or complex.
-        factor: loss of resolution s >= 2; 2s must divide H and W. (With an odd result the code below would crop off the centre.)
+        scale: loss of resolution s >= 2; 2s must divide H and W; an odd result would be cropped off the centre.
 
     Returns:
         (..., H/s, W/s), complex.
 
     Raises:
-        ValueError: factor below 2, or a size that 2s does not divide.
+        ValueError: scale below 2, or a size that 2s does not divide.
     """
     height, width = image.shape[-2:]
-    if factor < 2 or height % (2 * factor) or width % (2 * factor):
-        raise ValueError(f"expected in-plane sizes divisible by twice a factor of at least 2, got {height} x {width} and factor {factor}")
+    if scale < 2 or height % (2 * scale) or width % (2 * scale):
+        raise ValueError(f"expected in-plane sizes divisible by twice a scale of at least 2, got {height} x {width} and scale {scale}")
     plane = (-2, -1)
     spectrum = torch.fft.fftshift(torch.fft.fft2(torch.fft.ifftshift(image, plane), norm="ortho"), plane)
-    top, left = (height - height // factor) // 2, (width - width // factor) // 2
-    kept = spectrum[..., top : top + height // factor, left : left + width // factor]
+    kept = _central(spectrum, height // scale, width // scale)
     return torch.fft.fftshift(torch.fft.ifft2(torch.fft.ifftshift(kept, plane), norm="ortho"), plane)
 
 
-def _central(slices: Tensor, side: int) -> Tensor:
-    """The central square of slices (D, H, W)."""
-    height, width = slices.shape[-2:]
-    if min(height, width) < side:
-        raise ValueError(f"expected slices of at least {side} x {side} voxels, got {height} x {width}; choose a smaller crop")
-    top, left = (height - side) // 2, (width - side) // 2
-    return slices[..., top : top + side, left : left + side]
+def _central(image: Tensor, height: int, width: int) -> Tensor:
+    """Central (..., height, width) of (..., H, W)."""
+    top, left = (image.shape[-2] - height) // 2, (image.shape[-1] - width) // 2
+    return image[..., top : top + height, left : left + width]

@@ -1,4 +1,4 @@
-"""How a training starts: its initial weights, and the memory of its process."""
+"""The start of a training: initial weights, and memory of the process."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ Network = TypeVar("Network", bound=nn.Module)
 
 
 def initial_network(network: Network, initial_weights: str | None, scale: int) -> Network:
-    """The network that a training begins with; what cannot be used ends the process with one line.
+    """The network at the start of a training. Weights that cannot be used end the process with one line.
 
     Args:
-        network: untrained.
-        initial_weights: a shipped model or a .safetensors file of the same network; None leaves `network` as it is.
+        network: untrained network.
+        initial_weights: name of shipped weights, or a .safetensors file of the same network; None for the random weights of `network`.
         scale: 2 or 4.
     """
     if initial_weights is None:
@@ -31,7 +31,7 @@ def initial_network(network: Network, initial_weights: str | None, scale: int) -
 
 
 def initial_record(initial_weights: str | None, scale: int) -> dict[str, Any] | None:
-    """What the record of trained weights says of the initial ones, see `initial_network`: SHA-256 and their own record."""
+    """SHA-256 and record of the initial weights, for the record of the trained ones; None for random weights."""
     if initial_weights is None:
         return None
     model = load_model(initial_weights, scale, option="initial_weights")
@@ -39,13 +39,13 @@ def initial_record(initial_weights: str | None, scale: int) -> dict[str, Any] | 
 
 
 def keep_freed_memory() -> bool:
-    """Let this process keep what it frees, for its next tensors, instead of giving it back to the system and asking anew in every step.
+    """Keep freed memory in the process for its next tensors, instead of returning it to the system in every step.
 
-    The system hands out new memory page by page, each filled with zeros, which takes a training on a CPU a tenth of its time
-    (docs/design-log.md). The process holds on to its peak.
+    The system hands out new memory page by page, each filled with zeros. On a CPU that takes a tenth of a training's time
+    (docs/design-log.md). The memory of the process stays at its peak.
 
     Returns:
-        Whether it was done: it is glibc's, that is Linux's; elsewhere nothing changes.
+        True with glibc (Linux); elsewhere nothing changes.
     """
     if platform.libc_ver()[0] != "glibc":
         return False

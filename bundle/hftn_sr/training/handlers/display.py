@@ -1,4 +1,4 @@
-"""What a person sees of a run: how far it is, its curves, its pictures."""
+"""Display of a run: progress, curves, pictures."""
 
 from __future__ import annotations
 
@@ -25,33 +25,33 @@ __all__ = ["CaseProgress", "Curves", "Progress", "preview"]
 
 
 class Progress:
-    """How far a run is: a line in the log per epoch, and on a terminal a bar with the time left while an epoch lasts.
+    """Progress of a training: one log line per epoch; on a terminal also a bar with the time left.
 
-    Attach before the handlers whose own lines the bar would disturb: it goes away when the epoch ends.
+    Attach before other handlers that log: the bar disappears when the epoch ends.
 
     Args:
-        optimizer: whose learning rate is told.
-        console: where the bar goes; standard error if None.
+        optimizer: optimizer with the learning rate to log.
+        console: console of the bar; standard error if None.
     """
 
     def __init__(self, optimizer: torch.optim.Optimizer, console: Console | None = None) -> None:
         self.optimizer = optimizer
         console = console or Console(stderr=True)
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("steps, left:"), TimeRemainingColumn())
-        # No thread of its own redraws it: an epoch whose loss fails must not have its message written over.
+        # No refresh thread: it would write over the message of a failed epoch.
         self.bar = Bar(*columns, console=console, transient=True, auto_refresh=False, disable=not console.is_terminal)
         self.task = self.bar.add_task("", total=None)
         self.losses: list[float] = []
         self.started, self.first_epoch = 0.0, 0
 
     def attach(self, engine: Engine) -> None:
-        """Act when an epoch begins, after each iteration and when the epoch ends."""
+        """Act when an epoch starts, after each iteration and when the epoch ends."""
         if idist.get_rank() > 0:
             return
         engine.add_event_handler(Events.EPOCH_STARTED, self.begin)
         engine.add_event_handler(Events.ITERATION_COMPLETED, self.advance)
         engine.add_event_handler(Events.EPOCH_COMPLETED, self)
-        atexit.register(self.bar.stop)  # gives a terminal its cursor back, whatever ended the run
+        atexit.register(self.bar.stop)  # restores the cursor of the terminal, however the run ends
 
     def begin(self, engine: Engine) -> None:
         """Show the bar."""
@@ -69,7 +69,7 @@ class Progress:
         self.bar.refresh()
 
     def __call__(self, engine: Engine) -> None:
-        """Take the bar away and log the epoch."""
+        """Remove the bar and log the epoch."""
         self.bar.stop()
         per_epoch = (time.monotonic() - self.started) / (engine.state.epoch - self.first_epoch + 1)
         left = timedelta(seconds=round(per_epoch * (engine.state.max_epochs - engine.state.epoch)))
@@ -81,20 +81,20 @@ class Progress:
 
 
 class CaseProgress:
-    """How far an evaluation or inference is: a line in the log when a case is done, with the time that those left will take."""
+    """Progress of an evaluation or inference: one log line per case, with the time left."""
 
     def __init__(self) -> None:
         self.started = 0.0
 
     def attach(self, engine: Engine) -> None:
-        """Act when the run begins and after each case."""
+        """Act when the run starts and after each case."""
         if idist.get_rank() > 0:
             return
         engine.add_event_handler(Events.STARTED, self.begin)
         engine.add_event_handler(Events.ITERATION_COMPLETED, self)
 
     def begin(self, engine: Engine) -> None:
-        """Look at the clock."""
+        """Start the clock."""
         self.started = time.monotonic()
 
     def __call__(self, engine: Engine) -> None:
@@ -106,14 +106,14 @@ class CaseProgress:
 
 
 class Curves:
-    """TensorBoard: loss and learning rate of each step, and for each validation its scores and a picture of its first case.
+    """TensorBoard: loss and learning rate of each step, scores and a picture of the first case of each validation.
 
-    The x axis counts steps of the optimizer. A run that is resumed writes a file of its own beside the earlier ones and declares void what
-    those hold beyond the step it goes on from: each step is shown once. Of several processes, the loss is that of the main one's batch.
+    The x axis counts optimizer steps. A resumed run writes its own file beside the earlier ones and purges later steps from them: each step
+    is shown once. With several processes, the loss is that of the main process's batch.
 
     Args:
-        folder: where the event files go.
-        optimizer: whose learning rate is drawn.
+        folder: folder of the event files.
+        optimizer: optimizer with the learning rate to draw.
         evaluator: validation engine.
     """
 
@@ -137,7 +137,7 @@ class Curves:
         self.evaluator.add_event_handler(Events.ITERATION_COMPLETED(event_filter=lambda _, iteration: iteration == 1), self.draw)
 
     def open(self, engine: Engine) -> None:
-        """Begin a file, once the state that the run goes on from is known."""
+        """Open a file, after the run has resumed."""
         if self.writer is None:
             self.writer = self.new_writer(self.folder, purge_step=engine.state.iteration + 1)
 
@@ -153,7 +153,7 @@ class Curves:
         self.picture = preview(image, label, pred, f"{case}, epoch {evaluator.state.epoch}")
 
     def __call__(self, engine: Engine) -> None:
-        """Add the validation of this epoch, and see to it that the disk has all that came before the next checkpoint."""
+        """Add the validation of this epoch and flush the file, before the checkpoint is written."""
         if self.evaluator.state.epoch == engine.state.epoch:
             for name, score in self.evaluator.state.metrics.items():
                 self.writer.add_scalar(f"validation/{name}", score, engine.state.iteration)

@@ -1,4 +1,4 @@
-"""When a training validates, and the scores of whole volumes."""
+"""Validation of a training, and scores of whole volumes."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ __all__ = ["Validation", "VolumeScore"]
 
 
 class Validation(ValidationHandler):
-    """MONAI's handler, which validates after every `interval` epochs, and after the last one in any case.
+    """MONAI's ValidationHandler, which also validates after the last epoch.
 
-    The learning rate ends at 0, so that the weights of the last epochs are mostly the best; unscored, they would never be kept.
+    The learning rate ends at 0, so that the weights of the last epochs are mostly the best. Only validated weights are kept.
 
     Args:
-        validator: evaluator to run.
+        validator: evaluation engine.
         interval: epochs between validations.
     """
 
@@ -41,13 +41,13 @@ class Validation(ValidationHandler):
 class VolumeScore(Metric):
     """Mean over volumes of one score, or of its gain over the zero-filled target.
 
-    Each iteration gives (pred, label, image) with a batch of volumes (B, C, H, W, D), in intensities, which `RestoreIntensityd` sees to.
-    Where several processes validate, each has volumes of its own, and all get the mean over every volume.
+    Each iteration gives (pred, label, image), batches of volumes (B, C, H, W, D) in intensities, see `RestoreIntensityd`.
+    With several processes, each validates its own volumes, and all get the mean over every volume.
 
     Args:
         name: `psnr` (dB), `ssim` or `nmse`.
         gain: subtract the score of the zero-filled target, the first channel of `image`.
-        output_transform: from the engine's output to that triple.
+        output_transform: function from the engine's output to that triple.
     """
 
     def __init__(self, name: str, gain: bool = False, output_transform: Callable[[Any], Any] = lambda output: output) -> None:
@@ -55,7 +55,7 @@ class VolumeScore(Metric):
         super().__init__(output_transform)
 
     def reset(self) -> None:
-        """Forget all volumes."""
+        """Drop all volumes."""
         self.values: list[float] = []
 
     def update(self, output: tuple[Any, Any, Any]) -> None:

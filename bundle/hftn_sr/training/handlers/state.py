@@ -1,14 +1,14 @@
-"""What a run depends on: its random states, its checkpoints, and a loss that is a number."""
+"""State of a training: random states, checkpoints, and a stop at a loss that is not finite."""
 
 from __future__ import annotations
 
 import io
 import json
-from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
 import ignite.distributed as idist
+import safetensors.torch
 import torch
 from filelock import FileLock, Timeout
 from ignite.engine import Engine, Events
@@ -17,16 +17,17 @@ from monai.utils import set_determinism
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from hftn_sr.errors import Fault, UsageFault, differences, end_in_one_line
-from hftn_sr.networks import network_name
-from hftn_sr.networks.weights import described_weights, is_finite, save_weights
+from hftn_sr.errors import Fault, UsageFault, end_in_one_line
+from hftn_sr.networks import NETWORKS
+from hftn_sr.networks.weights import is_finite, save_weights
+from hftn_sr.training.record import class_name, run_differences, training_record
 from hftn_sr.volumes.files import write_bytes
 
 __all__ = ["Checkpoint", "ReleaseCase", "ReseedEveryEpoch", "StopAtNonFiniteLoss", "read_checkpoint"]
 
 CASES = ("training", "validation")  # of the record
-LOCK = ".training.lock"  # the Label app has one of its own, which it holds from before it writes the data
-PATIENCE = 10.0  # seconds that a training waits for another's lock: one whose parent was killed lives on for a moment
+LOCK = ".training.lock"  # the Label app holds a lock of its own from before it writes the data
+PATIENCE = 10.0  # seconds to wait for the lock of another training: one whose parent was killed lives on for a moment
 ANEW = "move it and best.safetensors away to begin this training anew"
 
 
@@ -37,13 +38,13 @@ class _Stateful(Protocol):
 
 
 class ReseedEveryEpoch:
-    """Begin each epoch with random states that follow from the seed and the epoch alone, so that a resumed run repeats an unbroken one.
+    """Seed each epoch by the run's seed and the epoch's number alone, so that a resumed run repeats an unbroken one.
 
-    Of several processes each draws its own: the seed also follows from the rank, that of rank 0 being the one of a single process.
+    Several processes draw different data: the seed also depends on the rank. Rank 0 draws as a single process does.
 
     Args:
-        seed: of the whole run.
-        dataset: whose random transforms are seeded.
+        seed: seed of the run.
+        dataset: dataset with random transforms.
     """
 
     def __init__(self, seed: int, dataset: Any) -> None:
@@ -61,14 +62,14 @@ class ReseedEveryEpoch:
 
 
 class StopAtNonFiniteLoss:
-    """End a run whose loss is no longer a number, before the next checkpoint can store it."""
+    """End a run whose loss is not finite, before a checkpoint can store its weights."""
 
     def attach(self, engine: Engine) -> None:
         """Act after each iteration."""
         engine.add_event_handler(Events.ITERATION_COMPLETED, self)
 
     def __call__(self, engine: Engine) -> None:
-        """Raises FloatingPointError, naming the cases of the batch."""
+        """Raise FloatingPointError with the cases of the batch."""
         loss = engine.state.output["loss"] if isinstance(engine.state.output, dict) else engine.state.output[0]["loss"]
         if not torch.isfinite(torch.as_tensor(loss)).all():
             cases = sorted(set(engine.state.batch.get("case", ["unknown"])))
@@ -78,38 +79,39 @@ class StopAtNonFiniteLoss:
 class Checkpoint:
     """Save the state of a run after every epoch and go on from it; keep the weights of the best validation score.
 
-    `latest.pt` holds everything that the next epoch depends on; `best.safetensors` is ready for `hftn-sr super-resolve --model`. Both are
-    replaced in one step: whenever the process dies, a complete file is there. Weights that are no longer finite are not saved, those that
-    lie there without their `latest.pt` are not replaced, and no second run writes into the folder while one lasts.
+    `latest.pt` holds everything that the next epoch depends on; `best.safetensors` is ready for `hftn-sr super-resolve --model`. Each is
+    replaced in one step: a process that dies leaves a complete file. Weights that are not finite are never saved. Weights whose `latest.pt`
+    is gone are never replaced. Only one run at a time writes into the folder.
 
-    Of several processes all resume and the main one saves.
+    With several processes, all resume and the main one saves.
+
+    A run goes on only from a checkpoint with the same record: network, loss, optimizer, schedule and transforms, see `training_record`.
+    Cases may be added or removed; `training` then names all cases that were ever trained on, and none of them may be used for validation.
 
     Args:
-        folder: where the two files lie; made if missing.
-        network: what is trained, perhaps wrapped for several processes; the files know nothing of the wrapping.
-        optimizer: its state goes into `latest.pt`.
-        scheduler: likewise.
+        folder: output folder; made if missing.
+        network: network in training, perhaps wrapped for several processes; the files hold the bare network.
+        optimizer: optimizer, saved in `latest.pt`.
+        scheduler: learning-rate schedule, saved in `latest.pt`.
         evaluator: validation engine with a key metric; larger is better.
-        record: what `best.safetensors` says of its training, besides epoch and score. A run goes on only where it is the same, and its
-            network, optimizer and schedule are, but for its cases: some may have come or gone, and `training` then names all that were
-            seen. None of these may validate now.
+        record: additions to `training_record`: seed, initial weights (`start`), names of the `training` and `validation` cases.
     """
 
     def __init__(
         self, folder: Path | str, network: nn.Module, optimizer: _Stateful, scheduler: _Stateful, evaluator: Any, record: dict[str, Any]
     ) -> None:
         with end_in_one_line():
-            if not str(folder):  # as of a variable that is not set; it would be the current folder
+            if not str(folder):  # an unset shell variable; it would be the current folder
                 raise UsageFault("--output_dir", "no folder is named", "--output_dir runs/mine")
         self.latest, self.best = Path(folder) / "latest.pt", Path(folder) / "best.safetensors"
         self.network, self.record = network.module if isinstance(network, DistributedDataParallel) else network, record
         self.parts: dict[str, _Stateful] = {"network": self.network, "optimizer": optimizer, "scheduler": scheduler}
         self.evaluator = evaluator
         self.best_score = float("-inf")
-        self.lock = FileLock(Path(folder) / LOCK, thread_local=False, is_singleton=True)  # a run does not keep out its own process
+        self.lock = FileLock(Path(folder) / LOCK, thread_local=False, is_singleton=True)  # a run does not lock out its own process
 
     def attach(self, engine: Engine) -> None:
-        """Resume when the run starts, save when an epoch ends. Attach after the handler that validates."""
+        """Resume when the run starts and save when an epoch ends. Attach after the handler that validates."""
         engine.add_event_handler(Events.STARTED, self.hold)
         engine.add_event_handler(Events.STARTED, self.resume)
         engine.add_event_handler(Events.COMPLETED, self.release)
@@ -118,9 +120,9 @@ class Checkpoint:
             engine.add_event_handler(Events.EPOCH_COMPLETED, self)
 
     def hold(self, engine: Engine) -> None:
-        """Keep other runs off the folder; where one writes there, the process ends with one line. The lock dies with its process."""
+        """Lock the folder. The process ends with one line if another run holds it. The lock dies with its process."""
         fault = self._acquire(engine) if idist.get_rank() == 0 else None
-        # All wait for the main process: none may read what an earlier run is still writing, and none may train without it.
+        # All processes wait for the main one: none may read what an earlier run is still writing, and none may train without it.
         in_the_way = idist.broadcast(float(fault is not None), src=0)
         with end_in_one_line():
             if fault:
@@ -129,7 +131,7 @@ class Checkpoint:
             raise SystemExit(Fault.exit_code)
 
     def _acquire(self, engine: Engine) -> Fault | None:
-        """What is in the way."""
+        """Lock the folder; the fault if that fails."""
         folder = self.latest.parent
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -140,20 +142,21 @@ class Checkpoint:
         except (PermissionError, FileExistsError, NotADirectoryError) as error:
             return Fault(folder, f"nothing can be written here ({error.strerror})", "name another --output_dir")
         except (OSError, NotImplementedError) as error:  # a file system without locks
-            engine.logger.warning(f"{folder}: cannot be locked ({error}); see to it that no other training writes there")
+            engine.logger.warning(f"{folder}: cannot be locked ({error}); make sure that no other training writes there")
         return None
 
     def release(self, engine: Engine) -> None:
-        """Let other runs in. The file stays: whoever waits for it has it open."""
+        """Unlock the folder. The lock file stays: a run that waits for it has it open."""
         self.lock.release(force=True)
 
     def give_up(self, engine: Engine, error: BaseException) -> None:
-        """Let other runs in after a failure or refusal, which goes on its way."""
+        """Unlock the folder after a failure or refusal, and raise it again."""
         self.release(engine)
         raise error
 
     def resume(self, engine: Engine) -> None:
-        """Restore `latest.pt` where it exists; where it is damaged or of another run, the process ends with one line."""
+        """Restore `latest.pt` if it exists. The process ends with one line if it is damaged or belongs to another run."""
+        self.record = training_record(engine, self.network, self.parts["optimizer"], self.parts["scheduler"]) | self.record
         with end_in_one_line():
             if not self.latest.is_file():
                 self._check_nothing_is_lost()
@@ -178,24 +181,18 @@ class Checkpoint:
         """
         if not is_finite(self.network):
             cure = "begin another run with another --seed or a lower --learning_rate"
-            raise FloatingPointError(f"weights that are not finite after epoch {engine.state.epoch}, of which nothing was saved; {cure}")
+            raise FloatingPointError(f"the weights are not finite after epoch {engine.state.epoch}, nothing was saved; {cure}")
         metrics = self.evaluator.state.metrics
         score = metrics.get(self.evaluator.state.key_metric_name)
         if self.evaluator.state.epoch and score is not None and self._validated_now(engine) and score > self.best_score:
             self.best_score = float(score)
             progress = {"epoch": engine.state.epoch, "steps": engine.state.iteration, self.evaluator.state.key_metric_name: self.best_score}
-            save_weights(self.best, self.network, {**self.record, **progress})
+            _save(self.best, self.network, {**self.record, **progress})
         state = {name: part.state_dict() for name, part in self.parts.items()}
-        state |= {"epoch": engine.state.epoch, "iteration": engine.state.iteration, "best_score": self.best_score, "run": self._run()}
+        state |= {"epoch": engine.state.epoch, "iteration": engine.state.iteration, "best_score": self.best_score, "run": self.record}
         buffer = io.BytesIO()
         torch.save(state, buffer)
         write_bytes(self.latest, buffer.getvalue())
-
-    def _run(self) -> dict[str, Any]:
-        """What tells this run from others."""
-        optimizer, scheduler = self.parts["optimizer"], self.parts["scheduler"]
-        parts = {"optimizer": type(optimizer).__name__, "schedule": type(scheduler).__name__}
-        return {**self.record, **_named(self.network), **parts, "steps of the schedule": scheduler.state_dict().get("T_max")}
 
     def _check_nothing_is_lost(self) -> None:
         if self.best.exists() and not self._made_again():
@@ -203,59 +200,59 @@ class Checkpoint:
             raise Fault(self.best, "weights of an earlier training, which a new one would replace", cure)
 
     def _made_again(self) -> bool:
-        """Whether this run will write the same `best.safetensors`: one killed between its first two files leaves it without the other."""
+        """Whether this run will write the same `best.safetensors`: a run killed in its first epoch may leave it without `latest.pt`."""
         try:
-            network, record = described_weights(self.best)
-        except Fault:  # not weights of ours
+            with safetensors.safe_open(self.best, "pt") as file:
+                record = json.loads((file.metadata() or {})["record"])
+        except (safetensors.SafetensorError, OSError, KeyError, ValueError):  # weights of another program
             return False
-        return record.get("epoch") == 1 and not _common({**record, **_named(network)}, json.loads(json.dumps(self._run())))
+        return record.get("epoch") == 1 and "network" in record and not run_differences(record, json.loads(json.dumps(self.record)))
 
     def _check_same_run(self, earlier: dict[str, Any]) -> None:
-        own = self._run()
-        findings = _common(earlier, own, but=("start", *CASES))
-        if own.get("start") != earlier.get("start"):
-            findings.append("another start")  # whose record is long
-        seen, training, validation = (set(cases) for cases in (earlier.get("training", ()), *(own.get(name, ()) for name in CASES)))
+        findings = run_differences(earlier, self.record, leave_out=("start", *CASES))
+        if self.record.get("start") != earlier.get("start"):
+            findings.append("other initial weights")  # their record is long
+        seen, training, validation = (set(cases) for cases in (earlier.get("training", ()), *(self.record.get(name, ()) for name in CASES)))
         if seen and not seen & training:
             findings.append("training cases of which none is listed now")
         elif moved := sorted((seen - training) & validation):
-            findings.append(f"the training case {moved[0]}, which now validates")
+            findings.append(f"the training case {moved[0]}, which is now used for validation")
         if findings:
-            cure = "name another --output_dir, or give what that run was begun with to go on with it"
+            cure = "name another --output_dir, or give the settings of that run to go on with it"
             raise Fault(self.latest, f"is of a run begun with {'; '.join(findings)}", cure)
 
     def _validated_now(self, engine: Engine) -> bool:
         return bool(self.evaluator.state.epoch == engine.state.epoch)
 
 
-def _common(earlier: Mapping[str, Any], own: Mapping[str, Any], but: Iterable[str] = ()) -> list[str]:
-    """What differs of that which both tell."""
-    names = (own.keys() & earlier.keys()) - set(but)
-    return differences({name: earlier[name] for name in names}, {name: own[name] for name in names})
-
-
-def _named(network: nn.Module) -> dict[str, Any]:
-    return {"network": network_name(network), **getattr(network, "options", {})}
+def _save(path: Path, network: nn.Module, record: dict[str, Any]) -> None:
+    """Write weights with their record. A network of the user's own cannot be built from its file; its class stands in the header."""
+    if type(network) in NETWORKS.values():
+        save_weights(path, network, record)
+    else:
+        state = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
+        metadata = {"network": class_name(network), "options": "{}", "record": json.dumps(record)}
+        write_bytes(path, safetensors.torch.save(state, metadata))
 
 
 class ReleaseCase:
-    """Let go of a case before the next is read.
+    """Free a case before the next one is read.
 
-    An engine holds its batch and output until it has the next, so that two cases would be in memory when the second is read, and would
-    count when it is checked against what is free.
+    An engine holds its batch and output until it has the next ones. Two cases would then be in memory at a time, and the first would count
+    as used when the second is checked against the free memory.
     """
 
     def attach(self, engine: Engine) -> None:
-        """Act when all is done that other handlers do after a case."""
+        """Act after the handlers of a case."""
         engine.add_event_handler(Events.GET_BATCH_STARTED, self)
 
     def __call__(self, engine: Engine) -> None:
-        """Forget batch and output."""
+        """Drop batch and output."""
         engine.state.batch = engine.state.output = None
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
-    """What `Checkpoint` stored in a `latest.pt`.
+    """Content of a `latest.pt` that `Checkpoint` stored.
 
     Raises:
         Fault: the file is damaged.

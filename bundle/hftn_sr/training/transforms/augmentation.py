@@ -1,7 +1,7 @@
-"""Augmentation of whole slices before they lose resolution, and crops of what the network is trained on.
+"""Augmentation of whole slices at full resolution, and crops for the network.
 
 A random transform draws its parameters and calls its deterministic twin. Slices are (1, H, W), volumes (1, H, W, D) with D through-plane.
-All of them take and give plain tensors: what MONAI's record of each step costs (`MetaTensor`) is as much as the steps themselves.
+All take and give plain tensors: MONAI's record of each step (`MetaTensor`) would double their time.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class Sliced(MapTransform):
 
     Args:
         keys: volumes of one size.
-        index: of the slice, from 0.
+        index: number of the slice, from 0.
     """
 
     def __init__(self, keys: KeysCollection, index: int) -> None:
@@ -60,12 +60,12 @@ class Sliced(MapTransform):
 
 
 class SliceSignald(Transform):
-    """Adds `signal` (D,), the mean of the positive intensities of each slice of the volume `key` (1, H, W, D), for `RandSliced`.
+    """Add `signal` (D,), the mean positive intensity of each slice of the volume `key` (1, H, W, D), for `RandSliced`.
 
-    It stands before the random transforms, so that a data set that caches what comes before them looks at each volume once.
+    Place it before the random transforms: a dataset that caches then computes it once for each volume.
 
     Args:
-        key: volume.
+        key: name of the volume.
     """
 
     def __init__(self, key: Hashable) -> None:
@@ -77,10 +77,10 @@ class SliceSignald(Transform):
 
 
 class RandSliced(Randomizable, MapTransform):
-    """`Sliced` with an index drawn in proportion to `signal`, see `SliceSignald`; from all slices alike where there is none."""
+    """`Sliced` with an index drawn in proportion to `signal`, see `SliceSignald`; uniformly if all slices are empty."""
 
     def __call__(self, data: Case) -> dict[Hashable, Any]:
-        """Volumes become slices; `signal` has served."""
+        """Volumes become slices; `signal` is dropped."""
         signal = data["signal"].numpy().astype(float)
         share = signal / signal.sum() if signal.any() else None
         kept = {key: value for key, value in data.items() if key != "signal"}
@@ -88,7 +88,7 @@ class RandSliced(Randomizable, MapTransform):
 
 
 def separate_slices(volumes: Iterable[Case], keys: KeysCollection = ("label", "reference")) -> list[dict[Hashable, Any]]:
-    """One case with volumes (1, H, W, 1) per slice of each case, in order; they are views, so that the voxels are held once."""
+    """One case with volumes (1, H, W, 1) for each slice of each case, in order, as views without a copy."""
     return [
         {**volume, **{key: volume[key][..., index : index + 1] for key in keys}}
         for volume in volumes
@@ -97,12 +97,12 @@ def separate_slices(volumes: Iterable[Case], keys: KeysCollection = ("label", "r
 
 
 class Orientd(MapTransform):
-    """One of the eight flips and quarter turns of a square, of slices (1, H, W).
+    """One of the eight flips and quarter turns of slices (1, H, W).
 
     Args:
         keys: slices.
-        flips: whether H and W are turned round.
-        transpose: whether H and W then change places.
+        flips: flip along H, flip along W.
+        transpose: exchange of H and W after the flips.
     """
 
     def __init__(self, keys: KeysCollection, flips: tuple[bool, bool], transpose: bool) -> None:
@@ -116,7 +116,7 @@ class Orientd(MapTransform):
 
 
 class RandOrientd(Randomizable, MapTransform):
-    """`Orientd`, all eight alike likely."""
+    """`Orientd`, uniformly one of the eight."""
 
     def __call__(self, data: Case) -> dict[Hashable, Any]:
         """Only the keys change."""
@@ -125,11 +125,11 @@ class RandOrientd(Randomizable, MapTransform):
 
 
 class VoxelSized(MapTransform):
-    """The same slice (1, H, W) on larger or smaller voxels, as a scanner gives it that measures less of k-space or fills it up with zeros.
+    """The same field of view (1, H, W) on larger or smaller voxels, by truncating or zero-filling k-space.
 
     Args:
         keys: slices of one in-plane size.
-        shape: voxels along H and W.
+        shape: number of voxels along H and W.
     """
 
     def __init__(self, keys: KeysCollection, shape: tuple[int, int]) -> None:
@@ -142,14 +142,14 @@ class VoxelSized(MapTransform):
 
 
 class RandVoxelSized(RandomizableTransform, MapTransform):
-    """With probability `prob`, `VoxelSized` with one factor along both axes, as likely below the geometric mean of the bounds as above.
+    """With probability `prob`, `VoxelSized` with one log-uniform factor for both axes.
 
     Args:
         keys: slices of one in-plane size.
-        prob: of a change.
-        factor: lower and upper bound of the number of voxels along an axis, relative to what it was; below 1 the voxels become larger.
-        multiple: that both sizes are rounded to.
-        least: size that none falls below; smaller slices stay as they are.
+        prob: probability of a change.
+        factor: bounds of the relative number of voxels along an axis; below 1 the voxels become larger.
+        multiple: divisor of the new sizes.
+        least: smallest new size; smaller slices stay unchanged.
     """
 
     def __init__(self, keys: KeysCollection, prob: float, factor: tuple[float, float], multiple: int, least: int) -> None:
@@ -169,14 +169,14 @@ class RandVoxelSized(RandomizableTransform, MapTransform):
 
 
 class GammaContrastd(MapTransform):
-    """Another contrast by x -> sign(x) |x|^gamma: 0 and 1, near the brightness of the image, stay; below 1, gamma lightens what is between.
+    """Gamma contrast, x -> sign(x) |x|^gamma: intensities 0 and 1 stay; a gamma below 1 brightens those between.
 
-    MONAI's AdjustContrastd counts from the darkest voxel. Images that were resampled undershoot a little next to edges, and counted from
-    there the empty background of real slices rises to 0.14 at a gamma of 0.7.
+    MONAI's AdjustContrastd takes the darkest voxel for 0. Resampled images undershoot a little next to edges; from there, the empty
+    background of real slices rises to 0.14 at a gamma of 0.7.
 
     Args:
         keys: images of any shape, intensities around 0 to 1.
-        gamma: exponent; far from 1 distorts more.
+        gamma: exponent; values far from 1 distort more.
     """
 
     def __init__(self, keys: KeysCollection, gamma: float) -> None:
@@ -190,12 +190,12 @@ class GammaContrastd(MapTransform):
 
 
 class RandGammaContrastd(RandomizableTransform, MapTransform):
-    """With probability `prob`, `GammaContrastd` with one exponent for all keys, as likely below the geometric mean of the bounds as above.
+    """With probability `prob`, `GammaContrastd` with one log-uniform exponent for all keys.
 
     Args:
-        keys: see `GammaContrastd`.
-        prob: of a change.
-        gamma: lower and upper bound of the exponent.
+        keys: images, see `GammaContrastd`.
+        prob: probability of a change.
+        gamma: bounds of the exponent.
     """
 
     def __init__(self, keys: KeysCollection, prob: float, gamma: tuple[float, float]) -> None:
@@ -212,13 +212,13 @@ class RandGammaContrastd(RandomizableTransform, MapTransform):
 
 
 class MisalignReferenced(Transform):
-    """Turn `reference` (1, H, W) about its centre, then move it; by Fourier steps, which lose no detail and wrap around at the borders.
+    """Rotate `reference` (1, H, W) about its centre, then shift it, by Fourier interpolation without loss; borders wrap around.
 
-    The turn is three shears: along W, along H, along W. An angle of 0 changes nothing but the shift.
+    The rotation is three shears: along W, along H, along W.
 
     Args:
-        offset: voxels along H and W, also fractions.
-        angle: degrees, small (a few at most); positive turns H towards W.
+        offset: shift along H and W in voxels, also fractional.
+        angle: rotation in degrees, a few at most; positive from H towards W.
     """
 
     def __init__(self, offset: tuple[float, float], angle: float = 0.0) -> None:
@@ -235,12 +235,12 @@ class MisalignReferenced(Transform):
 
 
 class RandMisalignReferenced(RandomizableTransform):
-    """With probability `prob`, `MisalignReferenced`, as after a registration that is not perfect.
+    """With probability `prob`, `MisalignReferenced`, as after an imperfect registration.
 
     Args:
-        prob: of a change.
-        voxels: largest offset in each in-plane direction.
-        degrees: largest angle in each sense; 0.4 moves what is 100 voxels from the centre by 0.7 voxels.
+        prob: probability of a change.
+        voxels: largest shift along H and W in voxels.
+        degrees: largest rotation in degrees; 0.4 moves a point 100 voxels from the centre by 0.7 voxels.
     """
 
     def __init__(self, prob: float, voxels: float, degrees: float = 0.0) -> None:
@@ -257,7 +257,7 @@ class RandMisalignReferenced(RandomizableTransform):
 
 
 class DropReferenced(Transform):
-    """A reference without signal: the network must do without it."""
+    """Replace `reference` by zeros: the network must do without it."""
 
     def __call__(self, data: Case) -> dict[Hashable, Any]:
         """Only `reference` changes."""
@@ -278,7 +278,7 @@ class Cropd(MapTransform):
 
     Args:
         keys: slices of one in-plane size.
-        start: first voxel along H and W.
+        start: first voxel along H and W, from 0.
         size: side in voxels.
     """
 
@@ -292,15 +292,15 @@ class Cropd(MapTransform):
 
 
 class RandCropSamplesd(Randomizable, MapTransform):
-    """Several `Cropd` of each slice, drawn in proportion to the signal of the first key, in intensities (`mean` and `std` undone).
+    """Several `Cropd` of each slice, drawn in proportion to the intensity of the first key (`mean` and `std` undone).
 
-    Crops start at multiples of `step`, so that a low-resolution sample stays the first of its s x s block and a patch stays whole.
+    Crops start at multiples of `step`: a low-resolution sample stays the first of its s x s block, and a patch stays whole.
 
     Args:
         keys: slices of one in-plane size.
         size: side of a crop in voxels, a multiple of step and at most the slice's size.
         step: s*p for a network of scale s and patch p.
-        num_samples: how many crops a slice gives, as a list of cases.
+        num_samples: number of crops of a slice.
     """
 
     def __init__(self, keys: KeysCollection, size: int, step: int, num_samples: int) -> None:
@@ -310,12 +310,12 @@ class RandCropSamplesd(Randomizable, MapTransform):
         self.size, self.step, self.num_samples = size, step, num_samples
 
     def __call__(self, data: Case) -> list[dict[Hashable, Any]]:
-        """One case per crop."""
+        """List of one case per crop."""
         first: Tensor = torch.as_tensor(data[self.keys[0]])
         if min(first.shape[-2:]) < self.size:
             raise ValueError(f"expected slices of at least {self.size} x {self.size}, got {tuple(first.shape[-2:])}; lower the crop size")
         intensity = restore(first[:1], data.get("mean"), data.get("std")).clamp_min(0)
-        # Means of step x step blocks first: windows of whole voxels, a few of them apart, would add up each voxel dozens of times.
+        # Means of step x step blocks first: overlapping windows of voxels would add up each voxel dozens of times.
         blocks = functional.avg_pool2d(intensity, self.step)
         signal = functional.avg_pool2d(blocks, self.size // self.step, stride=1)[0].double() + 1e-6
         chosen = self.R.choice(signal.numel(), size=self.num_samples, p=(signal / signal.sum()).flatten().numpy())
@@ -324,11 +324,11 @@ class RandCropSamplesd(Randomizable, MapTransform):
 
 
 def _shear(image: Tensor, slope: float, dim: int) -> Tensor:
-    """Move each line along `dim`, one of the last two, by `slope` voxels per voxel that it lies off the centre of the other axis."""
+    """Shift each line along `dim`, one of the last two, by `slope` voxels per voxel of its distance from the centre."""
     across = -3 - dim
     frequency = torch.fft.rfftfreq(image.shape[dim], dtype=image.dtype)
     distance = torch.arange(image.shape[across], dtype=image.dtype) - (image.shape[across] - 1) / 2
     phase = slope * (distance[:, None] * frequency if dim == -1 else frequency[:, None] * distance)
-    turn = torch.complex(torch.cos(phase.mul_(-2 * math.pi)), torch.sin(phase))  # ten times as fast as the exponential
+    turn = torch.complex(torch.cos(phase.mul_(-2 * math.pi)), torch.sin(phase))  # ten times as fast as the complex exponential
     moved: Tensor = torch.fft.irfft(torch.fft.rfft(image, dim=dim).mul_(turn), n=image.shape[dim], dim=dim)
     return moved

@@ -1,4 +1,4 @@
-"""Read a pair and simulate its low-resolution target: MONAI dictionary transforms around `volumes` and `degradation`.
+"""Read a pair and simulate its low-resolution target: MONAI dictionary transforms around `volumes` and `protocols`.
 
 Slices are (1, H, W), volumes (1, H, W, D) with D through-plane.
 """
@@ -28,20 +28,20 @@ Case = Mapping[Hashable, Any]
 class LoadPaird(Transform):
     """Read a high-resolution target and its reference, the reference on the target's grid, both with intensities around 0 to 1.
 
-    A case is `target` and `reference` (NIfTI or fastMRI files) and optionally `transform`, an ITK file that maps target points to reference
-    points, and `inverse_transform`, one whose inverse comes before that, or `grid`, which is "index" where slice i goes with slice i
-    whatever the headers say. It comes back with `label` and `reference` (1, H, W, D), float32, through-plane last, H and W cropped to
-    multiples of scale; the label is divided by the brightness of its own low-resolution image, the reference by that of its own voxels.
+    A case has `target` and `reference` (NIfTI or fastMRI files). Optional: `transform`, an ITK file that maps target points to reference
+    points; `inverse_transform`, an ITK file that is inverted and applied first; `grid: index`, which pairs slice i with slice i and ignores
+    the headers. The result has `label` and `reference` (1, H, W, D), float32, through-plane last, H and W cropped to multiples of scale.
+    The label is divided by the `intensity_unit` of its low-resolution image, the reference by its own.
 
     Args:
-        scale: upscaling factor s that the images will be used for.
+        scale: upscaling factor s.
     """
 
     def __init__(self, scale: int) -> None:
         self.scale = scale
 
     def __call__(self, data: Case) -> dict[Hashable, Any]:
-        """Raises Fault where a file cannot be used."""
+        """Raise Fault if a file cannot be used."""
         target, reference = read_volume(data["target"]), read_volume(data["reference"])
         if data.get("grid") == "index":
             target, reference = paired_by_index(target, reference)
@@ -56,7 +56,7 @@ class LoadPaird(Transform):
         label = target.data / intensity_unit(degrade(target, self.scale, through_plane).data)
         images = {"label": label, "reference": on_grid / intensity_unit(on_grid)}
         through, *in_plane = target.grid.slice_axes(through_plane)
-        # Each slice in one piece in memory: training takes them one by one, and out of interleaved ones that means reading them all.
+        # Each slice contiguous in memory: training takes one slice at a time, and interleaved slices would all be read for it.
         slices = {key: np.ascontiguousarray(image.transpose(through, *in_plane)) for key, image in images.items()}
         return {**data, **{key: torch.from_numpy(image).movedim(0, -1)[None] for key, image in slices.items()}}
 
@@ -67,12 +67,12 @@ class DegradePaird(Transform):
     Args:
         scale: loss of in-plane resolution s.
         decomposition: see `kspace.decompose`.
-        magnitude: the low-resolution target is stored as a magnitude.
-        protocol: how resolution is lost and in which unit the network sees it, see `protocols`.
-        crop: for the protocol `sanet`, side of its central square in voxels; None for the published 320.
+        magnitude: store the low-resolution target as a magnitude.
+        protocol: simulation of the low resolution and intensity unit, see `protocols`.
+        crop: side of the central square of `sanet` in voxels; None for the published 320.
 
     Raises:
-        ValueError: no such protocol, or a crop that it does not have.
+        ValueError: no such protocol, or a crop for a protocol without one.
     """
 
     def __init__(
@@ -83,19 +83,27 @@ class DegradePaird(Transform):
         protocol: str = "corrected",
         crop: int | None = None,
     ) -> None:
-        self.scale, self.decomposition, self.magnitude = scale, decomposition, magnitude
-        self.protocol = choose_protocol(protocol, crop)
+        self.scale, self.decomposition, self.magnitude, self.protocol, self.crop = scale, decomposition, magnitude, protocol, crop
+        self._protocol = choose_protocol(protocol, crop)
 
     def __call__(self, data: Case) -> dict[Hashable, Any]:
-        """Adds `image` and what brings it back to intensities, `mean` and `std` (1, 1, 1) or (1, 1, 1, D); drops `reference`."""
+        """Add `image`, and `mean` and `std` (1, 1, 1) or (1, 1, 1, D) that restore intensities; drop `reference`."""
         label, reference = (torch.as_tensor(data[key]) for key in ("label", "reference"))
-        prepared = self.protocol.prepare(label, reference, self.scale, self.decomposition, self.magnitude)
+        prepared = self._protocol.prepare(label, reference, self.scale, self.decomposition, self.magnitude)
         kept = {key: value for key, value in data.items() if key != "reference"}
         return {**kept, "image": prepared.image, "label": prepared.label, "mean": prepared.mean, "std": prepared.std}
 
 
 class RandDegradePaird(RandomizableTransform):
-    """`DegradePaird`, the low-resolution target being a magnitude with probability `magnitude_prob` (always under `sanet`)."""
+    """`DegradePaird` whose low-resolution target is a magnitude with probability `magnitude_prob` (always under `sanet`).
+
+    Args:
+        scale: see `DegradePaird`.
+        decomposition: see `DegradePaird`.
+        magnitude_prob: probability of a magnitude image.
+        protocol: see `DegradePaird`.
+        crop: see `DegradePaird`.
+    """
 
     def __init__(
         self,
@@ -106,6 +114,7 @@ class RandDegradePaird(RandomizableTransform):
         crop: int | None = None,
     ) -> None:
         super().__init__(prob=magnitude_prob)
+        self.scale, self.decomposition, self.magnitude_prob, self.protocol, self.crop = scale, decomposition, magnitude_prob, protocol, crop
         self.signed = DegradePaird(scale, decomposition, magnitude=False, protocol=protocol, crop=crop)
         self.magnitude = DegradePaird(scale, decomposition, magnitude=True, protocol=protocol, crop=crop)
 
@@ -116,10 +125,10 @@ class RandDegradePaird(RandomizableTransform):
 
 
 class RestoreIntensityd(MapTransform):
-    """Bring the target's channel, the first one, of a batch back to intensities by its `mean` and `std`, see `protocols`.
+    """Restore intensities in the target's channel, the first one, by `mean` and `std`, see `protocols`.
 
     Args:
-        keys: of batches (B, C, H, W, D); the reference's channels of `image` stay as they are.
+        keys: batches (B, C, H, W, D); the reference's channels of `image` stay unchanged.
     """
 
     def __call__(self, data: Case) -> dict[Hashable, Any]:
