@@ -1,8 +1,9 @@
 # make demo | make test | make lint: each is one command on a fresh machine that has Python 3.10+ and make.
 PYTHON ?= python3
 BIN := .venv/bin
+JOBS ?= 2  # processes of the tests
 
-.PHONY: help venv demo test lint docs twins package package-check label-env label-test browser clean
+.PHONY: help venv demo test lint docs twins package package-check wheel-check label-env label-test browser clean
 
 help:
 	@echo "make demo    super-resolve the built-in synthetic pair; results in demo/"
@@ -12,6 +13,7 @@ help:
 	@echo "make twins   write the JSON twin of each workflow after its YAML changed"
 	@echo "make package  bundle/ as one zip file in dist/, the same bytes every time"
 	@echo "make package-check  that file in an empty folder and a fresh environment, everything its model card says"
+	@echo "make wheel-check    the wheel in a fresh environment, from another folder: the voxels of the clone"
 	@echo "make label-env   .venv-label, an environment with MONAI Label 0.8.5"
 	@echo "make label-test  its server on loopback: inferences, training and errors of bundle/label_app"
 	@echo "make browser     what the tests of the QC page drive, on Debian; they skip without it"
@@ -29,7 +31,7 @@ demo: venv
 	$(BIN)/python scripts/demo.py --output demo
 
 test: venv
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile
 
 lint: venv
 	$(BIN)/ruff check .
@@ -47,6 +49,9 @@ package: venv
 
 package-check: venv
 	$(BIN)/python scripts/check_package.py
+
+wheel-check: venv
+	$(BIN)/python scripts/check_wheel.py
 
 label-env: .venv-label/.installed
 

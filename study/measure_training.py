@@ -25,10 +25,10 @@ import typer
 from ignite.engine import Engine, Events
 from monai.bundle import ConfigParser
 
-import hftn_sr
+from hftn_sr._bundle import BUNDLE
 from hftn_sr.volumes.files import write_json
 
-TRAIN = Path(hftn_sr.__file__).absolute().parents[1] / "configs" / "train.yaml"
+TRAIN = BUNDLE / "configs" / "train.yaml"
 FIRST_STEPS = 4  # of an epoch, not counted: workers have to start, and then have batches in store
 
 

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 BUNDLE = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(BUNDLE))  # the package of this very bundle, from wherever it was unpacked
+if (BUNDLE / "hftn_sr").is_dir():  # not so where pip installed the package
+    sys.path.insert(0, str(BUNDLE))  # the package of this very bundle, from wherever it was unpacked
 
 # ruff: noqa: E402 - the path must be there first
 from fastapi import HTTPException
@@ -25,6 +26,7 @@ from monailabel.interfaces.tasks.strategy import Strategy
 from monailabel.interfaces.tasks.train import TrainTask
 
 import hftn_sr
+from hftn_sr._bundle import BUNDLE as LOADED
 from hftn_sr.errors import Fault, UsageFault
 
 MODEL = "hftn_sr"
@@ -47,9 +49,8 @@ class SuperResolutionApp(MONAILabelApp):
     """
 
     def __init__(self, app_dir: str, studies: str, conf: dict[str, str]) -> None:
-        loaded = Path(hftn_sr.__file__).resolve().parents[1]
-        if loaded != BUNDLE:
-            finding = f"{BUNDLE}: this process already runs the hftn_sr of {loaded}. Fix: serve each copy of the bundle by its own server."
+        if LOADED.resolve() != BUNDLE:
+            finding = f"{BUNDLE}: this process already runs the hftn_sr of {LOADED}. Fix: serve each copy of the bundle by its own server."
             raise MONAILabelException(MONAILabelError.APP_INIT_ERROR, finding)
         self.names = conf.get("names", NAMES)
         name_rules(self.names)  # a wrong one ends the start, not every request

@@ -15,11 +15,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import hftn_sr
 from comparison.recording import TRAINING, read_table
 from comparison.rows import Row
 from comparison.schedule import Schedule
 from comparison.settings import read_record
+from hftn_sr._bundle import BUNDLE
 from hftn_sr.errors import Fault
 from hftn_sr.networks import build_network
 from hftn_sr.networks.weights import is_finite, save_weights
@@ -38,7 +38,7 @@ __all__ = [
     "workflow_overlay",
 ]
 
-TRAIN_YAML = Path(hftn_sr.__file__).absolute().parents[1] / "configs" / "train.yaml"
+TRAIN_YAML = BUNDLE / "configs" / "train.yaml"
 STUDY = str(Path(__file__).absolute().parents[1])
 CHECKPOINT, WEIGHTS, RECORD, OVERLAY, LOG = "latest.pt", "weights.safetensors", "trained.json", "workflow.json", "training.log"
 

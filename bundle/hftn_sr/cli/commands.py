@@ -14,6 +14,7 @@ from hftn_sr._version import __version__
 from hftn_sr.cli.bids import bids_cases
 from hftn_sr.cli.convert import convert
 from hftn_sr.cli.data import data
+from hftn_sr.cli.doctor import doctor
 from hftn_sr.cli.examples import examples
 from hftn_sr.cli.export import export
 from hftn_sr.cli.faults import Debug, OptionalPath, one_line_errors, warn
@@ -201,6 +202,7 @@ def evaluate(
 
 app.command(epilog=examples("convert singlecoil_val/file1000041.h5 --output nifti/"))(convert)
 app.command(epilog=examples("export --model base --scale 2 --format onnx --output base_x2.onnx"))(export)
+app.command(epilog=examples("doctor"))(doctor)
 app.command(epilog=examples("report --results results/ --cases patients/"))(report)
 
 

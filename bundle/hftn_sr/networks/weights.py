@@ -14,6 +14,7 @@ import safetensors.torch
 import torch
 from torch import nn
 
+from hftn_sr._bundle import BUNDLE
 from hftn_sr.errors import Fault, UsageFault
 from hftn_sr.networks import NETWORKS, build_network, channels_last, network_name
 from hftn_sr.volumes.files import write_bytes
@@ -31,7 +32,7 @@ __all__ = [
     "untrained_network",
 ]
 
-MODELS_FOLDER = Path(__file__).absolute().parents[2] / "models"
+MODELS_FOLDER = BUNDLE / "models"
 HASHES = MODELS_FOLDER / "SHA256SUMS"
 Network = TypeVar("Network", bound=nn.Module)
 

@@ -16,7 +16,7 @@ from filelock import FileLock, Timeout
 from monailabel.interfaces.datastore import Datastore
 from monailabel.interfaces.tasks.train import TrainTask
 
-import hftn_sr
+from hftn_sr._bundle import BUNDLE
 from hftn_sr.errors import Fault, UsageFault
 from hftn_sr.pairs.split import PATIENT
 from hftn_sr_label.pairing import name_rules
@@ -25,7 +25,6 @@ from hftn_sr_label.training_data import check_settings, training_data, write_tra
 
 __all__ = ["TrainPairs"]
 
-BUNDLE = Path(hftn_sr.__file__).absolute().parents[1]
 WORKFLOW = "import json, sys; from monai.bundle import run; run('training', **json.loads(sys.argv[1]))"
 NUMBERS = {"epochs": 20, "epoch_cases": 500, "crop_size": 64, "validation_slices": 6, "val_interval": 5, "seed": 0}  # as in train.yaml
 
