@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from pydicom import dcmwrite
 from pydicom.dataset import Dataset, FileMetaDataset
-from pydicom.uid import ExplicitVRLittleEndian, MRImageStorage, generate_uid
+from pydicom.uid import EnhancedMRImageStorage, ExplicitVRLittleEndian, MRImageStorage, generate_uid
 from pydicom.valuerep import format_number_as_ds
 
 LPS = np.array([-1.0, -1, 1])  # of a point in RAS+
@@ -52,6 +52,42 @@ def dataset(pixels, **elements):
     for key, value in elements.items():
         setattr(each, key, value)
     return each
+
+
+def enhanced(volumes, **elements):
+    """One enhanced MR image of volumes (columns, rows, slices) in whole numbers; each is a stack of its own unless `echoes` are given.
+
+    `echoes` gives each volume's echo time instead, all being one stack; `scalings` each volume's slope.
+    """
+    echoes, scalings = elements.pop("echoes", None), elements.pop("scalings", [1.0] * len(volumes))
+    frames, pixels = [], []
+    for number, (volume, slope) in enumerate(zip(volumes, scalings, strict=True)):
+        for index, each in enumerate(slices_of(volume, slope=slope)):
+            frame = Dataset()
+            frame.PlanePositionSequence = [_item(ImagePositionPatient=each.ImagePositionPatient)]
+            frame.PlaneOrientationSequence = [_item(ImageOrientationPatient=each.ImageOrientationPatient)]
+            frame.PixelMeasuresSequence = [_item(PixelSpacing=each.PixelSpacing, SliceThickness=each.SliceThickness)]
+            frame.PixelValueTransformationSequence = [_item(RescaleSlope=slope, RescaleIntercept=0, RescaleType="US")]
+            stack = "1" if echoes else str(number + 1)
+            frame.FrameContentSequence = [_item(StackID=stack, InStackPositionNumber=index + 1)]
+            if echoes:
+                frame.MREchoSequence = [_item(EffectiveEchoTime=float(echoes[number]))]
+            frames.append(frame)
+            pixels.append(each.pixel_array)
+    one = dataset(pixels[0], SOPClassUID=EnhancedMRImageStorage, NumberOfFrames=len(frames), **elements)
+    del one.EchoTime, one.RepetitionTime
+    one.SeriesInstanceUID = generate_uid()
+    one.PixelData = np.stack(pixels).astype("<u2").tobytes()
+    one.SharedFunctionalGroupsSequence = [_item(MRTimingAndRelatedParametersSequence=[_item(RepetitionTime=4000.0, FlipAngle=90.0)])]
+    one.PerFrameFunctionalGroupsSequence = frames
+    return one
+
+
+def _item(**elements):
+    item = Dataset()
+    for name, value in elements.items():
+        setattr(item, name, value)
+    return item
 
 
 def write_slices(folder, slices, name="IM{:04d}"):

@@ -1,10 +1,13 @@
 """DICOM series, written by pydicom and placed in space by hand: another reader's work than what is tested."""
 
+import os
+
 import nibabel as nib
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from pydicom import Dataset
 from pydicom.encaps import encapsulate
 from pydicom.uid import (
     CTImageStorage,
@@ -22,7 +25,7 @@ from hftn_sr.volumes.nifti import ReadOptions, save_nifti
 from hftn_sr.volumes.reading import read_volume, read_volume_header, volume_sha256
 from hftn_sr.volumes.volume import Grid, Volume
 from phantoms import contrast, oblique, points
-from series import PATIENT, dataset, slices_of, write_one, write_series, write_slices
+from series import PATIENT, dataset, enhanced, slices_of, write_one, write_series, write_slices
 
 SHAPE = (20, 16, 5)
 
@@ -183,9 +186,12 @@ def several(elements, kind=("target", "reference")):
 @pytest.mark.parametrize(
     ("elements", "told"),
     [
-        ({"EchoTime": (90.5, 9.5)}, r"2 volumes in one series \(EchoTime 9.5, 90.5\)"),
-        ({"TemporalPositionIdentifier": (2, 1), "AcquisitionNumber": (1, 1)}, r"\(TemporalPositionIdentifier 1, 2\)"),
-        ({"ImageType": (["ORIGINAL", "PRIMARY", "P"], ["ORIGINAL", "PRIMARY", "M"])}, r"\(ImageType ORIGINAL\\PRIMARY\\M, "),
+        ({"EchoTime": (90.5, 9.5)}, r"2 volumes in one series \(EchoTime 9.5; EchoTime 90.5\)"),
+        (
+            {"TemporalPositionIdentifier": (2, 1), "AcquisitionNumber": (1, 1)},
+            r"\(TemporalPositionIdentifier 1; TemporalPositionIdentifier 2\)",
+        ),
+        ({"ImageType": (["ORIGINAL", "PRIMARY", "P"], ["ORIGINAL", "PRIMARY", "M"])}, r"\(ImageType ORIGINAL\\PRIMARY\\M; "),
     ],
 )
 def test_one_of_several_volumes_is_taken_where_it_is_named(tmp_path, elements, told):
@@ -316,12 +322,12 @@ FAULTS = {
     "second slice": (without("IM0001"), r"a: its slices are not evenly spaced \(6 mm between IM0000 and IM0002, 3 mm elsewhere; 1 seem"),
     "a slice astray": (changed(2, ImagePositionPatient=[-5, 4, 11]), r"a: its slices are not evenly spaced"),
     "extra image": (extra, r"a: 1 of 5 positions hold several images, and no echo time.*Fix: put the slices of one volume into a folder"),
-    "localizer": (localizer, r"a: slices of 2 orientations, as a localizer has.*Fix: give a series of parallel"),
+    "localizer": (localizer, r"a: 2 volumes in one series \(orientation 1; orientation 2\)\. Fix: --frame N with N from 0 to 1"),
     "matrix": (changed(1, Rows=8, Columns=40), r"a: slices of different sizes \(\(20, 16\) voxels .* and \(40, 8\)"),
     "voxel size": (changed(1, PixelSpacing=[0.9, 1.3]), r"a: slices of different sizes"),
     "CT": (changed(None, SOPClassUID=CTImageStorage, Modality="CT"), r"a: no MR image among 5 DICOM files.*Fix: give the folder of an MR"),
     "modality": (changed(1, Modality="PT"), r"IM0001: not an MR image \(found modality PT, need MR\)"),
-    "enhanced": (changed(0, SOPClassUID=EnhancedMRImageStorage), r"IM0000: an enhanced MR image, all slices in one file.*dcm2niix"),
+    "enhanced": (changed(0, SOPClassUID=EnhancedMRImageStorage), r"IM0000: None frames promised, 0 described.*Fix: copy"),
     "mosaic": (changed(0, ImageType=["ORIGINAL", "PRIMARY", "M", "MOSAIC"]), r"IM0000: many slices in one image .*dcm2niix"),
     "frames": (changed(0, NumberOfFrames=2, Rows=8), r"IM0000: many slices in one image"),
     "colour": (
@@ -390,3 +396,136 @@ def test_a_link_to_nothing_is_no_absent_slice(tmp_path):
     (folder / "IM9999").symlink_to(tmp_path / "nothing")
     with pytest.raises(Fault, match=r"IM9999: a link to nothing\. Fix: fetch"):
         read_dicom(folder)
+
+
+# Series as archives and anonymisers leave them
+
+
+def test_one_enhanced_image_is_read_as_the_slices_that_it_was_made_of(tmp_path):
+    original = scan()
+    folder = write_slices(tmp_path / "a", [enhanced([original])])
+    volume = read_volume(folder)
+    np.testing.assert_array_equal(volume.data, original.data)
+    np.testing.assert_allclose(volume.affine, original.affine, atol=1e-6)
+    assert volume.grid.slice_axis == 2
+    assert dicom_scan(folder) == {
+        "Manufacturer": "SIEMENS", "MagneticFieldStrength": 3.0, "RepetitionTime": 4.0, "FlipAngle": 90.0, "SliceThickness": 3.0
+    }  # fmt: skip
+
+
+def test_each_frame_of_an_enhanced_image_is_scaled_by_its_own_header(tmp_path):
+    halves = Volume(scan().data / 2, scan().affine)
+    folder = write_slices(tmp_path / "a", [enhanced([scan(), halves], echoes=(20, 90), scalings=[1.0, 0.5])])
+    for frame, expected in enumerate((scan(), halves)):
+        np.testing.assert_array_equal(read_dicom(folder, frame).data, expected.data)
+
+
+@pytest.mark.parametrize("uid", ["1.2.840.10008.5.1.4.1.1.4.1", "1.2.840.10008.5.1.4.1.1.4.4"])
+def test_the_stacks_of_an_enhanced_image_are_volumes_of_their_own(tmp_path, uid):
+    volumes = [scan(), scan("reference", degrees=(0, 90, 0), spacing=(1, 1, 5.0))]
+    one = enhanced(volumes)
+    one.SOPClassUID = uid
+    folder = write_slices(tmp_path / "a", [one])
+    with pytest.raises(Fault, match=r"2 volumes in one series \(orientation 1; orientation 2\)\. Fix: --frame N"):
+        read_volume(folder)
+    for frame, expected in enumerate(volumes):
+        volume = read_volume(folder, ReadOptions(frame=frame))
+        np.testing.assert_array_equal(volume.data, expected.data)
+        np.testing.assert_allclose(volume.affine, expected.affine, atol=1e-5)
+
+
+def test_frames_that_are_promised_and_not_there_are_a_fault(tmp_path):
+    one = enhanced([scan()])
+    one.PerFrameFunctionalGroupsSequence = one.PerFrameFunctionalGroupsSequence[:-1]
+    with pytest.raises(Fault, match="5 frames promised, 4 described"):
+        read_volume(write_slices(tmp_path / "a", [one]))
+    one = enhanced([scan()])
+    one.PixelData = one.PixelData[:-2]
+    with pytest.raises(Fault, match="IM0000: truncated or damaged"):
+        read_volume(write_slices(tmp_path / "b", [one]))
+
+
+def without_preamble(path):
+    path.write_bytes(path.read_bytes()[132:])
+
+
+@pytest.mark.parametrize("which", ["all", "two"])
+def test_files_without_a_preamble_count_as_any_other(tmp_path, which):
+    folder = write_series(tmp_path / "a", scan())
+    for path in sorted(folder.iterdir())[: None if which == "all" else 2]:
+        without_preamble(path)
+    np.testing.assert_array_equal(read_volume(folder).data, scan().data)
+
+
+def test_slices_whose_series_uid_an_anonymiser_drew_anew_are_one_series(tmp_path):
+    slices = slices_of(scan())
+    for number, each in enumerate(slices):
+        each.SeriesInstanceUID = f"1.2.3.{number}"
+    volume = read_volume(write_slices(tmp_path / "a", slices))
+    np.testing.assert_array_equal(volume.data, scan().data)
+    assert any("different series UIDs; taken as one series" in note for note in volume.notes)
+    other = [*slices, *slices_of(scan("reference"), SeriesNumber=6)]
+    with pytest.raises(Fault, match=r"6 series in one folder"):
+        read_volume(write_slices(tmp_path / "b", other))
+
+
+def test_slices_that_were_exported_twice_under_other_uids_count_once(tmp_path):
+    slices = [*slices_of(scan()), *slices_of(scan())]
+    for each in slices:
+        each.SeriesInstanceUID = "1.2.3"
+    volume = read_volume(write_slices(tmp_path / "a", slices))
+    np.testing.assert_array_equal(volume.data, scan().data)
+    assert any("5 images in it have the place and the voxels of others" in note for note in volume.notes)
+
+
+@pytest.mark.parametrize(
+    ("element", "value", "told"),
+    [
+        ("EchoTime", "20", r"EchoTime \(90 in 2, 20 in 3\)|EchoTime \(20 in 3, 90 in 2\)"),
+        ("ImageType", ["ORIGINAL", "PRIMARY", "P"], r"ImageType"),
+        ("InversionTime", "900", r"InversionTime \(900 in 3, none in 2\)"),
+    ],
+)
+def test_slices_of_another_contrast_among_those_of_a_volume_are_named(tmp_path, element, value, told):
+    slices = slices_of(scan())
+    for each in slices[::2]:
+        setattr(each, element, value)
+    with pytest.raises(Fault, match=rf"its slices differ in {told}.*Fix: put the slices of one volume into a folder"):
+        read_volume(write_slices(tmp_path / "a", slices))
+
+
+def test_a_rounded_echo_time_is_no_other_contrast(tmp_path):
+    slices = slices_of(scan())
+    slices[1].EchoTime = "90.01"
+    np.testing.assert_array_equal(read_volume(write_slices(tmp_path / "a", slices)).data, scan().data)
+
+
+def with_mapping(each, slope, intercept):
+    each.RealWorldValueMappingSequence = [Dataset()]
+    each.RealWorldValueMappingSequence[0].RealWorldValueSlope = slope
+    each.RealWorldValueMappingSequence[0].RealWorldValueIntercept = intercept
+
+
+def test_a_real_world_value_mapping_scales_where_nothing_else_does(tmp_path):
+    slices = slices_of(scan())
+    for number, each in enumerate(slices):
+        del each.RescaleSlope, each.RescaleIntercept
+        with_mapping(each, 1.0 + number, 0.0)
+    volume = read_volume(write_slices(tmp_path / "a", slices))
+    np.testing.assert_allclose(volume.data, scan().data * np.arange(1, SHAPE[2] + 1), rtol=1e-6)
+    assert any("scaled by its real-world value mapping" in note for note in volume.notes)
+
+
+def test_a_real_world_value_mapping_beside_another_scaling_is_told(tmp_path):
+    slices = slices_of(scan())
+    for each in slices:
+        with_mapping(each, 3.0, 0.0)
+    volume = read_volume(write_slices(tmp_path / "a", slices))
+    np.testing.assert_array_equal(volume.data, scan().data)
+    assert any("real-world value mapping is not that of its RescaleSlope" in note for note in volume.notes)
+
+
+def test_a_pipe_in_the_folder_is_left_alone(tmp_path):
+    folder = write_series(tmp_path / "a", scan())
+    os.mkfifo(folder / "pipe")
+    np.testing.assert_array_equal(read_volume(folder).data, scan().data)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import os
 import warnings
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -16,6 +17,7 @@ from hypothesis import strategies as st
 
 from hftn_sr.errors import Fault
 from hftn_sr.volumes.nifti import ReadOptions, nifti_bytes, read_nifti, save_nifti
+from hftn_sr.volumes.reading import read_volume, read_volume_header
 from hftn_sr.volumes.volume import Volume
 from phantoms import oblique, phantom, write
 
@@ -463,3 +465,96 @@ def test_nothing_of_the_patient_is_carried_over(tmp_path):
     content = (tmp_path / "saved.nii").read_bytes().lower()
     assert b"jane" not in content
     assert b"1957" not in content
+
+
+# Headers that say less, or other, than they seem to
+
+
+def test_an_sform_whose_sizes_are_not_those_of_pixdim_is_refused_and_both_cures_work(tmp_path):
+    directions = np.diag([1.0, 1, 1, 1])
+    path = write(tmp_path / "image.nii", DATA, directions, sform_code=1, qform_code=0, pixdim=[1, 0.72, 0.72, 3, 0, 0, 0, 0])
+    assert "sform and its pixdim name different voxel sizes (1 x 1 x 1 and 0.72 x 0.72 x 3 mm)" in refused(path)
+    np.testing.assert_allclose(read_nifti(path, ReadOptions(assume_affine="spacing")).grid.spacing, [0.72, 0.72, 3], rtol=1e-6)
+    np.testing.assert_allclose(read_nifti(path, ReadOptions(assume_affine="sform")).grid.spacing, [1, 1, 1])
+
+
+@pytest.mark.parametrize(("code", "unit", "millimetres"), [(1, "metres", 1e-3), (3, "micrometres", 1e3)])
+def test_lengths_in_other_units_are_converted_to_mm(tmp_path, code, unit, millimetres):
+    affine = AFFINE.copy()
+    affine[:3] *= millimetres
+    path = write(tmp_path / "image.nii", DATA, affine, xyzt_units=code)
+    volume = read_nifti(path)
+    np.testing.assert_allclose(volume.affine, AFFINE, rtol=1e-5, atol=1e-5)
+    assert volume.units == 2
+    assert f"image.nii: its header counts in {unit}; converted to mm" in volume.notes
+
+
+def test_a_unit_that_makes_no_voxels_of_an_mr_image_is_refused(tmp_path):
+    path = write(tmp_path / "image.nii", DATA, AFFINE, xyzt_units=1)
+    assert "its header counts in metres, which makes voxels of 1500 x 800 x 3000 mm. Fix: correct xyzt_units" in refused(path)
+
+
+def test_where_one_form_is_sound_the_cure_names_it(tmp_path):
+    path = write(tmp_path / "image.nii", DATA, AFFINE, srow_x=[0] * 4, srow_y=[0] * 4, srow_z=[0] * 4)
+    assert "its sform is singular" in refused(path)
+    assert "Fix: --assume-affine qform, which is sound" in refused(path)
+    np.testing.assert_allclose(read_nifti(path, ReadOptions(assume_affine="qform")).affine, AFFINE, atol=1e-5)
+
+
+@pytest.mark.parametrize(("dim_info", "axis"), [(0b010000, 0), (0b110000, 2), (0b000110, None), (0, None)])
+def test_the_slice_axis_of_dim_info_counts_and_survives_a_round_trip(tmp_path, dim_info, axis):
+    path = write(tmp_path / "image.nii", DATA, np.diag([2.0, 2, 2, 1]), dim_info=dim_info)
+    volume = read_nifti(path)
+    assert volume.grid.slice_axis == axis
+    assert volume.grid.through_plane() == (2 if axis is None else axis)
+    assert volume.grid.finer(2, 0).slice_axis == axis
+    save_nifti(tmp_path / "again.nii", volume, "")
+    assert read_nifti(tmp_path / "again.nii").grid.slice_axis == axis
+
+
+def test_a_flipped_bit_is_called_damage_before_what_it_looks_like(path):
+    """One that turns a voxel into NaN would otherwise be cured by --nan-to-num."""
+    data = np.full((16, 16, 4), 1.5, np.float32)
+    data[3, 4, 1] = 2
+    content = bytearray(gzip.decompress(write(path, data, AFFINE).read_bytes()))
+    content[352 + 4 * 100 : 352 + 4 * 101] = b"\xff\xff\xff\xff"  # NaN
+    intact = gzip.compress(bytes(content))
+    path.write_bytes(intact)
+    assert "NaN or infinite" in refused(path)
+    path.write_bytes(intact[:-8] + b"\0\0\0\0" + intact[-4:])  # another checksum
+    assert "damaged: the compressed data fails its check" in refused(path)
+
+
+POINTERS = {
+    "git lfs": (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 5\n", r"Git LFS pointer\)\. Fix: git lfs pull"),
+    "git-annex": (b"/annex/objects/MD5E-s5--0.nii.gz\n", r"git-annex pointer\)\. Fix: datalad get image.nii.gz, or git annex get"),
+}
+
+
+@pytest.mark.parametrize("name", POINTERS)
+@pytest.mark.parametrize("suffix", [".nii.gz", ".nii", ".h5", ".mgz", ".nrrd"])
+def test_a_file_that_was_not_fetched_is_named_with_what_fetches_it(tmp_path, name, suffix):
+    content, finding = POINTERS[name]
+    (tmp_path / f"image{suffix}").write_bytes(content)
+    with pytest.raises(Fault, match=finding.replace("image.nii.gz", f"image{suffix}")):
+        read_volume(tmp_path / f"image{suffix}")
+
+
+def test_a_link_into_an_annex_without_content_is_named(path):
+    path.symlink_to("../.git/annex/objects/aa/bb/MD5E-s5--0.nii.gz/MD5E-s5--0.nii.gz")
+    assert "a link into git-annex). Fix: datalad get image.nii.gz" in refused(path)
+
+
+def test_a_pipe_is_refused_instead_of_waited_for(path):
+    os.mkfifo(path)
+    for read in (read_volume, read_volume_header):
+        with pytest.raises(Fault, match="not a file but a pipe, a socket or a device"):
+            read(path)
+
+
+@pytest.mark.parametrize(
+    ("start", "kind"), [(b"\x89HDF\r\n", "HDF5"), (b"\x89PNG\r\n", "PNG"), (b"PK\x03\x04", "zip"), (b"CDF\x01", "MINC 1")]
+)
+def test_a_file_of_another_kind_is_named(path, start, kind):
+    path.write_bytes(start + bytes(500))
+    assert kind in refused(path)

@@ -215,7 +215,7 @@ def _described(path: Path, content: bytes) -> tuple[nn.Module, dict[str, Any]]:
         if isinstance(name, str) and name not in NETWORKS:
             finding = f"holds a network {name!r}, which this version does not have (it has {', '.join(NETWORKS)})"
             raise Fault(path, finding, "use the version of hftn-sr that wrote the file, or train one of these")
-        options = {RENAMED.get(option, option): value for option, value in dict(json.loads(metadata["options"])).items()}
+        options = {str(RENAMED.get(option, option)): value for option, value in dict[str, Any](json.loads(metadata["options"])).items()}
         network = NETWORKS[name](**options)
         record: dict[str, Any] = json.loads(metadata.get("record", "{}"))
     except (KeyError, TypeError, ValueError, RuntimeError, ArithmeticError) as error:

@@ -1,4 +1,4 @@
-r"""A folder with one DICOM series of an MR image, one file per slice, as scanners and archives hand it out.
+r"""A folder with one DICOM series of an MR image as scanners and archives hand it out: a file for each slice, or one for all.
 
 Voxel (i, j, k) is column i and row j of slice k, and lies, in LPS+ mm, at
 
@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hftn_sr.errors import Fault
-from hftn_sr.volumes.dicom_slice import VOLUMES_DIFFER_IN, Slice, begins_as_dicom, holds_mr, read_slice, read_voxels
+from hftn_sr.volumes.dicom_slice import VOLUMES_DIFFER_IN, Slice, begins_as_dicom, forget_frames, holds_mr, read_slices, read_voxels
 from hftn_sr.volumes.files import sha256_of
 from hftn_sr.volumes.header_affine import COPY_AGAIN, SHEAR_TOLERANCE
 from hftn_sr.volumes.nifti import VolumeHeader
@@ -38,8 +38,10 @@ SAME_PLANE = 1e-3  # difference of directions and of voxel sizes (mm) that round
 SKIPPED = 1.9  # distance between slices, in that of their headers, from which on others seem to be lost between them
 FEW = 0.25  # share of missing instance numbers up to which they look like lost files, not like another way of numbering
 LISTED = 8  # series that a message names
+SLICES = 2  # array axis
 ONE_SERIES = "put the files of one series into a folder of its own, or hftn-sr convert FOLDER --series NUMBER"
 ONE_VOLUME = "put the slices of one volume into a folder of their own"
+ALIKE = {"EchoTime": 0.01, "InversionTime": 0.01, "DiffusionBValue": 0.01, "ImageType": 0.0}  # in all slices of a volume, but for so much
 
 
 @dataclass(frozen=True)
@@ -90,7 +92,7 @@ def read_dicom(path: str | PathLike[str], frame: int | None = None, series: int 
 
     Args:
         path: the folder.
-        frame: which of several volumes of the series, from 0, in the order of what they differ in, as echo times.
+        frame: which of several volumes of the series, from 0: stack by stack, in the order of what else they differ in, as echo times.
         series: SeriesNumber, where the folder holds more than one series.
         blank: whether an image without signal is read like any other.
 
@@ -106,10 +108,11 @@ def read_dicom(path: str | PathLike[str], frame: int | None = None, series: int 
     stack = _stack(path, frame, series)
     data = np.empty(stack.grid.shape, np.float32, order="F")
     for index, each in enumerate(stack.slices):
-        data[..., index] = read_voxels(each.path)
+        data[..., index] = read_voxels(each)
+    forget_frames()
     if not blank and data.min() == data.max():
         raise Fault(path, f"no signal: every voxel is {data.flat[0]:g}", "check the export of this image")
-    return Volume(data, stack.grid.affine, path, stack.sha256, notes=stack.notes)
+    return Volume(data, stack.grid.affine, path, stack.sha256, notes=stack.notes, slice_axis=SLICES)
 
 
 def read_dicom_header(path: str | PathLike[str], frame: int | None = None, series: int | None = None) -> VolumeHeader:
@@ -178,21 +181,26 @@ def _stack(folder: Path, frame: int | None, series: int | None) -> _Stack:
         digests.setdefault(sha256_of(each), each)
     if copies := len(files) - len(digests):
         notes.append(f"{folder.name}: {copies} files in it are copies of others and were left out")
-    slices = {digest: read_slice(path) for digest, path in digests.items()}
-    chosen = _one_series(folder, list(slices.values()), series)
-    sha256 = _sha256_of_all(digest for digest, each in slices.items() if each.series == chosen[0].series)
-    _check_one_plane(folder, chosen)
-    _note_instances(folder, chosen, notes)
-    volume = _one_volume(folder, _in_order(chosen), frame, notes)
+    slices = {digest: read_slices(path) for digest, path in digests.items()}
+    chosen = _one_series(folder, [each for of in slices.values() for each in of], series, notes)
+    files_chosen = {each.path for each in chosen}
+    sha256 = _sha256_of_all(digest for digest, of in slices.items() if of[0].path in files_chosen)
+    volume, name = _one_volume(folder, chosen, frame, notes)
+    _note_instances(folder, volume if name else chosen, notes)
+    notes += dict.fromkeys(note for each in volume for note in each.notes)
     return _Stack(volume, _grid(folder, volume, notes), sha256, tuple(notes))
 
 
-def _one_series(folder: Path, slices: list[Slice], wanted: int | None) -> list[Slice]:
+def _one_series(folder: Path, slices: list[Slice], wanted: int | None, notes: list[str]) -> list[Slice]:
     series: dict[str, list[Slice]] = {}
     for each in slices:
         series.setdefault(each.series, []).append(each)
     listed = [f"{of[0].number or '?'} {of[0].description or '(no description)'}, {len(of)} slices" for of in series.values()]
     told = "; ".join(sorted(listed)[:LISTED]) + ("; ..." if len(listed) > LISTED else "")
+    joined = _joined([each for each in slices if wanted is None or each.number == str(wanted)])
+    if joined and len({each.series for each in joined}) > 1:
+        notes.append(f"{folder.name}: slices of one number and one even stack have different series UIDs; taken as one series")
+        return joined
     if wanted is None and len(series) > 1:
         raise Fault(folder, f"{len(series)} series in one folder ({told})", ONE_SERIES)
     fitting = [of for of in series.values() if wanted is None or of[0].number == str(wanted)]
@@ -201,14 +209,35 @@ def _one_series(folder: Path, slices: list[Slice], wanted: int | None) -> list[S
     return fitting[0]
 
 
-def _check_one_plane(folder: Path, slices: list[Slice]) -> None:
-    first = slices[0]
-    orientations: list[NDArray[np.float64]] = []
+def _joined(slices: list[Slice]) -> list[Slice]:
+    """Slices with one series number whose UIDs an anonymiser drew anew for each: one evenly spaced stack. Empty where they are not."""
+    if len({(each.number, each.description, each.shape) for each in slices}) != 1 or not slices[0].number:
+        return []
+    if len(_by_orientation(slices)) > 1 or not all(np.allclose(each.spacing, slices[0].spacing, atol=SAME_PLANE) for each in slices):
+        return []
+    ordered = _in_order(slices)
+    along = np.array([ordered[0].normal @ each.position for each in ordered])
+    steps = np.diff(along)
+    if len(steps) and (steps.min() <= SAME_PLACE or np.ptp(steps) > EVEN * steps.min()):
+        return []
+    return slices
+
+
+def _by_orientation(slices: Sequence[Slice]) -> list[list[Slice]]:
+    """Slices that are parallel together, the larger stacks of a localizer apart; in the order of their first ones."""
+    stacks: list[list[Slice]] = []
     for each in slices:
-        if not any(np.allclose(each.directions, other, atol=SAME_PLANE, rtol=0) for other in orientations):
-            orientations.append(each.directions)
-    if len(orientations) > 1:
-        raise Fault(folder, f"slices of {len(orientations)} orientations, as a localizer has", "give a series of parallel slices")
+        for stack in stacks:
+            if np.allclose(each.directions, stack[0].directions, atol=SAME_PLANE, rtol=0):
+                stack.append(each)
+                break
+        else:
+            stacks.append([each])
+    return stacks
+
+
+def _check_one_size(folder: Path, slices: Sequence[Slice]) -> None:
+    first = slices[0]
     alike = [each.shape == first.shape and np.allclose(each.spacing, first.spacing, atol=SAME_PLANE, rtol=0) for each in slices]
     if not all(alike):
         other = slices[alike.index(False)]
@@ -236,23 +265,71 @@ def _places(slices: Sequence[Slice]) -> list[int]:
     return [0, *(int(index) for index in np.cumsum(np.diff(along) > SAME_POSITION))]
 
 
-def _one_volume(folder: Path, slices: list[Slice], frame: int | None, notes: list[str]) -> list[Slice]:
+def _one_volume(folder: Path, slices: list[Slice], frame: int | None, notes: list[str]) -> tuple[list[Slice], str]:
+    """The slices of one volume in order, and by what it was told from others; empty where there is just one."""
+    named = {each.stack for each in slices}
+    stacks = [[each for each in slices if each.stack == name] for name in sorted(named, key=_number_first)]
+    stacks = [part for stack in stacks for part in _by_orientation(stack)]
+    volumes, kinds = [], []
+    for number, stack in enumerate(stacks, 1):
+        _check_one_size(folder, stack)
+        for kind, volume in _volumes(folder, _in_order(stack), notes):
+            volumes.append(volume)
+            kinds.append(", ".join(filter(None, (f"orientation {number}" if len(stacks) > 1 else "", kind))))
+    if len(volumes) == 1:
+        return volumes[0], ""
+    listed = "; ".join(kinds[:LISTED]) + ("; ..." if len(kinds) > LISTED else "")
+    told = f"{len(volumes)} volumes in one series ({listed})"
+    if frame is None or not 0 <= frame < len(volumes):
+        raise Fault(folder, told, f"--frame N with N from 0 to {len(volumes) - 1}")
+    notes.append(f"{folder.name}: volume {frame} of {told}")
+    return volumes[frame], kinds[frame]
+
+
+def _volumes(folder: Path, slices: list[Slice], notes: list[str]) -> list[tuple[str, list[Slice]]]:
+    """The volumes of a stack of slices, each with what tells it from the others."""
     at = Counter(_places(slices))
     if max(at.values()) == 1:
-        return slices
+        _check_one_contrast(folder, slices)
+        return [("", slices)]
     for name in VOLUMES_DIFFER_IN:
         volumes: dict[str, list[Slice]] = {}
         for each in slices:
             volumes.setdefault(each.differs_in.get(name, ""), []).append(each)
         if len(volumes) > 1 and all(_places(of) == list(range(len(at))) for of in volumes.values()):
-            values = sorted(volumes, key=_number_first)
-            told = f"{len(values)} volumes in one series ({name} {', '.join(values[:LISTED])}{', ...' if len(values) > LISTED else ''})"
-            if frame is None or not 0 <= frame < len(values):
-                raise Fault(folder, told, f"--frame N with N from 0 to {len(values) - 1}")
-            notes.append(f"{folder.name}: volume {frame} of {told}")
-            return volumes[values[frame]]
+            for of in volumes.values():
+                _check_one_contrast(folder, of)
+            return [(f"{name} {value}", volumes[value]) for value in sorted(volumes, key=_number_first)]
+    once = _without_copies(slices)
+    if len(once) == len(at):
+        notes.append(f"{folder.name}: {len(slices) - len(once)} images in it have the place and the voxels of others and were left out")
+        _check_one_contrast(folder, once)
+        return [("", once)]
     several = sum(count > 1 for count in at.values())
     raise Fault(folder, f"{several} of {len(at)} positions hold several images, and no echo time or the like sorts them", ONE_VOLUME)
+
+
+def _without_copies(slices: Sequence[Slice]) -> list[Slice]:
+    """Slices in order without those that an archive sent twice under another UID: same place, same voxels."""
+    kept: list[Slice] = []
+    for place, each in zip(_places(slices), slices, strict=True):
+        before = [other for at, other in zip(_places(kept), kept, strict=True) if at == place] if kept else []
+        if not any(np.array_equal(read_voxels(each), read_voxels(other)) for other in before):
+            kept.append(each)
+    return kept
+
+
+def _check_one_contrast(folder: Path, slices: Sequence[Slice]) -> None:
+    """Slices of another echo or kind of image among those of a volume would pass unseen: each is at a place of its own."""
+    for name, allowed in ALIKE.items():
+        counts = Counter(each.differs_in.get(name, "") for each in slices)
+        if len(counts) < 2:
+            continue
+        numbers = [_number_first(value)[0] for value in counts]
+        if allowed and np.isfinite(numbers).all() and max(numbers) - min(numbers) <= allowed * max(map(abs, numbers)):
+            continue
+        listed = ", ".join(f"{value or 'none'} in {count}" for value, count in counts.most_common(LISTED))
+        raise Fault(folder, f"its slices differ in {name} ({listed})", ONE_VOLUME)
 
 
 def _number_first(text: str) -> tuple[float, str]:
@@ -280,7 +357,7 @@ def _grid(folder: Path, slices: list[Slice], notes: list[str]) -> Grid:
     affine = np.eye(4)
     affine[:3, :3] = np.column_stack([first.directions[0] * first.spacing[0], first.directions[1] * first.spacing[1], step])
     affine[:3, 3] = positions[0]
-    return Grid((*first.shape, count), np.diag([-1.0, -1, 1, 1]) @ affine)  # LPS to RAS
+    return Grid((*first.shape, count), np.diag([-1.0, -1, 1, 1]) @ affine, SLICES)  # LPS to RAS
 
 
 def _check_even(folder: Path, slices: list[Slice], positions: NDArray[np.float64], step: NDArray[np.float64]) -> None:

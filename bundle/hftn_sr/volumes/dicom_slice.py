@@ -1,63 +1,88 @@
-"""One file of a DICOM series: what kind it is, where its slice lies, its voxels.
+"""The slices of one DICOM file: what kind it is, where each slice lies, its voxels.
 
-Of the header only what is needed is taken: nothing that tells who was scanned, when or where. ITK reads and decodes; the group of
-elements that every file begins with is read here, because it tells why ITK cannot read a file.
+A classic MR image holds one slice. An enhanced one, and what was converted to one, holds many, each with its own place and scaling.
+Of the header only what is needed is taken: nothing that tells who was scanned, when or where. pydicom reads headers, ITK decodes voxels.
 
-Source: DICOM PS3.10 section 7.1 (the beginning of a file), PS3.3 section C.7.6.2 (image plane).
+Source: DICOM PS3.10 section 7.1 (the beginning of a file), PS3.3 sections C.7.6.2 (image plane), C.7.6.16 (frames of an enhanced image)
+and C.7.6.16.2.11 (real-world value mapping).
 """
 
 from __future__ import annotations
 
+import functools
+import math
 import struct
-from collections.abc import Mapping
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pydicom
 from numpy.typing import NDArray
 
 from hftn_sr.errors import Fault
 from hftn_sr.volumes.header_affine import COPY_AGAIN
 
-__all__ = ["SCAN", "VOLUMES_DIFFER_IN", "Slice", "begins_as_dicom", "holds_mr", "read_slice", "read_voxels"]
+__all__ = ["VOLUMES_DIFFER_IN", "Slice", "begins_as_dicom", "forget_frames", "holds_mr", "read_slices", "read_voxels"]
 
 MAGIC, PREAMBLE = b"DICM", 128  # after so many bytes
-BEGINNING = 1 << 16  # bytes within which the first group of elements ends
-LONG = (b"OB", b"OW", b"UN", b"SQ", b"UT", b"UC", b"UR", b"OD", b"OF", b"OL", b"OV", b"SV", b"UV")  # their length has four bytes
-KIND, SYNTAX = 0x0002, 0x0010  # elements of group 2: media storage SOP class, transfer syntax
-MR, ENHANCED_MR = "1.2.840.10008.5.1.4.1.1.4", "1.2.840.10008.5.1.4.1.1.4.1"
+MR, ENHANCED_MR, LEGACY_ENHANCED_MR = (f"1.2.840.10008.5.1.4.1.1.4{more}" for more in ("", ".1", ".4"))  # storage SOP classes
+MULTI_FRAME = (ENHANCED_MR, LEGACY_ENHANCED_MR)
 PLAIN = ("1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.1.99", "1.2.840.10008.1.2.2")  # of voxels as they are
 TO_NIFTI = "convert it to NIfTI, for example by dcm2niix, and give that file"
 UNIT = 1e-3  # deviation of a direction's length, and of the cosine between two of them
 
-SCAN = {  # how it was measured, by the names and in the units of BIDS: tag, factor; None for text
-    "Manufacturer": ("0008|0070", None),
-    "MagneticFieldStrength": ("0018|0087", 1.0),
-    "RepetitionTime": ("0018|0080", 1e-3),
-    "EchoTime": ("0018|0081", 1e-3),
-    "InversionTime": ("0018|0082", 1e-3),
-    "FlipAngle": ("0018|1314", 1.0),
-    "SliceThickness": ("0018|0050", 1.0),
+SCAN = {  # how it was measured, by the names and in the units of BIDS, which are those of DICOM but for milliseconds; None for text
+    "Manufacturer": None,
+    "MagneticFieldStrength": 1.0,
+    "RepetitionTime": 1e-3,
+    "EchoTime": 1e-3,
+    "InversionTime": 1e-3,
+    "FlipAngle": 1.0,
+    "SliceThickness": 1.0,
 }
-VOLUMES_DIFFER_IN = {  # what tells the volumes of one series apart, the likeliest first
-    "EchoTime": "0018|0081",
-    "InversionTime": "0018|0082",
-    "ImageType": "0008|0008",
-    "TemporalPositionIdentifier": "0020|0100",
-    "DiffusionBValue": "0018|9087",
-    "TriggerTime": "0018|1060",
-    "AcquisitionNumber": "0020|0012",
-    "EchoNumbers": "0018|0086",
+VOLUMES_DIFFER_IN = (  # what tells the volumes of one series apart, the likeliest first
+    "EchoTime",
+    "InversionTime",
+    "ImageType",
+    "TemporalPositionIdentifier",
+    "DiffusionBValue",
+    "TriggerTime",
+    "AcquisitionNumber",
+    "EchoNumbers",
+)
+PLACE = {"ImagePositionPatient": 3, "ImageOrientationPatient": 6, "PixelSpacing": 2}
+# Where a frame of an enhanced image has what a classic image has at its top: sequence of functional groups, and name there.
+OF_A_FRAME = {
+    "ImagePositionPatient": ("PlanePositionSequence", "ImagePositionPatient"),
+    "ImageOrientationPatient": ("PlaneOrientationSequence", "ImageOrientationPatient"),
+    "PixelSpacing": ("PixelMeasuresSequence", "PixelSpacing"),
+    "SliceThickness": ("PixelMeasuresSequence", "SliceThickness"),
+    "SpacingBetweenSlices": ("PixelMeasuresSequence", "SpacingBetweenSlices"),
+    "RescaleSlope": ("PixelValueTransformationSequence", "RescaleSlope"),
+    "RescaleIntercept": ("PixelValueTransformationSequence", "RescaleIntercept"),
+    "RealWorldValueMappingSequence": ("RealWorldValueMappingSequence", ""),
+    "EchoTime": ("MREchoSequence", "EffectiveEchoTime"),
+    "InversionTime": ("MRModifierSequence", "InversionTimes"),
+    "RepetitionTime": ("MRTimingAndRelatedParametersSequence", "RepetitionTime"),
+    "FlipAngle": ("MRTimingAndRelatedParametersSequence", "FlipAngle"),
+    "ImageType": ("MRImageFrameTypeSequence", "FrameType"),
+    "DiffusionBValue": ("MRDiffusionSequence", "DiffusionBValue"),
+    "TriggerTime": ("CardiacSynchronizationSequence", "NominalCardiacTriggerDelayTime"),
+    "TemporalPositionIdentifier": ("FrameContentSequence", "TemporalPositionIndex"),
+    "AcquisitionNumber": ("FrameContentSequence", "FrameAcquisitionNumber"),
+    "StackID": ("FrameContentSequence", "StackID"),
 }
-PLACE = {"0020|0032": "ImagePositionPatient", "0020|0037": "ImageOrientationPatient", "0028|0030": "PixelSpacing"}
-SERIES, NUMBER, DESCRIPTION, INSTANCE = "0020|000e", "0020|0011", "0008|103e", "0020|0013"
-MODALITY, SAMPLES, COLOUR, FRAMES, ROWS, COLUMNS = "0008|0060", "0028|0002", "0028|0004", "0028|0008", "0028|0010", "0028|0011"
-DISTANCE, THICKNESS = "0018|0088", "0018|0050"
-NEEDED = (
+UNASSIGNED = "UnassignedPerFrameConvertedAttributesSequence"  # where a legacy converted image keeps what has no group
+GROUPS = ("PerFrameFunctionalGroupsSequence", "SharedFunctionalGroupsSequence")
+HEADER = (
     *PLACE,
-    *(SERIES, NUMBER, DESCRIPTION, INSTANCE, MODALITY, SAMPLES, COLOUR, FRAMES, ROWS, COLUMNS, DISTANCE, THICKNESS),
-    *(tag for tag, _ in SCAN.values()),
-    *VOLUMES_DIFFER_IN.values(),
+    *("SOPClassUID", "SeriesInstanceUID", "SeriesNumber", "SeriesDescription", "InstanceNumber", "Modality", "SamplesPerPixel"),
+    *("PhotometricInterpretation", "NumberOfFrames", "Rows", "Columns", "SpacingBetweenSlices", "RescaleSlope", "RescaleIntercept"),
+    *("RealWorldValueMappingSequence", *GROUPS, *SCAN, *VOLUMES_DIFFER_IN),
 )
 
 
@@ -67,20 +92,26 @@ class Slice:
 
     Args:
         path: its file.
+        frame: its place in the file's frames, from 0; None in a file of one slice.
+        stack: StackID of a frame, empty if unknown.
         series: SeriesInstanceUID.
         number: SeriesNumber, empty if unknown.
         description: SeriesDescription, likewise.
-        instance: InstanceNumber; None if unknown.
+        instance: InstanceNumber, of a frame its place from 1; None if unknown.
         position: (3,) centre of the first voxel, LPS+ mm.
         directions: (2, 3) where the column index and the row index grow, unit vectors in LPS+.
         spacing: voxel size along these two in mm.
         shape: columns and rows.
         thickness: in mm; from one slice to the next where the header says so.
+        scaling: slope and intercept that `read_voxels` applies to what the file stores; None where ITK applies the header's own.
         differs_in: the header's text for each of VOLUMES_DIFFER_IN that it has.
         scan: as SCAN, what the header has of it.
+        notes: what was found in the header and the user should know.
     """
 
     path: Path
+    frame: int | None
+    stack: str
     series: str
     number: str
     description: str
@@ -90,8 +121,10 @@ class Slice:
     spacing: tuple[float, float]
     shape: tuple[int, int]
     thickness: float
+    scaling: tuple[float, float] | None
     differs_in: Mapping[str, str]
     scan: Mapping[str, str | float]
+    notes: tuple[str, ...]
 
     @property
     def normal(self) -> NDArray[np.float64]:
@@ -100,77 +133,139 @@ class Slice:
 
 
 def begins_as_dicom(path: Path) -> bool:
-    """Whether a file has the preamble of DICOM; its name does not matter.
+    """Whether a file has DICOM's preamble or, as some scanners export them, begins with DICOM's elements; its name does not matter.
 
     Raises:
         Fault: it cannot be read.
     """
-    return _beginning(path, PREAMBLE + len(MAGIC))[PREAMBLE:] == MAGIC
+    start = _beginning(path, PREAMBLE + len(MAGIC))
+    return start[PREAMBLE:] == MAGIC or (_begins_with_elements(start) and _is_image_without_preamble(path))
 
 
 def holds_mr(path: Path) -> bool:
     """Whether a DICOM file is an MR image, or does not say what it is; not so a DICOMDIR, a report, a presentation state.
 
     Raises:
-        Fault: it holds all slices of an enhanced MR image, or ends too soon.
+        Fault: it ends too soon, or is damaged.
     """
-    kind = _first_group(path).get(KIND, MR)
-    if kind == ENHANCED_MR:
-        raise Fault(path, "an enhanced MR image, all slices in one file", TO_NIFTI)
-    return kind == MR
+    header = _read(path, ("SOPClassUID", "Modality"))
+    meta = getattr(header, "file_meta", None)
+    kind = (_text(meta, "MediaStorageSOPClassUID") if meta else "") or _text(header, "SOPClassUID")
+    return not kind or kind in (MR, *MULTI_FRAME)
 
 
-def read_slice(path: Path) -> Slice:
-    """The header of one MR image.
+def read_slices(path: Path) -> list[Slice]:
+    """The headers of the slices of one MR image: one, or one for each frame.
 
     Raises:
-        Fault: not a single greyscale slice of an MR image, damaged, packed in a way that ITK does not know, or without its place in space.
+        Fault: not a greyscale MR image, damaged, a mosaic, or without its place in space.
     """
-    header = _header(path)
-    _check_kind(path, header)
-    position, orientation, (between_rows, between_columns) = (
-        _numbers(path, header, tag, count) for tag, count in zip(PLACE, (3, 6, 2), strict=True)
-    )
-    directions = orientation.reshape(2, 3)
-    lengths = np.linalg.norm(directions, axis=1)
-    if np.abs(lengths - 1).max() > UNIT or abs(directions[0] @ directions[1]) > UNIT or min(between_rows, between_columns) <= 0:
-        found = f"directions {orientation.tolist()}, voxel sizes {[between_rows, between_columns]}"
-        raise Fault(path, f"its geometry is impossible ({found})", COPY_AGAIN)
-    instance = header.get(INSTANCE, "")
-    told = {name: header.get(tag, "") for name, tag in VOLUMES_DIFFER_IN.items()}
-    return Slice(
-        path,
-        header.get(SERIES, ""),
-        header.get(NUMBER, ""),
-        header.get(DESCRIPTION, ""),
-        int(instance) if instance.lstrip("+-").isdecimal() else None,
-        position,
-        directions / lengths[:, None],
-        (float(between_columns), float(between_rows)),
-        (int(header.get(COLUMNS, "")), int(header.get(ROWS, ""))),
-        next((size for tag in (DISTANCE, THICKNESS) if (size := _number(header, tag))), 1.0),
-        {name: text for name, text in told.items() if text},
-        _scan(header),
-    )
+    header = _read(path, HEADER)
+    with _explained(path):
+        _check_kind(path, header)
+        if _text(header, "SOPClassUID") not in MULTI_FRAME:
+            return [_slice(path, header, _Classic(header), None)]
+        frames = header.get("PerFrameFunctionalGroupsSequence") or []
+        if not frames or len(frames) != int(header.get("NumberOfFrames") or 0):
+            raise Fault(path, f"{header.get('NumberOfFrames')} frames promised, {len(frames)} described", COPY_AGAIN)
+        shared = (header.get("SharedFunctionalGroupsSequence") or [pydicom.Dataset()])[0]
+        return [_slice(path, header, _Frame(header, own, shared), index) for index, own in enumerate(frames)]
 
 
-def read_voxels(path: Path) -> NDArray[np.float32]:
-    """(columns, rows) of one slice; RescaleSlope and RescaleIntercept are applied.
+def read_voxels(each: Slice) -> NDArray[np.float32]:
+    """(columns, rows) of one slice, scaled by its header.
 
     Raises:
         Fault: truncated, damaged or packed in a way that ITK does not know; not finite.
     """
-    import itk  # here, because it takes a second to load, and most images are no DICOM
+    voxels = _itk_voxels(each.path)[0] if each.frame is None else _frames(each.path)[each.frame]
+    if voxels.shape != each.shape[::-1]:
+        raise Fault(each.path, f"slices of {voxels.shape[::-1]} voxels, its header says {each.shape}", COPY_AGAIN)
+    scaled: NDArray[np.float32] = voxels.T if each.scaling is None else voxels.T * np.float32(each.scaling[0]) + np.float32(each.scaling[1])
+    if not np.isfinite(scaled).all():
+        raise Fault(each.path, "voxels are NaN or infinite", COPY_AGAIN)
+    return scaled
 
-    reader = itk.ImageFileReader[itk.Image[itk.F, 3]].New(ImageIO=itk.GDCMImageIO.New(), FileName=str(path))
-    try:
-        reader.Update()
-    except RuntimeError as error:
-        raise _unreadable(path) from error
-    voxels: NDArray[np.float32] = itk.array_from_image(reader.GetOutput())[0].T
-    if not np.isfinite(voxels).all():
-        raise Fault(path, "voxels are NaN or infinite", COPY_AGAIN)
-    return voxels
+
+def forget_frames() -> None:
+    """Let go of the last file of many frames, which `read_voxels` keeps."""
+    _frames.cache_clear()
+
+
+class _Classic:
+    """What a header says of its one slice."""
+
+    def __init__(self, header: pydicom.Dataset) -> None:
+        self.header = header
+
+    def get(self, name: str) -> Any:
+        return self.header.get(name)
+
+
+class _Frame:
+    """What an enhanced image says of one frame: in the frame's own groups, in those of all frames, or at its top."""
+
+    def __init__(self, header: pydicom.Dataset, own: pydicom.Dataset, shared: pydicom.Dataset) -> None:
+        self.header, self.groups = header, (own, shared)
+
+    def get(self, name: str) -> Any:
+        sequence, inner = OF_A_FRAME.get(name, ("", name))
+        for group in self.groups:
+            items = group.get(sequence) if sequence else None
+            if items and not inner:
+                return items
+            if items and items[0].get(inner) is not None:
+                return items[0].get(inner)
+            left = group.get(UNASSIGNED)
+            if left and left[0].get(name) is not None:
+                return left[0].get(name)
+        return self.header.get(name)
+
+
+def _slice(path: Path, header: pydicom.Dataset, of: _Classic | _Frame, frame: int | None) -> Slice:
+    position, orientation, (between_rows, between_columns) = (_numbers(path, of.get(name), name) for name in PLACE)
+    directions = orientation.reshape(2, 3)
+    lengths = np.linalg.norm(directions, axis=1)
+    if np.abs(lengths - 1).max() > UNIT or abs(directions[0] @ directions[1]) > UNIT or min(between_rows, between_columns) <= 0:
+        found = f"directions {orientation.tolist()}, voxel sizes {[float(between_rows), float(between_columns)]}"
+        raise Fault(path, f"its geometry is impossible ({found})", COPY_AGAIN)
+    instance = _text(header, "InstanceNumber")
+    scaling, notes = _scaling(path, of, frame)
+    told = {name: _as_text(of.get(name)) for name in VOLUMES_DIFFER_IN}
+    return Slice(
+        path,
+        frame,
+        _as_text(of.get("StackID")) if frame is not None else "",
+        _text(header, "SeriesInstanceUID"),
+        _text(header, "SeriesNumber"),
+        _text(header, "SeriesDescription"),
+        frame + 1 if frame is not None else int(instance) if instance.lstrip("+-").isdecimal() else None,
+        position,
+        directions / lengths[:, None],
+        (float(between_columns), float(between_rows)),
+        (int(header.Columns), int(header.Rows)),
+        next((size for name in ("SpacingBetweenSlices", "SliceThickness") if (size := _positive(of.get(name)))), 1.0),
+        scaling,
+        {name: text for name, text in told.items() if text},
+        _scan(of),
+        notes,
+    )
+
+
+def _scaling(path: Path, of: _Classic | _Frame, frame: int | None) -> tuple[tuple[float, float] | None, tuple[str, ...]]:
+    """By the rescale elements, which ITK applies to a classic image, else by a linear real-world value mapping."""
+    slope, intercept = (_number(of.get(name)) for name in ("RescaleSlope", "RescaleIntercept"))
+    mapping = (of.get("RealWorldValueMappingSequence") or [None])[0]
+    real_slope, real_intercept = (_number(mapping.get(f"RealWorldValue{of}")) if mapping else None for of in ("Slope", "Intercept"))
+    real = None if not real_slope or real_intercept is None else (real_slope, real_intercept)
+    if slope is not None and slope != 0:
+        own = (slope, intercept or 0.0)
+        differs = real is not None and not np.allclose(real, own)
+        note = (f"{path.parent.name}: its real-world value mapping is not that of its RescaleSlope; the latter is used",) if differs else ()
+        return (own if frame is not None else None), note
+    if real is None:
+        return ((1.0, 0.0) if frame is not None else None), ()
+    return real, (f"{path.parent.name}: scaled by its real-world value mapping",)
 
 
 def _beginning(path: Path, size: int) -> bytes:
@@ -181,79 +276,129 @@ def _beginning(path: Path, size: int) -> bytes:
         raise Fault(path, f"cannot be read ({error.strerror})", "check its permissions and the disk") from error
 
 
-def _first_group(path: Path) -> dict[int, str]:
-    """The elements of group 2, always little endian with explicit types, as text by their number within the group."""
-    data, at, found = _beginning(path, BEGINNING), PREAMBLE + len(MAGIC), {}
-    while data[at : at + 2] == b"\x02\x00":
-        try:
-            element, kind = struct.unpack_from("<H2s", data, at + 2)
-            long = kind in LONG
-            (size,) = struct.unpack_from("<I" if long else "<H", data, at + (8 if long else 6))
-        except struct.error:
-            raise Fault(path, "truncated within its header", COPY_AGAIN) from None
-        at += 12 if long else 8
-        found[element] = data[at : at + size].rstrip(b"\0 ").decode("ascii", "replace")
-        at += size
-    return found
+def _begins_with_elements(start: bytes) -> bool:
+    """Whether bytes look like an element of group 2 or 8: its number within the group, then its type or its length."""
+    if len(start) < 8 or start[:2] not in (b"\x02\x00", b"\x08\x00") or start[3:4] != b"\0":
+        return False
+    (length,) = struct.unpack("<I", start[4:8])
+    return start[4:6] in (b"UL", b"CS", b"UI", b"DA", b"TM", b"SH", b"LO") or length <= PREAMBLE
 
 
-def _header(path: Path) -> dict[str, str]:
-    """The elements that are needed, those of them that the file has."""
-    import itk
-
-    image = itk.GDCMImageIO.New(FileName=str(path))  # ITK frees the dictionary with it
+def _is_image_without_preamble(path: Path) -> bool:
     try:
-        image.ReadImageInformation()
-    except RuntimeError as error:
+        header = _read(path, ("SOPClassUID", "Modality", "Rows", "Columns"))
+        return bool(_text(header, "SOPClassUID")) and bool(_text(header, "Modality") or header.get("Rows"))
+    except Fault:
+        return False
+
+
+def _read(path: Path, names: tuple[str, ...]) -> pydicom.Dataset:
+    with _explained(path):
+        return pydicom.dcmread(path, stop_before_pixels=True, force=True, specific_tags=list(names))
+
+
+@contextmanager
+def _explained(path: Path) -> Iterator[None]:
+    """What pydicom raises or warns of for a damaged file, which may be anything, is one fault."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    except Fault:
+        raise
+    except Exception as error:
         raise _unreadable(path) from error
-    dictionary = image.GetMetaDataDictionary()
-    return {tag: str(dictionary[tag]).strip("\0 ") for tag in NEEDED if dictionary.HasKey(tag)}
+
+
+def _syntax(path: Path) -> str:
+    try:
+        return str(pydicom.dcmread(path, stop_before_pixels=True, specific_tags=[]).file_meta.TransferSyntaxUID)
+    except Exception:  # of a damaged file: it has none then
+        return ""
 
 
 def _unreadable(path: Path) -> Fault:
-    """Why ITK, which does not tell, could not read a file."""
-    syntax = _first_group(path).get(SYNTAX, "")
+    """Why a file could not be read, which ITK does not say."""
+    syntax = _syntax(path)
     if syntax and syntax not in PLAIN:
         fix = "export it without compression; if others of its kind can be read it is damaged: copy it again"
         return Fault(path, f"cannot be decoded (transfer syntax {syntax})", fix)
     return Fault(path, "truncated or damaged", COPY_AGAIN)
 
 
-def _check_kind(path: Path, header: Mapping[str, str]) -> None:
-    modality, colour = header.get(MODALITY, ""), header.get(COLOUR, "")
+def _itk_voxels(path: Path) -> NDArray[np.float32]:
+    """(frames, rows, columns), scaled by the header's RescaleSlope and RescaleIntercept."""
+    import itk  # here, because it takes a second to load, and most images are no DICOM
+
+    reader = itk.ImageFileReader[itk.Image[itk.F, 3]].New(ImageIO=itk.GDCMImageIO.New(), FileName=str(path))
+    try:
+        reader.Update()
+    except RuntimeError as error:
+        raise _unreadable(path) from error
+    voxels: NDArray[np.float32] = itk.array_from_image(reader.GetOutput())
+    return voxels
+
+
+@functools.lru_cache(maxsize=1)
+def _frames(path: Path) -> NDArray[np.float32]:
+    """(frames, rows, columns) of an enhanced image, as stored."""
+    with _explained(path):
+        voxels = np.asarray(pydicom.dcmread(path).pixel_array, dtype=np.float32)
+    return voxels if voxels.ndim == 3 else voxels[None]
+
+
+def _check_kind(path: Path, header: pydicom.Dataset) -> None:
+    modality, colour = _text(header, "Modality"), _text(header, "PhotometricInterpretation")
     if modality != "MR":
         raise Fault(path, f"not an MR image (found modality {modality or 'unknown'}, need MR)", "give the folder of an MR series")
-    if header.get(SAMPLES, "") != "1" or colour != "MONOCHROME2":
+    if _text(header, "SamplesPerPixel") != "1" or colour != "MONOCHROME2":
         found = colour or "no photometric interpretation"
         raise Fault(path, f"not a greyscale MR image (found {found}, need MONOCHROME2)", "give the series it was made from")
-    if header.get(FRAMES, "") not in ("", "1") or "MOSAIC" in header.get(VOLUMES_DIFFER_IN["ImageType"], "").split("\\"):
+    enhanced = _text(header, "SOPClassUID") in MULTI_FRAME
+    if not enhanced and (_text(header, "NumberOfFrames") not in ("", "1") or "MOSAIC" in _text(header, "ImageType").split("\\")):
         raise Fault(path, "many slices in one image (multi-frame or mosaic)", TO_NIFTI)
 
 
-def _numbers(path: Path, header: Mapping[str, str], tag: str, count: int) -> NDArray[np.float64]:
+def _text(header: pydicom.Dataset, name: str) -> str:
+    return _as_text(header.get(name))
+
+
+def _as_text(value: Any) -> str:
+    if value is None:
+        return ""
+    values = value if isinstance(value, (list, tuple, pydicom.multival.MultiValue)) else [value]
+    return "\\".join(str(each).strip("\0 ") for each in values)
+
+
+def _numbers(path: Path, value: Any, name: str) -> NDArray[np.float64]:
     try:
-        found = np.array(header.get(tag, "").split("\\"), dtype=float)
-    except ValueError:
+        found = np.array([float(each) for each in value])
+    except (TypeError, ValueError):
         found = np.empty(0)
-    if found.shape != (count,) or not np.isfinite(found).all():
-        raise Fault(path, f"no {PLACE[tag]} of {count} numbers, so that it has no place in space", "export the original series again")
+    if found.shape != (PLACE[name],) or not np.isfinite(found).all():
+        raise Fault(path, f"no {name} of {PLACE[name]} numbers, so that it has no place in space", "export the original series again")
     return found
 
 
-def _number(header: Mapping[str, str], tag: str) -> float | None:
-    """None if there is none above 0."""
+def _number(value: Any) -> float | None:
+    """The first of one or several; None if there is none."""
     try:
-        found = float(header.get(tag, "").split("\\")[0])
+        found = float(_as_text(value).split("\\")[0])
     except ValueError:
         return None
-    return found if 0 < found < np.inf else None
+    return found if math.isfinite(found) else None
 
 
-def _scan(header: Mapping[str, str]) -> dict[str, str | float]:
-    found = {}
-    for name, (tag, factor) in SCAN.items():
-        number = _number(header, tag) if factor else None
-        value = header.get(tag, "") if factor is None else round(number * factor, 9) if number else None
+def _positive(value: Any) -> float | None:
+    found = _number(value)
+    return found if found is not None and found > 0 else None
+
+
+def _scan(of: _Classic | _Frame) -> dict[str, str | float]:
+    found: dict[str, str | float] = {}
+    for name, factor in SCAN.items():
+        number = _positive(of.get(name)) if factor else None
+        value = _as_text(of.get(name)) if factor is None else round(number * factor, 9) if number else None
         if value:
             found[name] = value
     return found

@@ -24,7 +24,7 @@ import torch
 from numpy.typing import NDArray
 
 from hftn_sr.errors import Fault, check_choice
-from hftn_sr.volumes.files import sha256_of
+from hftn_sr.volumes.files import check_present, sha256_of
 from hftn_sr.volumes.header_affine import COPY_AGAIN
 from hftn_sr.volumes.ismrmrd import ScanHeader, scan_header
 from hftn_sr.volumes.nifti import VolumeHeader
@@ -133,6 +133,7 @@ def fastmri_attributes(path: str | PathLike[str]) -> dict[str, str | float]:
 @contextmanager
 def _opened(path: Path) -> Iterator[Any]:
     try:
+        check_present(path)
         with path.open("rb") as stream:
             start = stream.read(len(MAGIC))
     except FileNotFoundError:
@@ -210,8 +211,10 @@ def _voxels(path: Path, stored: Any, shape: tuple[int, int, int]) -> NDArray[np.
     bad = 0
     for index in range(shape[2]):
         plane: NDArray[Any] = stored[index]
-        bad += int(plane.size - np.isfinite(plane).sum())
-        data[..., index] = _reconstructed(plane, shape[:2]) if plane.dtype.kind == "c" else plane
+        unsound = int(plane.size - np.isfinite(plane).sum())
+        with np.errstate(over="ignore"):  # what does not fit float32 becomes infinite and is counted
+            data[..., index] = _reconstructed(plane, shape[:2]) if plane.dtype.kind == "c" else plane
+        bad += unsound or int(data[..., index].size - np.isfinite(data[..., index]).sum())
     if bad:
         raise Fault(path, f"{bad} of {stored.size} voxels of {stored.name.removeprefix('/')} are NaN or infinite", COPY_AGAIN)
     return data

@@ -15,9 +15,22 @@ from typing import Any
 
 from hftn_sr.errors import Fault
 
-__all__ = ["NewFiles", "check_writable", "explained", "json_bytes", "remove_parts", "sha256_of", "write_bytes", "write_files", "write_json"]
+__all__ = [
+    "NewFiles",
+    "check_present",
+    "check_writable",
+    "explained",
+    "json_bytes",
+    "remove_parts",
+    "sha256_of",
+    "write_bytes",
+    "write_files",
+    "write_json",
+]
 
 PART = ".part"
+LARGEST_POINTER = 1024  # bytes of a file that only stands for another
+LFS_POINTER, ANNEX_POINTERS = b"version https://git-lfs.github.com/", (b"annex/objects/", b"git/annex/objects/")
 
 
 class NewFiles:
@@ -112,6 +125,34 @@ def sha256_of(path: Path) -> str:
         while block := stream.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()
+
+
+def check_present(path: Path) -> None:
+    """Find out, before `path` is opened, that it is a file with its content, or a folder.
+
+    Raises:
+        Fault: it is not there; it stands for a file that git-annex, DataLad or Git LFS has not fetched; it is a pipe, a socket or a device.
+    """
+    link = str(path.readlink()) if path.is_symlink() else ""
+    annex = f"datalad get {path.name}, or git annex get {path.name}"
+    if not path.exists():
+        if "annex/objects" in link.replace("\\", "/"):
+            raise Fault(path, "its content is not fetched (a link into git-annex)", annex)
+        if link:
+            raise Fault(path, f"a link to nothing ({link})", "fetch the file that it names")
+        raise Fault(path, "no such file", "check the path")
+    if path.is_dir():
+        return
+    if not path.is_file():
+        raise Fault(path, "not a file but a pipe, a socket or a device", "give a file on the disk")
+    if path.stat().st_size > LARGEST_POINTER:
+        return
+    with path.open("rb") as stream:
+        start = stream.read(LARGEST_POINTER)
+    if start.startswith(LFS_POINTER):
+        raise Fault(path, "its content is not fetched (a Git LFS pointer)", f"git lfs pull --include {path.name}")
+    if start.lstrip(b"./").startswith(ANNEX_POINTERS):
+        raise Fault(path, "its content is not fetched (a git-annex pointer)", annex)
 
 
 def check_writable(path: Path) -> None:

@@ -17,6 +17,9 @@ AssumedAffine = Literal["sform", "qform", "spacing"]
 
 COPY_AGAIN = "copy or export it again from its source"
 FORM_TOLERANCE = 0.5  # of the smallest voxel size, that sform and qform may place a corner apart
+UNITS = {1: ("metres", 1e3), 2: ("mm", 1.0), 3: ("micrometres", 1e-3)}  # NIfTI's codes of lengths
+SPACE_BITS = 0x07
+SMALLEST_VOXEL, LARGEST_VOXEL = 1e-3, 100.0  # mm, of the largest side of a voxel of an MR image
 SHEAR_TOLERANCE = 1e-3  # cosine between two axes that counts as sheared
 
 
@@ -32,6 +35,12 @@ def header_affine(path: Path, header: Any, assumed: AssumedAffine | None, notes:
     Raises:
         Fault: no form, two that contradict each other, or one that is no affine map.
     """
+    affine, codes = _as_stored(path, header, assumed, notes)
+    return _in_mm(path, header, affine, notes), codes
+
+
+def _as_stored(path: Path, header: Any, assumed: AssumedAffine | None, notes: list[str]) -> tuple[NDArray[np.float64], tuple[int, int]]:
+    """The affine in the header's own unit of length."""
     codes = (int(header["sform_code"]), int(header["qform_code"]))
     known = {name for name, code in zip(("sform", "qform"), codes, strict=True) if code > 0}
     if len(known) == 2 and assumed in known:
@@ -47,11 +56,53 @@ def header_affine(path: Path, header: Any, assumed: AssumedAffine | None, notes:
         notes.append(f"{path.name}: placed by voxel sizes alone, as asked (--assume-affine spacing)")
     if not forms:
         raise Fault(path, "no position in space (sform and qform codes are 0)", "--assume-affine spacing, if voxel sizes are enough")
-    for name, form in forms.items():
-        _check_affine(path, name, form, notes)
+    faults = {name: fault for name, form in forms.items() if (fault := _affine_fault(path, name, form, notes))}
+    if faults:
+        fault = next(iter(faults.values()))
+        good = [other for other in forms if other not in faults]
+        raise Fault(path, fault, f"--assume-affine {good[0]}, which is sound" if good else COPY_AGAIN)
     if len(forms) == 2:
         _compare_forms(path, header, forms["sform"], forms["qform"], notes)
+    if list(forms) == ["sform"] and len([code for code in codes if code > 0]) == 1 and assumed != "sform":
+        return _with_sizes(path, header, forms["sform"], assumed, notes), codes
     return next(iter(forms.values())), codes
+
+
+def _with_sizes(
+    path: Path, header: Any, sform: NDArray[np.float64], assumed: AssumedAffine | None, notes: list[str]
+) -> NDArray[np.float64]:
+    """An sform that no qform confirms, held against the header's voxel sizes.
+
+    Some programs write directions alone into the sform, columns of length 1, and the sizes only into pixdim.
+    """
+    sizes, stored = np.linalg.norm(sform[:3, :3], axis=0), np.array(_spacing(header))
+    if np.abs((sizes - stored) * (np.array(_counts(header)) - 1)).max() <= FORM_TOLERANCE * sizes.min():
+        return sform
+    told = " and ".join(" x ".join(f"{size:.4g}" for size in each) for each in (sizes, stored))
+    if assumed != "spacing":
+        raise Fault(
+            path,
+            f"its sform and its pixdim name different voxel sizes ({told} mm)",
+            "--assume-affine sform or --assume-affine spacing, whichever sizes are the scan's",
+        )
+    notes.append(f"{path.name}: voxel sizes {told} mm by sform and pixdim; those of pixdim used, as asked")
+    affine = sform.copy()
+    affine[:3, :3] *= stored / sizes
+    return affine
+
+
+def _in_mm(path: Path, header: Any, affine: NDArray[np.float64], notes: list[str]) -> NDArray[np.float64]:
+    unit, millimetres = UNITS.get(int(header["xyzt_units"]) & SPACE_BITS, ("mm", 1.0))
+    if millimetres == 1:
+        return affine
+    converted = affine.copy()
+    converted[:3] *= millimetres
+    sizes = np.linalg.norm(converted[:3, :3], axis=0)
+    if sizes.max() > LARGEST_VOXEL or sizes.max() < SMALLEST_VOXEL:
+        told = " x ".join(f"{size:.4g}" for size in sizes)
+        raise Fault(path, f"its header counts in {unit}, which makes voxels of {told} mm", "correct xyzt_units in its header")
+    notes.append(f"{path.name}: its header counts in {unit}; converted to mm")
+    return converted
 
 
 def _qform(path: Path, header: Any) -> NDArray[np.float64]:
@@ -65,22 +116,28 @@ def _spacing(header: Any) -> list[float]:
     return [abs(float(size)) if np.isfinite(size) and size != 0 else 1.0 for size in header["pixdim"][1:4]]
 
 
-def _check_affine(path: Path, name: str, affine: NDArray[np.float64], notes: list[str]) -> None:
+def _affine_fault(path: Path, name: str, affine: NDArray[np.float64], notes: list[str]) -> str:
+    """Why a form is no affine map of space; empty where it is one."""
     matrix = affine[:3, :3]
     if not np.isfinite(affine).all():
-        raise Fault(path, f"its {name} holds numbers that are not finite", COPY_AGAIN)
+        return f"its {name} holds numbers that are not finite"
     lengths = np.linalg.norm(matrix, axis=0)
     with np.errstate(divide="ignore", invalid="ignore"):
         axes = matrix / lengths
     if lengths.min() == 0 or abs(np.linalg.det(axes)) < 1e-3:
-        raise Fault(path, f"its {name} is singular (voxel sizes {lengths.round(4).tolist()})", COPY_AGAIN)
+        return f"its {name} is singular (voxel sizes {lengths.round(4).tolist()})"
     cosine = np.abs(axes.T @ axes - np.eye(3)).max()
     if cosine > SHEAR_TOLERANCE:
-        notes.append(f"{path.name}: sheared axes (cosine {cosine:.3f}), kept as they are")
+        notes.append(f"{path.name}: sheared axes (cosine {cosine:.3f}), kept as they are; ITK and 3D Slicer refuse such an image")
+    return ""
+
+
+def _counts(header: Any) -> list[int]:
+    return [int(size) if index < header["dim"][0] else 1 for index, size in enumerate(header["dim"][1:4])]
 
 
 def _compare_forms(path: Path, header: Any, sform: NDArray[np.float64], qform: NDArray[np.float64], notes: list[str]) -> None:
-    sizes = [int(size) if index < header["dim"][0] else 1 for index, size in enumerate(header["dim"][1:4])]
+    sizes = _counts(header)
     corners = np.array([[x, y, z, 1] for x in (0, sizes[0] - 1) for y in (0, sizes[1] - 1) for z in (0, sizes[2] - 1)], dtype=float)
     apart = float(np.linalg.norm((corners @ (sform - qform).T)[:, :3], axis=1).max())
     allowed = FORM_TOLERANCE * float(np.linalg.norm(sform[:3, :3], axis=0).min())

@@ -23,7 +23,7 @@ from hftn_sr.volumes.volume import Grid, Volume
 __all__ = ["AssumedAffine", "ReadOptions", "VolumeHeader", "nifti_bytes", "nifti_chunks", "read_header", "read_nifti", "save_nifti"]
 
 FORM_CODES = nib.nifti1.xform_codes.value_set("code")
-UNIT_BITS = 0x3F  # what NIfTI defines of xyzt_units
+TIME_BITS, MILLIMETRES = 0x38, 2  # of xyzt_units
 
 
 @dataclass(frozen=True)
@@ -34,8 +34,9 @@ class ReadOptions:
         frame: which of several volumes of a 4D file, from 0.
         nan_to_num: take 0 for voxels that are not finite.
         magnitude: take the absolute value of complex voxels.
-        assume_affine: where the voxels lie if sform and qform contradict each other (`sform`, `qform`) or both are missing (`spacing`:
-            axes as in RAS+, voxel sizes of the header, origin at voxel 0).
+        assume_affine: where the voxels lie if sform and qform contradict each other (`sform`, `qform`), if the sform's voxel sizes are not
+            those of pixdim (`sform`; `spacing` takes pixdim's), or if both forms are missing (`spacing`: axes as in RAS+, voxel sizes of
+            pixdim, origin at voxel 0).
     """
 
     frame: int | None = None
@@ -66,7 +67,7 @@ def read_header(path: str | PathLike[str], options: ReadOptions = ReadOptions())
     path = Path(path)
     with opened(path, []) as file:
         affine, _ = header_affine(path, file.header, options.assume_affine, [])
-        return VolumeHeader(path, Grid(_shape_and_frame(path, file.header, options, [])[0], affine))
+        return VolumeHeader(path, Grid(_shape_and_frame(path, file.header, options, [])[0], affine, slice_axis(file.header)))
 
 
 def read_nifti(path: str | PathLike[str], options: ReadOptions = ReadOptions(), blank: bool = False) -> Volume:
@@ -92,14 +93,20 @@ def read_nifti(path: str | PathLike[str], options: ReadOptions = ReadOptions(), 
     with opened(path, notes) as file:
         affine, codes = header_affine(path, file.header, options.assume_affine, notes)
         data = _voxels(path, file, options, notes, blank)
-        units = int(file.header["xyzt_units"]) & UNIT_BITS
-        return Volume(data, affine, path, file.sha256(), units, codes, tuple(notes))
+        units = int(file.header["xyzt_units"]) & TIME_BITS | MILLIMETRES
+        return Volume(data, affine, path, file.sha256(), units, codes, tuple(notes), slice_axis(file.header))
+
+
+def slice_axis(header: Any) -> int | None:
+    """The array axis that `dim_info` of a NIfTI header names as the slices'; None where it names none."""
+    named = int(header["dim_info"]) >> 4 & 3
+    return named - 1 if named else None
 
 
 def nifti_chunks(volume: Volume, description: str, compressed: bool = True) -> Iterator[bytes]:
     """`volume` as a float32 NIfTI-1 file, piece by piece; the same volume always gives the same bytes.
 
-    Affine, units and the codes of sform and qform are kept; `description` (at most 79 bytes) goes to the header's descrip.
+    Affine, unit of time, slice axis and the codes of sform and qform are kept; `description` (at most 79 bytes) goes to descrip.
     """
     # Level 1: float voxels are mostly noise, higher levels take five times longer and save a few percent. Of repetitions only runs are
     # looked for: those of zeros count, others of noise there are none, and a third of the time is enough.
@@ -135,7 +142,9 @@ def _plain_chunks(volume: Volume, description: str) -> Iterator[bytes]:
     sform, qform = (code if code in FORM_CODES else 0 for code in volume.codes)
     image.set_sform(volume.affine, sform or 1)
     image.set_qform(volume.affine, qform, strip_shears=True)  # a sheared affine has no exact qform; the sform comes first and keeps it
-    image.header["xyzt_units"] = volume.units or 2
+    image.header["xyzt_units"] = volume.units or MILLIMETRES
+    if volume.slice_axis is not None:
+        image.header["dim_info"] = volume.slice_axis + 1 << 4
     start = image.to_bytes()[: int(header.single_vox_offset)]
     size = header.template_dtype.itemsize
     complete = nib.Nifti1Header(start[:size])

@@ -16,6 +16,7 @@ import numpy as np
 from nibabel.spatialimages import HeaderDataError
 
 from hftn_sr.errors import Fault
+from hftn_sr.volumes.files import check_present
 from hftn_sr.volumes.header_affine import COPY_AGAIN
 from hftn_sr.volumes.scratch import BLOCK
 
@@ -25,6 +26,19 @@ GZIP_MAGIC = b"\x1f\x8b"
 HIGHEST_GZIP_RATIO = 1040  # deflate cannot compress further: 1032 to 1 and a header
 LARGEST_HEADER = 540  # NIfTI-2; NIfTI-1 has 348 bytes
 HEADER_SIZES = {size.to_bytes(4, order): size for size in (348, 540) for order in ("little", "big")}  # how a NIfTI file begins
+OTHERS = {  # how other files begin, and what they are
+    b"\x89HDF": "an HDF5 file, as MINC 2 is",
+    b"CDF": "a MINC 1 file",
+    b"\x89PNG": "a PNG picture",
+    b"\xff\xd8\xff": "a JPEG picture",
+    b"II*\0": "a TIFF picture",
+    b"PK": "a zip archive",
+    b"BZh": "a bzip2 archive",
+    b"\xfd7zXZ": "an xz archive",
+    b"NRRD": "an NRRD file by another name",
+    b"# Dataset Exported": "a Philips PAR file",
+    b"%PDF": "a PDF",
+}
 NOT_SCALAR = {128: "RGB", 2304: "RGBA"}  # NIfTI datatype codes
 
 
@@ -84,28 +98,48 @@ class OpenFile:
         return self._hashed.digest.hexdigest()
 
     def _read(self, count: int) -> bytes:
-        try:
-            return self._stream.read(count)
-        except EOFError:
-            raise Fault(self.path, "truncated: the compressed data ends too early", COPY_AGAIN) from None
-        except (gzip.BadGzipFile, zlib.error) as error:
-            raise Fault(self.path, f"damaged: the compressed data fails its check ({error})", COPY_AGAIN) from None
+        return _piece(self.path, self._stream, count)
 
 
 @contextmanager
 def opened(path: Path, notes: list[str]) -> Iterator[OpenFile]:
     """The file at `path`, whose errors while it is open become faults; `notes` gets what was found on the way."""
     try:
+        check_present(path)
         with path.open("rb", buffering=0) as file:
             if path.stat().st_size == 0:
                 raise Fault(path, "empty file (0 bytes)", COPY_AGAIN)
-            yield OpenFile(path, file, notes)
+            try:
+                yield OpenFile(path, file, notes)
+            except Fault:
+                _check_compressed(path)  # a damaged file shows as anything: that it is damaged comes first
+                raise
     except FileNotFoundError:
         raise Fault(path, "no such file", "check the path") from None
     except IsADirectoryError:
         raise Fault(path, "is a folder, a NIfTI file is needed", "name the .nii.gz file; for a folder of cases use --cases") from None
     except OSError as error:
         raise Fault(path, f"cannot be read ({error.strerror})", "check its permissions and the disk") from error
+
+
+def _check_compressed(path: Path) -> None:
+    """Raises Fault where the compressed data of a .gz file are damaged; nothing is asked of other files."""
+    with path.open("rb") as file:
+        if file.read(2) != GZIP_MAGIC:
+            return
+        file.seek(0)
+        stream = gzip.GzipFile(fileobj=file)
+        while _piece(path, stream, BLOCK):
+            pass
+
+
+def _piece(path: Path, stream: io.BufferedIOBase, count: int) -> bytes:
+    try:
+        return stream.read(count)
+    except EOFError:
+        raise Fault(path, "truncated: the compressed data ends too early", COPY_AGAIN) from None
+    except (gzip.BadGzipFile, zlib.error) as error:
+        raise Fault(path, f"damaged: the compressed data fails its check ({error})", COPY_AGAIN) from None
 
 
 def _truncated(path: Path, needed: int, found: str) -> Fault:
@@ -124,7 +158,8 @@ def _header(path: Path, head: bytes) -> Any:
         raise Fault(path, "one half of a header/image pair, a single-file NIfTI is needed", "convert the pair to .nii.gz")
     if len(head) < HEADER_SIZES.get(head[:4], 0):
         raise _truncated(path, HEADER_SIZES[head[:4]], f"{len(head)}")
-    kind_found = "text" if head.isascii() and b"\0" not in head else "unknown binary data"
+    known = next((name for magic, name in OTHERS.items() if head.startswith(magic)), "")
+    kind_found = known or ("text" if head.isascii() and b"\0" not in head else "unknown binary data")
     raise Fault(path, f"not a NIfTI file (found {kind_found})", "convert the image to NIfTI, for example with dcm2niix")
 
 

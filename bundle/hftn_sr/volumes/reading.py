@@ -7,8 +7,9 @@ from pathlib import Path
 
 from hftn_sr.volumes.dicom import dicom_sha256, is_dicom, read_dicom, read_dicom_header
 from hftn_sr.volumes.fastmri import read_fastmri, read_fastmri_header
-from hftn_sr.volumes.files import sha256_of
+from hftn_sr.volumes.files import check_present, sha256_of
 from hftn_sr.volumes.nifti import ReadOptions, VolumeHeader, read_header, read_nifti
+from hftn_sr.volumes.other_formats import is_other_format, other_sha256, read_other, read_other_header
 from hftn_sr.volumes.volume import Volume
 
 __all__ = ["HDF5_SUFFIXES", "is_fastmri", "read_volume", "read_volume_header", "volume_sha256"]
@@ -22,9 +23,9 @@ def is_fastmri(path: str | PathLike[str]) -> bool:
 
 
 def read_volume(path: str | PathLike[str], options: ReadOptions | None = None, blank: bool = False) -> Volume:
-    """Read a fastMRI file, see `read_fastmri`, a folder with a DICOM series, see `read_dicom`, or else a NIfTI file, see `read_nifti`.
+    """Read a folder with a DICOM series, a fastMRI, MGH, NRRD or MetaImage file, or else a NIfTI file.
 
-    The options are for NIfTI; which volume of several, for DICOM, too.
+    `ReadOptions` are for NIfTI; `frame` is for DICOM and MGH, too. See `read_dicom`, `read_fastmri`, `read_other` and `read_nifti`.
 
     An image without signal is refused unless `blank`.
 
@@ -32,8 +33,11 @@ def read_volume(path: str | PathLike[str], options: ReadOptions | None = None, b
         Fault: with file, finding and cure, whenever there is no right reading.
     """
     chosen = options or ReadOptions()
+    check_present(Path(path))
     if is_dicom(path):
         return read_dicom(path, chosen.frame, blank=blank)
+    if is_other_format(path):
+        return read_other(path, chosen, blank)
     return read_fastmri(path, blank=blank) if is_fastmri(path) else read_nifti(path, chosen, blank)
 
 
@@ -44,8 +48,11 @@ def read_volume_header(path: str | PathLike[str], options: ReadOptions | None = 
         Fault: for what the header alone shows.
     """
     chosen = options or ReadOptions()
+    check_present(Path(path))
     if is_dicom(path):
         return read_dicom_header(path, chosen.frame)
+    if is_other_format(path):
+        return read_other_header(path, chosen)
     return read_fastmri_header(path) if is_fastmri(path) else read_header(path, chosen)
 
 
@@ -56,4 +63,6 @@ def volume_sha256(path: str | PathLike[str]) -> str:
         Fault: a folder without an MR image.
         OSError: a file that is not there.
     """
-    return dicom_sha256(path) if Path(path).is_dir() else sha256_of(Path(path))
+    if Path(path).is_dir():
+        return dicom_sha256(path)
+    return other_sha256(Path(path)) if is_other_format(path) else sha256_of(Path(path))

@@ -21,10 +21,12 @@ class Grid:
     Args:
         shape: number of voxels along the three array axes.
         affine: (4, 4), voxel index to RAS+ position in mm.
+        slice_axis: the array axis across the slices of the scan, where the file says it; None where it does not.
     """
 
     shape: tuple[int, int, int]
     affine: NDArray[np.float64]
+    slice_axis: int | None = None
 
     @property
     def spacing(self) -> NDArray[np.float64]:
@@ -33,7 +35,12 @@ class Grid:
         return spacing
 
     def through_plane(self) -> int:
-        """The array axis that is not in-plane: a single slice's, else the odd one out in voxel size, else the one closest to head-foot."""
+        """The array axis across the slices.
+
+        The file's own word counts first, then a single slice, then the odd one out in voxel size, then the axis closest to head-foot.
+        """
+        if self.slice_axis is not None:
+            return self.slice_axis
         if self.shape.count(1) == 1:
             return self.shape.index(1)
         spacing = self.spacing
@@ -57,7 +64,7 @@ class Grid:
         steps[through_plane] = 1
         affine = self.affine.copy()
         affine[:3, :3] /= steps
-        return Grid(_shape(np.multiply(self.shape, steps)), affine)
+        return replace(self, shape=_shape(np.multiply(self.shape, steps)), affine=affine)
 
     def coarser(self, factor: int, through_plane: int) -> Grid:
         """The low-resolution grid of this high-resolution one, whose in-plane sizes factor must divide."""
@@ -65,13 +72,13 @@ class Grid:
         steps[through_plane] = 1
         affine = self.affine.copy()
         affine[:3, :3] *= steps
-        return Grid(_shape(np.floor_divide(self.shape, steps)), affine)
+        return replace(self, shape=_shape(np.floor_divide(self.shape, steps)), affine=affine)
 
     def cropped(self, start: tuple[int, int, int], shape: tuple[int, int, int]) -> Grid:
         """The part of this grid that begins at voxel `start` and has the given shape."""
         affine = self.affine.copy()
         affine[:3, 3] += affine[:3, :3] @ np.asarray(start, dtype=float)
-        return Grid(shape, affine)
+        return replace(self, shape=shape, affine=affine)
 
 
 @dataclass(frozen=True)
@@ -86,6 +93,7 @@ class Volume:
         units: NIfTI xyzt_units code.
         codes: NIfTI (sform_code, qform_code).
         notes: what was found and done while reading, in plain words.
+        slice_axis: as of `Grid`.
     """
 
     data: NDArray[np.float32]
@@ -95,11 +103,12 @@ class Volume:
     units: int = 2
     codes: tuple[int, int] = (1, 1)
     notes: tuple[str, ...] = field(default=())
+    slice_axis: int | None = None
 
     @property
     def grid(self) -> Grid:
         """Where these voxels lie."""
-        return Grid(_shape(self.data.shape), self.affine)
+        return Grid(_shape(self.data.shape), self.affine, self.slice_axis)
 
     def moved(self, target_to_reference: NDArray[np.float64]) -> Volume:
         """This reference placed in the space of a target, by a (4, 4) RAS+ matrix that maps a target point to a point of this volume."""

@@ -1,0 +1,96 @@
+"""MGH, NRRD and MetaImage files, written by nibabel and ITK."""
+
+import itk
+import nibabel as nib
+import numpy as np
+import pytest
+
+from hftn_sr.errors import Fault
+from hftn_sr.volumes.nifti import ReadOptions
+from hftn_sr.volumes.reading import read_volume, read_volume_header, volume_sha256
+from phantoms import oblique
+
+DATA = np.random.default_rng(5).integers(-200, 900, (9, 7, 5)).astype(np.int16)
+AFFINE = oblique((1.5, 0.8, 3.0))
+
+
+def put(folder, suffix, data=DATA):
+    """One image, written by another program's library."""
+    path = folder / f"image{suffix}"
+    if suffix in (".mgz", ".mgh"):
+        nib.save(nib.MGHImage(data, AFFINE), path)
+        return path
+    image = itk.image_from_array(np.ascontiguousarray(data.T))
+    lps = np.diag([-1.0, -1, 1, 1]) @ AFFINE
+    spacing = np.linalg.norm(lps[:3, :3], axis=0)
+    image.SetSpacing(spacing.tolist())
+    image.SetOrigin(lps[:3, 3].tolist())
+    image.SetDirection(itk.matrix_from_array(np.ascontiguousarray(lps[:3, :3] / spacing)))
+    itk.imwrite(image, str(path))
+    return path
+
+
+@pytest.mark.parametrize("suffix", [".mgz", ".mgh", ".nrrd", ".nhdr", ".mha", ".mhd"])
+def test_voxels_and_places_are_those_that_were_written(tmp_path, suffix):
+    path = put(tmp_path, suffix)
+    volume = read_volume(path)
+    np.testing.assert_array_equal(volume.data, DATA)
+    np.testing.assert_allclose(volume.affine, AFFINE, atol=1e-5)
+    assert volume.sha256 == volume_sha256(path)
+    header = read_volume_header(path)
+    assert header.grid.shape == DATA.shape
+    np.testing.assert_array_equal(header.grid.affine, volume.affine)
+
+
+@pytest.mark.parametrize("suffix", [".mgz", ".mgh", ".nrrd", ".mha"])
+@pytest.mark.parametrize("share", [0.2, 0.7, 0.99])
+def test_a_truncated_file_is_refused(tmp_path, suffix, share):
+    content = put(tmp_path, suffix).read_bytes()
+    path = tmp_path / f"cut{suffix}"
+    path.write_bytes(content[: int(share * len(content)) - 30])
+    with pytest.raises(Fault, match="truncated"):
+        read_volume(path)
+
+
+@pytest.mark.parametrize("suffix", [".mhd", ".nhdr"])
+def test_a_header_depends_on_its_file_of_voxels(tmp_path, suffix):
+    path = put(tmp_path, suffix)
+    before = volume_sha256(path)
+    (voxels,) = (each for each in tmp_path.iterdir() if each != path)
+    if voxels.suffix == ".raw":
+        voxels.write_bytes(bytes(1) + voxels.read_bytes()[1:])
+        assert volume_sha256(path) != before
+    voxels.unlink()
+    with pytest.raises(Fault, match="no such file"):
+        read_volume(path)
+
+
+def test_several_volumes_of_a_file_are_refused_until_one_is_named(tmp_path):
+    path = put(tmp_path, ".mgz", np.stack([DATA, DATA + 1], axis=3))
+    with pytest.raises(Fault, match=r"2 volumes in one file .*--frame N with N from 0 to 1"):
+        read_volume(path)
+    np.testing.assert_array_equal(read_volume(path, ReadOptions(frame=1)).data, DATA + 1)
+
+
+def test_a_colour_image_is_refused(tmp_path):
+    image = itk.image_from_array(np.zeros((5, 7, 9, 3), np.uint8), is_vector=True)
+    itk.imwrite(image, str(tmp_path / "image.nrrd"))
+    with pytest.raises(Fault, match="not a scalar volume"):
+        read_volume(tmp_path / "image.nrrd")
+
+
+@pytest.mark.parametrize("suffix", [".mgz", ".nrrd"])
+def test_voxels_that_are_not_finite_become_0_only_when_asked(tmp_path, suffix):
+    data = DATA.astype(np.float32)
+    data[2, 3, 1] = np.nan
+    path = put(tmp_path, suffix, data)
+    with pytest.raises(Fault, match=r"1 of 315 voxels are NaN or infinite\. Fix: --nan-to-num"):
+        read_volume(path)
+    assert read_volume(path, ReadOptions(nan_to_num=True)).data[2, 3, 1] == 0
+
+
+def test_an_image_without_signal_is_read_only_if_asked_for(tmp_path):
+    path = put(tmp_path, ".mha", np.full_like(DATA, 7))
+    with pytest.raises(Fault, match="no signal: every voxel is 7"):
+        read_volume(path)
+    assert read_volume(path, blank=True).data.shape == DATA.shape
