@@ -15,7 +15,7 @@ from rich.table import Table
 
 import hftn_sr
 from hftn_sr.cli.progress import ConsoleReporter
-from hftn_sr.pictures import comparison
+from hftn_sr.pictures import caption, comparison
 from hftn_sr.scoring.evaluation import evaluate_volumes
 from hftn_sr.volumes.files import write_bytes, write_json
 from hftn_sr.volumes.nifti import read_nifti
@@ -48,7 +48,8 @@ def main(
         table.add_row(name, f"{row['psnr']:.2f}", f"{row['ssim']:.4f}", f"{row['nmse']:.5f}")
     console.print(table)
     on_grid = truth.on(truth.grid, resample(reference, truth.grid))
-    image = comparison(truth, rows["zero-filling"], result, on_grid, through_plane, f"SYNTHETIC sample pair, x{scale}")
+    heading, captions = f"SYNTHETIC sample pair, x{scale}", [caption(row) for row in scores.values()]
+    image = comparison(truth, rows["zero-filling"], result, on_grid, through_plane, heading, captions)
     write_bytes(output / f"comparison_x{scale}.png", image)
     write_json(output / f"scores_x{scale}.json", [{"method": name, **row} for name, row in scores.items()])
     for path in (result_path, output / f"comparison_x{scale}.png", output / f"scores_x{scale}.json"):

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from hftn_sr.kspace import shift, truncate
 from hftn_sr.networks.weights import load_model
-from hftn_sr.pictures import BRIGHT, Panel, picture, shown
+from hftn_sr.pictures import Panel, change, picture, shown, white
 from hftn_sr.scoring.metrics import psnr
 from hftn_sr.training.transforms import LoadPaird
 from hftn_sr.volumes.files import write_bytes
@@ -87,14 +87,15 @@ def _picture(raw: Path, target: Tensor, reference: Tensor, results: dict[str, Te
 
     true, chosen = upright(target), ["zero-filled", AS_IT_LIES, MOVED.format(2), ANOTHER]
     views = {name: upright(results[name]) for name in chosen}
-    limits = (0.0, float(np.percentile(true, BRIGHT)))
-    strong = float(np.percentile(np.abs(views["zero-filled"] - true), 99))
+    limits = (0.0, white(true))
+    peak = float(target.max())
     titles = ["zero-filled", "reference as it lies", "reference moved by 2 + 2 voxels", "reference of another patient"]
     panels = [Panel("truth", true, limits), *(Panel(title, view, limits) for title, view in zip(titles, views.values(), strict=True))]
     other = upright(reference)
-    panels += [Panel("reference", other, (0.0, float(np.percentile(other, BRIGHT))))]
-    panels += [Panel("error", view - true, (-strong, strong), signed=True) for view in views.values()]
-    return picture(panels, "patient04 study1, FLAIR x4 with T2W: what a wrong reference does", columns=5)
+    panels += [Panel("reference", other, (0.0, white(other)))]
+    panels += [change("error", view - true, peak) for view in views.values()]
+    heading = "patient04 study1, FLAIR x4 with T2W: what a wrong reference does"
+    return picture(panels, heading, columns=5, unit="% of the truth's maximum in eight slices")
 
 
 if __name__ == "__main__":

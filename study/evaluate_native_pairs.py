@@ -21,7 +21,7 @@ from rich.table import Table
 
 import hftn_sr
 from hftn_sr.networks.weights import load_model
-from hftn_sr.pictures import comparison
+from hftn_sr.pictures import caption, comparison
 from hftn_sr.scoring.evaluation import evaluate_volumes
 from hftn_sr.volumes.files import write_bytes, write_json
 from hftn_sr.volumes.nifti import read_nifti
@@ -98,9 +98,9 @@ def _case(output: Path, model: str, tta: int | None, scale: int, visit: Path, ta
     truth = crop_to_multiple(truth, scale, through_plane)
     baseline = zero_filled(low, scale, through_plane)
     on_grid = truth.on(truth.grid, resample(reference, truth.grid))
-    picture = comparison(truth, baseline, result, on_grid, through_plane, f"{case}, x{scale}")
-    write_bytes(output / f"{name}_comparison.png", picture)
     scores, zero = evaluate_volumes(result, truth), evaluate_volumes(baseline, truth)
+    picture = comparison(truth, baseline, result, on_grid, through_plane, f"{case}, x{scale}", [caption(zero), caption(scores)])
+    write_bytes(output / f"{name}_comparison.png", picture)
     return {
         "case": case,
         "scale": scale,

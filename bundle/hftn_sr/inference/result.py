@@ -22,7 +22,7 @@ from hftn_sr.inference.options import RunOptions
 from hftn_sr.inference.pair import PreparedPair
 from hftn_sr.kspace import replace_band, truncate
 from hftn_sr.networks.weights import Model
-from hftn_sr.pictures import Panel, picture, shown
+from hftn_sr.pictures import Panel, change, picture, shown, white
 from hftn_sr.volumes.files import NewFiles, json_bytes, sha256_of
 from hftn_sr.volumes.nifti import nifti_chunks
 from hftn_sr.volumes.scratch import Scratch, existing_folder
@@ -200,20 +200,21 @@ def _version(name: str) -> str:
 
 
 def _preview(pair: PreparedPair, volume: Volume, model: Model, index: int) -> bytes:
-    """Target, reference, result, and what the network added, on one slice."""
+    """PNG of target, reference, result and the detail that the network added, on one slice."""
     slices = in_plane_last(torch.from_numpy(volume.data), pair.axes)
     flat = (pair.slice(index)[0] * pair.unit, pair.reference(index), slices[index])
-    views = [shown(volume.on(pair.grid, in_plane_first(view[None], pair.axes).numpy()), pair.through_plane, 0) for view in flat]
-    added = views[2] - views[0]
-    bright, bright_reference = (float(np.percentile(view, 99.5)) for view in views[:2])
-    strong = max(float(np.percentile(np.abs(added), 99.5)), 1e-6 * pair.unit)
+    low, reference, ours = (
+        shown(volume.on(pair.grid, in_plane_first(view[None], pair.axes).numpy()), pair.through_plane, 0) for view in flat
+    )
+    limits = (0.0, white(low))
     panels = [
-        Panel("target, zero-filled", views[0], (0, bright)),
-        Panel("reference on its grid" if pair.on_grid else "no reference", views[1], (0, max(bright_reference, 1e-6))),
-        Panel(f"super-resolved ({model.name})", views[2], (0, bright)),
-        Panel("what the network added", added, (-strong, strong), signed=True),
+        Panel("target, zero-filled", low, limits),
+        Panel("reference on its grid" if pair.on_grid else "no reference", reference, (0.0, white(reference))),
+        Panel(f"super-resolved ({model.name})", ours, limits),
+        change("what the network added", ours - low, float(pair.target.data.max())),
     ]
-    return picture(panels, f"slice {index} of {volume.data.shape[pair.through_plane]}, scale {pair.scale}")
+    heading = f"slice {index + 1} of {volume.data.shape[pair.through_plane]}, scale {pair.scale}"
+    return picture(panels, heading, unit="% of the target's maximum")
 
 
 def own_record(side_file: Path) -> dict[str, Any]:

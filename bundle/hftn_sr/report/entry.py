@@ -12,7 +12,9 @@ from typing import Any
 from hftn_sr._version import __version__
 from hftn_sr.errors import Fault
 from hftn_sr.inference.case import side_files
+from hftn_sr.inference.findings import LOW_SIMILARITY
 from hftn_sr.inference.result import own_record
+from hftn_sr.pictures import STRONG
 from hftn_sr.report.case import Images, QcCase, open_images, was_used
 from hftn_sr.report.pictures import draw_strips, find_extent
 from hftn_sr.report.viewer import embed
@@ -23,11 +25,12 @@ from hftn_sr.volumes.nifti import read_nifti
 from hftn_sr.volumes.reading import volume_sha256
 from hftn_sr.volumes.simulation import zero_filled
 
-__all__ = ["ENTRY", "key_of", "make_entry", "place_of", "read_entry"]
+__all__ = ["ENTRY", "HIGH_RESIDUAL", "key_of", "make_entry", "place_of", "read_entry"]
 
 ENTRY = "entry.json"
-FORMAT = 1  # of the entry; another one is made anew
+FORMAT = 2  # of the entry; one of another format is made anew
 VOLUMES = "volumes.js"
+HIGH_RESIDUAL = 0.03
 
 
 def place_of(output: Path, folder: Path) -> str:
@@ -128,19 +131,18 @@ def _shown(case: QcCase, record: dict[str, Any], key: str, images: Images | None
     names = [f"slice_{number}.png" for number in range(len(strips.files))]
     extra = dict(zip(names, strips.files, strict=True)) | {VOLUMES: embedded.script}
     depth = images.result.data.shape[images.through_plane]
-    nearest = min(range(len(names)), key=lambda place: abs(extent.slices[place] - extent.busiest))
     content["pictures"] = {
         "reference": "Reference" if was_used(record) else "No reference",
-        "slices": [{"file": f"{key}/{name}", "index": index} for name, index in zip(names, extent.slices, strict=True)],
-        "start": nearest,
+        "slices": [{"file": f"{key}/{name}", "number": index + 1} for name, index in zip(names, extent.slices, strict=True)],
+        "start": extent.slices.index(extent.middle),
         "depth": depth,
         "size": list(strips.size),
         "white": f"{strips.white:.4g}",
-        "strong": f"{strips.strong:.3g}",
+        "strong": f"{STRONG:g}",
     }
     content["viewer"] = {
         "file": f"{key}/{VOLUMES}",
-        "slices": f"slices {embedded.first} to {embedded.first + embedded.count - 1} of {depth}",
+        "slices": f"slices {embedded.first + 1} to {embedded.first + embedded.count} of {depth}",
         "shape": " x ".join(map(str, embedded.shape)),
         "megabytes": f"{len(embedded.script) / 1e6:.1f}",
     }
@@ -172,28 +174,28 @@ def _summary(record: dict[str, Any]) -> dict[str, Any]:
     return {
         "scale": record["scale"],
         "similarity": f"{record['similarity']['value']:.3f}" if record["similarity"] else "–",
+        "low": bool(record["similarity"]) and record["similarity"]["value"] < LOW_SIMILARITY,
         "residual": f"{_residual_of_network(record):.2g}",
+        "high": _residual_of_network(record) > HIGH_RESIDUAL,
         "seconds": f"{sum(record['seconds'].values()):.1f}",
     }
 
 
 def _residual_of_network(record: dict[str, Any]) -> float:
-    """How far the network's output lay from what was measured; records of before it was put back by default have only the result's."""
+    """Relative L2 distance of the network's output from the measured k-space; older records have only that of the result."""
     found = record["data_consistency"]
     return float(found.get("residual_of_network", found["residual"]))
 
 
 def _facts(record: dict[str, Any]) -> list[list[str]]:
     consistency, model = record["data_consistency"], record["model"]
-    put_back = "the measured k-space was put back" if consistency["applied"] else "the measured k-space was not put back"
-    of_network = f"{put_back}, the network's own {_residual_of_network(record):.4g}"
+    residual = f"{_residual_of_network(record):.4g} in the network's output"
+    if consistency["applied"]:
+        residual += f", {consistency['residual']:.4g} after the measured k-space was put back"
     steps = ", ".join(f"{name.replace('_', ' ')} {value:.1f}" for name, value in record["seconds"].items())
     return [
         ["Scale", f"{record['scale']}, {record['scale_chosen']}"],
-        [
-            "Data-consistency residual",
-            f"{consistency['residual']:.4g}, relative L2 distance from the target; {of_network}",
-        ],
+        ["Residual", f"{residual}; relative L2 distance from the measured k-space"],
         *(_facts_of_reference(record) if record["reference"]["file"] else []),
         ["Time", f"{sum(record['seconds'].values()):.1f} s on {record['device']}, {record['precision']}: {steps}"],
         ["Model", f"{model['name']} ({model['file']})"],

@@ -13,8 +13,9 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from hftn_sr._version import NOTICE, __version__
 from hftn_sr.errors import Fault
 from hftn_sr.inference.case import Case, CaseImages
+from hftn_sr.inference.findings import LOW_SIMILARITY
 from hftn_sr.report.case import Images, QcCase, of_run
-from hftn_sr.report.entry import ENTRY, key_of, make_entry, place_of, read_entry
+from hftn_sr.report.entry import ENTRY, HIGH_RESIDUAL, key_of, make_entry, place_of, read_entry
 from hftn_sr.volumes.files import explained, write_bytes, write_files
 from hftn_sr.volumes.scratch import IN_MEMORY
 
@@ -129,4 +130,5 @@ def _render(items: Sequence[dict[str, Any]]) -> str:
     )
     counts = {state: sum(item["status"] == state for item in items) for state in dict.fromkeys(item["status"] for item in items)}
     template = environment.get_template("report.html.j2")
-    return template.render(items=items, counts=counts, notice=NOTICE, version=__version__, files=FILES)
+    limits = {"low": LOW_SIMILARITY, "high": HIGH_RESIDUAL}
+    return template.render(items=items, counts=counts, limits=limits, notice=NOTICE, version=__version__, files=FILES)

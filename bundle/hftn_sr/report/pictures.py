@@ -1,11 +1,10 @@
-"""Slices as pictures: zero-filled, reference, result and what was added, side by side in one file."""
+"""Slices as pictures: zero-filled target, result, reference and what was added, side by side in one file."""
 
 from __future__ import annotations
 
 import io
 from dataclasses import dataclass
 
-import matplotlib
 import nibabel as nib
 import numpy as np
 import torch
@@ -13,7 +12,7 @@ from matplotlib.image import imsave
 from numpy.typing import NDArray
 from torch.nn.functional import interpolate
 
-from hftn_sr.pictures import BRIGHT, shown
+from hftn_sr.pictures import CHANGE, STRONG, percent, shown, white
 from hftn_sr.report.case import Images, Slab
 from hftn_sr.volumes.simulation import intensity_unit
 from hftn_sr.volumes.volume import Volume
@@ -21,8 +20,8 @@ from hftn_sr.volumes.volume import Volume
 __all__ = ["Extent", "Strips", "cropped", "find_extent", "draw_strips"]
 
 SLICES = 5  # that are drawn of each case
-LARGEST = 384  # pixels along a side of a picture; larger slices are drawn smaller
-SIGNAL = 0.1  # share of the brightness from which a voxel counts as tissue
+LARGEST = 512  # pixels along a side of a picture; larger slices are drawn smaller
+SIGNAL = 0.1  # share of the intensity unit from which a voxel counts as tissue
 FILLED = 0.005  # share of such voxels from which a row or a column belongs to the head
 RICH = 0.3  # share of the fullest slice's tissue from which a slice is worth a look
 MARGIN = 4  # voxels around the head
@@ -37,12 +36,15 @@ class Extent:
     Args:
         box: the head, for each array axis; the whole of the through-plane one.
         slices: indices of slices to draw, spread over the head.
-        busiest: index of the slice with the most tissue.
     """
 
     box: Box
     slices: tuple[int, ...]
-    busiest: int
+
+    @property
+    def middle(self) -> int:
+        """Index of the slice in the middle of the head."""
+        return self.slices[len(self.slices) // 2]
 
 
 @dataclass(frozen=True)
@@ -53,13 +55,11 @@ class Strips:
         files: a PNG for each slice of the extent: four pictures of one size side by side.
         size: width and height of one of the four, in pixels.
         white: intensity drawn white in target and result.
-        strong: intensity drawn in full red or, below zero, blue.
     """
 
     files: tuple[bytes, ...]
     size: tuple[int, int]
     white: float
-    strong: float
 
 
 def find_extent(volume: Volume, through_plane: int) -> Extent:
@@ -78,7 +78,7 @@ def find_extent(volume: Volume, through_plane: int) -> Extent:
             axes[axis] = slice(*axes[axis].indices(volume.data.shape[axis])[:2])
     rich = np.flatnonzero(full >= RICH * full.max())
     chosen = np.unique(np.linspace(rich[0], rich[-1], min(SLICES, rich.size)).round().astype(int))
-    return Extent((axes[0], axes[1], axes[2]), tuple(chosen.tolist()), int(full.argmax()))
+    return Extent((axes[0], axes[1], axes[2]), tuple(chosen.tolist()))
 
 
 def cropped(volume: Volume, box: Box) -> Volume:
@@ -90,23 +90,20 @@ def cropped(volume: Volume, box: Box) -> Volume:
 def draw_strips(images: Images, extent: Extent) -> Strips:
     """Draw the slices of `extent`, all with the same limits, so that they can be compared."""
     rows = [_views(images.slab(index, 1), images.through_plane, extent.box) for index in extent.slices]
-    targets, references, _, added = (
-        np.concatenate([np.abs(row[panel]).ravel() if panel == 3 else row[panel].ravel() for row in rows]) for panel in range(4)
-    )
-    white, white_reference = (max(float(np.percentile(each, BRIGHT)), 1e-30) for each in (targets, references))
-    strong = max(float(np.percentile(added, BRIGHT)), 1e-6 * white)
+    brightest, brightest_reference = (white(np.concatenate([row[panel].ravel() for row in rows])) for panel in (0, 2))
+    peak = float(images.target.data.max())
     files = []
-    for zero_filled, reference, result, more in rows:
-        grey = [_grey(zero_filled / white), _grey(reference / white_reference), _grey(result / white)]
-        files.append(_png(np.hstack([*grey, _signed(more / strong)])))
+    for zero_filled, result, reference, added in rows:
+        grey = [_grey(zero_filled / brightest), _grey(result / brightest), _grey(reference / brightest_reference)]
+        files.append(_png(np.hstack([*grey, _coloured(percent(added, peak))])))
     height, width = rows[0][0].shape
-    return Strips(tuple(files), (width, height), white, strong)
+    return Strips(tuple(files), (width, height), brightest)
 
 
 def _views(slab: Slab, through_plane: int, box: Box) -> list[NDArray[np.float32]]:
     here = tuple(slice(0, 1) if axis == through_plane else part for axis, part in enumerate(box))
     reference = slab.reference or slab.result.on(slab.result.grid, np.zeros_like(slab.result.data))
-    parts = [cropped(volume, here) for volume in (slab.zero_filled, reference, slab.result, slab.added)]  # type: ignore[arg-type]
+    parts = [cropped(volume, here) for volume in (slab.zero_filled, slab.result, reference, slab.added)]  # type: ignore[arg-type]
     return [_square_pixels(shown(part, through_plane, 0), part, through_plane) for part in parts]
 
 
@@ -130,8 +127,9 @@ def _grey(view: NDArray[np.float32]) -> NDArray[np.uint8]:
     return np.repeat(level[..., None], 3, axis=2)
 
 
-def _signed(view: NDArray[np.float32]) -> NDArray[np.uint8]:
-    return np.asarray(matplotlib.colormaps["RdBu_r"]((view + 1) / 2, bytes=True)[..., :3])
+def _coloured(view: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """Colours of changes in percent of the range."""
+    return np.asarray(CHANGE((view / STRONG + 1) / 2, bytes=True)[..., :3])
 
 
 def _png(pixels: NDArray[np.uint8]) -> bytes:

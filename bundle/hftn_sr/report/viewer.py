@@ -1,7 +1,7 @@
 """The part of a case that the viewer on the page opens.
 
-A page opened from a folder may not read other files, so the volumes come as a script: gzipped NIfTI files in base64, at most
-`VOXELS` voxels of one byte each. The result itself is neither changed nor replaced by them.
+A page opened from a folder cannot read other files, so the volumes come as a script: gzipped NIfTI files in base64, each of at most
+`VOXELS` voxels of one byte. The result's own file stays as it is.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import nibabel as nib
 import numpy as np
 
-from hftn_sr.pictures import BRIGHT
+from hftn_sr.pictures import white
 from hftn_sr.report.case import Images
 from hftn_sr.report.pictures import Box, Extent, cropped
 from hftn_sr.volumes.volume import Volume
@@ -44,26 +44,26 @@ class Embedded:
 
 
 def embed(images: Images, extent: Extent, key: str) -> Embedded:
-    """Target (zero-filled), reference and result around the slice with the most tissue, cut to the head.
+    """Target (zero-filled), reference and result around the middle of the head, cut to the head.
 
     Args:
-        images: of the case.
-        extent: where the head is.
-        key: under which the page looks for them.
+        images: images of the case.
+        extent: place of the head.
+        key: name of the volumes on the page.
     """
     axis, depth = images.through_plane, images.result.data.shape[images.through_plane]
     box = _bounded(extent.box, axis)
     area = int(np.prod([part.stop - part.start for other, part in enumerate(box) if other != axis]))
     count = max(min(depth, VOXELS // area), 1)
-    first = int(np.clip(extent.busiest - count // 2, 0, depth - count))
+    first = int(np.clip(extent.middle - count // 2, 0, depth - count))
     slab = images.slab(first, count)
     here: Box = tuple(slice(0, count) if other == axis else part for other, part in enumerate(box))  # type: ignore[assignment]
     target, result = (cropped(volume, here) for volume in (slab.zero_filled, slab.result))
-    white = _white(target)
-    volumes = {"target": _bytes(target, white), "reference": None, "result": _bytes(result, white)}
+    brightest = white(target.data)
+    volumes = {"target": _bytes(target, brightest), "reference": None, "result": _bytes(result, brightest)}
     if slab.reference:
         reference = cropped(slab.reference, here)
-        volumes["reference"] = _bytes(reference, _white(reference))
+        volumes["reference"] = _bytes(reference, white(reference.data))
     plane, sign = nib.io_orientation(result.affine)[axis]
     content = {"plane": PLANES[int(plane)], "first": first, "flipped": bool(sign < 0), "volumes": volumes}
     script = f"(globalThis.hftnVolumes ??= {{}})[{json.dumps(key)}] = {json.dumps(content)};\n"
@@ -83,15 +83,11 @@ def _bounded(box: Box, through_plane: int) -> Box:
     return parts[0], parts[1], parts[2]
 
 
-def _white(volume: Volume) -> float:
-    return max(float(np.percentile(volume.data, BRIGHT)), 1e-30)
-
-
-def _bytes(volume: Volume, white: float) -> str:
-    """NIfTI of one byte per voxel from 0 to `white`, gzipped, in base64; equal voxels give equal bytes."""
-    levels = (np.clip(volume.data / white, 0, 1) * LEVELS).round().astype(np.uint8)
+def _bytes(volume: Volume, brightest: float) -> str:
+    """NIfTI of one byte per voxel from 0 to `brightest`, gzipped, in base64; equal voxels give equal bytes."""
+    levels = (np.clip(volume.data / brightest, 0, 1) * LEVELS).round().astype(np.uint8)
     image = nib.Nifti1Image(levels, volume.affine, dtype=np.uint8)
-    image.header.set_slope_inter(white / LEVELS, 0)
+    image.header.set_slope_inter(brightest / LEVELS, 0)
     image.header.set_xyzt_units("mm")
-    image.header["cal_max"] = white
+    image.header["cal_max"] = brightest
     return base64.b64encode(gzip.compress(image.to_bytes(), compresslevel=1, mtime=0)).decode("ascii")

@@ -218,7 +218,7 @@ def _joined(slices: list[Slice]) -> list[Slice]:
     ordered = _in_order(slices)
     along = np.array([ordered[0].normal @ each.position for each in ordered])
     steps = np.diff(along)
-    if len(steps) and (steps.min() <= SAME_PLACE or np.ptp(steps) > EVEN * steps.min()):
+    if len(steps) and (steps.min() <= SAME_POSITION or np.ptp(steps) > EVEN * steps.min()):
         return []
     return slices
 

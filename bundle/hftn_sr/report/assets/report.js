@@ -9,13 +9,13 @@
     const slices = JSON.parse(slider.dataset.slices);
     const images = slider.closest(".slices").querySelectorAll(".panel img");
     const show = () => {
-      const { file, index } = slices[slider.valueAsNumber];
+      const { file, number } = slices[slider.valueAsNumber];
       for (const image of images) {
-        image.alt = image.alt.replace(/^Slice \d+/, `Slice ${index}`);
+        image.alt = image.alt.replace(/^Slice \d+/, `Slice ${number}`);
         image.src = `${files}/${file}`;
       }
-      byId(slider.getAttribute("aria-describedby")).value = index;
-      slider.setAttribute("aria-valuetext", `slice ${index}`);
+      byId(slider.getAttribute("aria-describedby")).value = number;
+      slider.setAttribute("aria-valuetext", `slice ${number}`);
     };
     slider.addEventListener("input", show);
     show(); // a browser may keep the slider where it was before a reload
@@ -64,9 +64,9 @@
   const label = () => {
     const place = slider.valueAsNumber;
     const through = axis() === AXES[shown.plane];
-    const index = through ? shown.first + (shown.flipped ? depth() - 1 - place : place) : place;
-    byId("viewer_index").value = index;
-    slider.setAttribute("aria-valuetext", `slice ${index}`);
+    const number = 1 + (through ? shown.first + (shown.flipped ? depth() - 1 - place : place) : place);
+    byId("viewer_index").value = number;
+    slider.setAttribute("aria-valuetext", `slice ${number}`);
   };
 
   // The crosshair was moved in a picture.

@@ -19,7 +19,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemaini
 from rich.progress import Progress as Bar
 from torch import Tensor
 
-from hftn_sr.pictures import Panel, picture
+from hftn_sr.pictures import Panel, change, picture, white
 
 __all__ = ["CaseProgress", "Curves", "Progress", "preview"]
 
@@ -167,10 +167,10 @@ class Curves:
 def preview(image: Tensor, label: Tensor, pred: Tensor, heading: str) -> bytes:
     """PNG of the middle slice of a case: zero-filled target, reference, prediction, truth and error.
 
-    The scales follow from the truth, the reference and the error of zero-filling: they are the same for every prediction of one case.
+    Intensities and errors are drawn alike for every prediction of one case.
 
     Args:
-        image: network input (3, H, W, D); the sum of channels 1 and 2 is taken for the reference.
+        image: network input (3, H, W, D); the reference is the sum of channels 1 and 2.
         label: truth (1, H, W, D).
         pred: prediction (1, H, W, D).
         heading: above the picture.
@@ -178,13 +178,12 @@ def preview(image: Tensor, label: Tensor, pred: Tensor, heading: str) -> bytes:
     middle = label.shape[-1] // 2
     channels = (image[0], image[1] + image[2], pred[0], label[0])
     low, reference, ours, truth = (np.flipud(channel[..., middle].numpy().T) for channel in channels)
-    limits, limits_reference = ((min(0.0, float(view.min())), float(np.percentile(view, 99.8))) for view in (truth, reference))
-    strong = float(np.percentile(np.abs(low - truth), 99)) or 1.0
+    limits, limits_reference = ((min(0.0, float(view.min())), white(view)) for view in (truth, reference))
     panels = [
         Panel("target, zero-filled", low, limits),
         Panel("reference", reference, limits_reference),
         Panel("prediction", ours, limits),
         Panel("truth", truth, limits),
-        Panel("error of the prediction", ours - truth, (-strong, strong), signed=True),
+        change("error of the prediction", ours - truth, float(label.max())),
     ]
-    return picture(panels, f"{heading}, slice {middle + 1} of {label.shape[-1]}")
+    return picture(panels, f"{heading}, slice {middle + 1} of {label.shape[-1]}", unit="% of the truth's maximum (PSNR's peak)")
