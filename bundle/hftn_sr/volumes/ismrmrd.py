@@ -35,7 +35,7 @@ class ScanHeader:
     Args:
         matrix: (3,) voxels along x, y, z of reconSpace; x are the rows of a fastMRI image.
         field_of_view: (3,) mm likewise.
-        scan: how it was measured, by the names and in the units of BIDS; nothing that tells who or where.
+        scan: how it was measured, by the names and in the units of BIDS; nothing that identifies who or where.
     """
 
     matrix: NDArray[np.float64]
