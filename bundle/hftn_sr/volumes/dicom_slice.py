@@ -96,7 +96,7 @@ class Slice:
         stack: StackID of a frame, empty if unknown.
         series: SeriesInstanceUID.
         number: SeriesNumber, empty if unknown.
-        description: SeriesDescription, likewise.
+        description: SeriesDescription, empty if unknown.
         instance: InstanceNumber, of a frame its place from 1; None if unknown.
         position: (3,) centre of the first voxel, LPS+ mm.
         directions: (2, 3) where the column index and the row index grow, unit vectors in LPS+.
