@@ -66,7 +66,7 @@ class SliceSums:
 
     Args:
         squared_error: (D,), summed over the slice, intensity squared.
-        squared_truth: (D,), likewise.
+        squared_truth: (D,), summed over the slice, intensity squared.
         ssim: (D,), with the volume's maximum as data range.
         voxels: in a slice.
         peak: maximum of the truth volume, whichever slices are chosen.

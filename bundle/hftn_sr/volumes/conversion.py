@@ -66,7 +66,7 @@ def convert_dicom(
         path: folder of one series.
         folder: where to; made if it is missing.
         series: SeriesNumber, where there are several; part of the names then.
-        frame: which of several volumes of the series, see `read_dicom`; likewise.
+        frame: which of several volumes of the series, see `read_dicom`; part of the names then, too.
         overwrite: replace both files where they exist.
 
     Returns:

@@ -1,7 +1,7 @@
 """The slices of one DICOM file: what kind it is, where each slice lies, its voxels.
 
 A classic MR image holds one slice. An enhanced one, and what was converted to one, holds many, each with its own place and scaling.
-Of the header only what is needed is taken: nothing that tells who was scanned, when or where. pydicom reads headers, ITK decodes voxels.
+Of the header only what is needed is taken: nothing that identifies who was scanned, when or where. pydicom reads headers, ITK decodes voxels.
 
 Source: DICOM PS3.10 section 7.1 (the beginning of a file), PS3.3 sections C.7.6.2 (image plane), C.7.6.16 (frames of an enhanced image)
 and C.7.6.16.2.11 (real-world value mapping).
@@ -44,7 +44,7 @@ SCAN = {  # how it was measured, by the names and in the units of BIDS, which ar
     "FlipAngle": 1.0,
     "SliceThickness": 1.0,
 }
-VOLUMES_DIFFER_IN = (  # what tells the volumes of one series apart, the likeliest first
+VOLUMES_DIFFER_IN = (  # what distinguishes the volumes of one series, the likeliest first
     "EchoTime",
     "InversionTime",
     "ImageType",
@@ -96,7 +96,7 @@ class Slice:
         stack: StackID of a frame, empty if unknown.
         series: SeriesInstanceUID.
         number: SeriesNumber, empty if unknown.
-        description: SeriesDescription, likewise.
+        description: SeriesDescription, empty if unknown.
         instance: InstanceNumber, of a frame its place from 1; None if unknown.
         position: (3,) centre of the first voxel, LPS+ mm.
         directions: (2, 3) where the column index and the row index grow, unit vectors in LPS+.

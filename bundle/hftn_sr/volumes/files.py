@@ -197,7 +197,7 @@ def _sync_folder(folder: Path) -> None:
 
 
 def explained(path: Path, error: OSError, size: int) -> Fault:
-    """The fault that tells of an error of the file system while so many bytes were written to `path`."""
+    """The fault for an error of the file system while so many bytes were written to `path`."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return Fault(path, f"no space left on the disk (needs {size / 1e6:.1f} MB)", "free space or choose another --output")
     if error.errno == errno.ENAMETOOLONG:

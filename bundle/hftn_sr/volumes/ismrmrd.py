@@ -34,8 +34,8 @@ class ScanHeader:
 
     Args:
         matrix: (3,) voxels along x, y, z of reconSpace; x are the rows of a fastMRI image.
-        field_of_view: (3,) mm likewise.
-        scan: how it was measured, by the names and in the units of BIDS; nothing that tells who or where.
+        field_of_view: (3,) mm along x, y, z of reconSpace.
+        scan: how it was measured, by the names and in the units of BIDS; nothing that identifies who or where.
     """
 
     matrix: NDArray[np.float64]

@@ -54,7 +54,7 @@ def resample_into(volume: Volume, grid: Grid, resampled: NDArray[np.float32]) ->
 
     Args:
         volume: as for `resample`.
-        grid: likewise.
+        grid: as for `resample`.
         resampled: grid.shape, is filled.
 
     Yields:
