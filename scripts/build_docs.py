@@ -1,4 +1,4 @@
-"""Build the documentation as pages that need no network: this repository's Markdown, the commands, the knobs and the reference.
+"""Build the documentation as pages that need no network: this repository's Markdown, the commands, the hyperparameters and the reference.
 
 python scripts/build_docs.py --output dist/docs
 """
@@ -14,7 +14,7 @@ import typer
 from rich.console import Console
 from rich.progress import Progress
 
-from documentation.generated import commands_page, knobs_page
+from documentation.generated import commands_page, hyperparameters_page
 from documentation.links import broken_links
 from documentation.pages import Page, Site
 from documentation.reference import reference
@@ -56,7 +56,8 @@ def build(root: Path, output: Path, console: Console) -> None:
     (output / MARK).touch()
     texts = {path: (root / path).read_text(encoding="utf-8") for path in PAGES}
     pages = [Page(NAMES.get(path, f"{Path(path).stem.lower()}.html"), PAGES[path], text, path) for path, text in texts.items()]
-    generated = {"commands": ("Commands", commands_page()), "knobs": ("Knobs", knobs_page(root / "bundle" / "configs"))}
+    hyperparameters = hyperparameters_page(root / "bundle" / "configs")
+    generated = {"commands": ("Commands", commands_page()), "hyperparameters": ("Hyperparameters", hyperparameters)}
     pages[3:3] = [Page(f"{name}.html", link, text, f"{DOCS}/{name}.md") for name, (link, text) in generated.items()]
     with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
         bar = progress.add_task("reference", total=None)

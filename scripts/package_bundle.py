@@ -70,9 +70,9 @@ def checked_version(bundle: Path, files: list[str]) -> str:
         raise Fault(path, f"version {version!r} is not of the form 1.2.3", "correct it")
     if version not in metadata["changelog"]:
         raise Fault(path, f"the changelog says nothing of version {version}", "add an entry under that version")
-    init = "hftn_sr/__init__.py"
-    if init in files and f'__version__ = "{version}"' not in (bundle / init).read_text(encoding="utf-8"):
-        raise Fault(path, f"version {version} is not the __version__ of {init}", "make them one")
+    source = "hftn_sr/_version.py"
+    if source in files and f'__version__ = "{version}"' not in (bundle / source).read_text(encoding="utf-8"):
+        raise Fault(path, f"version {version} is not the __version__ of {source}", "make them one")
     return version
 
 

@@ -1,4 +1,4 @@
-"""Pages that are read from the code: the commands with their help, and the knobs of the workflows."""
+"""Pages that are read from the code: the commands with their help, and the hyperparameters of the workflows."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from typer.testing import CliRunner
 
 from hftn_sr.cli.commands import app
 
-__all__ = ["commands_page", "knobs_page"]
+__all__ = ["commands_page", "hyperparameters_page"]
 
-KNOB = re.compile(r"^(?P<name>[a-z_]+): (?P<value>.+?)(?:  # (?P<comment>.*))?$")
+LINE = re.compile(r"^(?P<name>[a-z_]+): (?P<value>.+?)(?:  # (?P<comment>.*))?$")
 WORKFLOWS = ("train", "evaluate", "inference", "paper_schedule", "multi_gpu_train")
-KNOBS = """# Knobs of the workflows
+HYPERPARAMETERS = """# Hyperparameters of the workflows
 
 Each can be given to `python -m monai.bundle run` as `--name value`, and every other value of a workflow by its path, as
-`--train#trainer#max_epochs 3`. A value that begins with `$` is computed, `@name` is that of another knob.
+`--train#trainer#max_epochs 3`. A value that begins with `$` is computed, `@name` is that of another hyperparameter.
 """
-OVERLAY = "validate#"  # begins the part of an overlay that is no knob
+OVERLAY = "validate#"  # begins the part of an overlay that is no hyperparameter
 
 
 def commands_page() -> str:
@@ -40,31 +40,31 @@ def _commands(command: Any, words: tuple[str, ...]) -> Iterator[tuple[str, ...]]
         yield from _commands(child, (*words, name))
 
 
-def knobs_page(configs: Path) -> str:
-    """The knobs at the top of each workflow with their values and comments, in Markdown.
+def hyperparameters_page(configs: Path) -> str:
+    """The hyperparameters at the top of each workflow with their values and comments, in Markdown.
 
     Args:
         configs: folder of the workflows.
     """
-    parts = [KNOBS]
+    parts = [HYPERPARAMETERS]
     for name in WORKFLOWS:
         lines = (configs / f"{name}.yaml").read_text(encoding="utf-8").splitlines()
         about = [line.removeprefix("# ") for line in itertools.takewhile(lambda line: line.startswith("#"), lines)]
         text = " ".join(line for line in about if not line.startswith("  "))
         example = "\n".join(line.strip() for line in about if line.startswith("  "))
         parts.append(f"## {name}.yaml\n\n{text}\n" + (f"\n```\n{example}\n```\n" if example else ""))
-        rows = [f"| `{knob}` | `{value}` | {comment} |" for knob, value, comment in _knobs(lines)]
-        parts.append("\n".join(["| knob | value | |", "| --- | --- | --- |", *rows]) + "\n" if rows else "")
+        rows = [f"| `{key}` | `{value}` | {comment} |" for key, value, comment in _hyperparameters(lines)]
+        parts.append("\n".join(["| hyperparameter | value | |", "| --- | --- | --- |", *rows]) + "\n" if rows else "")
     return "\n".join(parts)
 
 
-def _knobs(lines: list[str]) -> Iterator[tuple[str, str, str]]:
+def _hyperparameters(lines: list[str]) -> Iterator[tuple[str, str, str]]:
     """Name, value and comment of the first block of values; what the package computes without a comment is none."""
     begun = False
     for line in lines:
         if line.startswith(OVERLAY) or (begun and not line):
             return
-        if found := KNOB.match(line):
+        if found := LINE.match(line):
             begun = True
             value, comment = found["value"], found["comment"] or ""
             if comment or not value.startswith("$hftn_sr."):

@@ -70,8 +70,8 @@ def test_every_command_has_its_help_on_the_page(site):
         assert f">hftn-sr {words}</h2>" in page
 
 
-def test_the_knobs_of_training_are_on_the_page_with_what_they_mean(site):
-    page = (site / "knobs.html").read_text(encoding="utf-8")
+def test_the_hyperparameters_of_training_are_on_the_page_with_what_they_mean(site):
+    page = (site / "hyperparameters.html").read_text(encoding="utf-8")
     workflow = yaml.safe_load((ROOT / "bundle" / "configs" / "train.yaml").read_text(encoding="utf-8"))
     top = list(workflow)[list(workflow).index("imports") + 1 : list(workflow).index("network_def")]
     assert "val_interval" in top

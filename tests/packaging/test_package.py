@@ -38,7 +38,7 @@ def repository(tmp_path):
     metadata = {"version": "1.2.3", "changelog": {"1.2.3": "first"}}
     files = {
         "LICENSE": "Apache-2.0", "configs/metadata.json": json.dumps(metadata), "configs/inference.json": "{}", "docs/README.md": "# Card",
-        "docs/data_license.txt": "CC-BY", "models/model.pt": "weights", "hftn_sr/__init__.py": '__version__ = "1.2.3"\n',
+        "docs/data_license.txt": "CC-BY", "models/model.pt": "weights", "hftn_sr/_version.py": '__version__ = "1.2.3"\n',
     }  # fmt: skip
     for name, content in files.items():
         path = root / "bundle" / name
