@@ -41,7 +41,7 @@ class Cost:
 def network_cost(build: Callable[[], nn.Module], side: int = SIDE) -> Cost:
     """Cost of the network that `build` makes for one slice of side x side voxels on the high-resolution grid; no memory is taken."""
     with FakeTensorMode(), FlopCounterMode(display=False) as counter, torch.no_grad():
-        network = build()
+        network = build().eval()  # as it is applied
         network(torch.empty(1, 3, side, side))
     return Cost(sum(parameter.numel() for parameter in network.parameters()), counter.get_total_flops() // 2)
 

@@ -21,7 +21,7 @@ def deconvolve(upsampler, features):
 
 
 def refined(scrfm, standardized, shallow):
-    return scrfm.refine(standardized, shallow, scrfm.merge.weight, scrfm.merge.bias)
+    return scrfm.refine(standardized, shallow)
 
 
 def zero(*layers):

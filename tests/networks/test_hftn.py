@@ -122,24 +122,28 @@ def test_the_three_branches_are_chained_as_in_equations_1_to_7(scale, fusion):
 
 
 @each_scale
+@each_option
 @pytest.mark.parametrize("size", [(16, 24), (17, 23), (9, 33)])
-def test_the_joined_convolutions_are_the_last_two_in_value_and_gradient(scale, size, monkeypatch):
-    network, image = shaken(scale).double(), noise(2, 3, *size).double()
+def test_the_fast_computation_is_the_equations_in_value_and_gradient(scale, options, size):
+    network, image = shaken(scale, **options).double(), noise(2, 3, *size).double()
     nn.init.normal_(network.output.bias)
 
-    def gradients():
-        result = network(image)
+    def gradients(training):
+        result = network.train(training)(image)
         return result, torch.autograd.grad((result * noise(*result.shape, seed=2)).sum(), list(network.parameters()))
 
-    def apart(target, low, high):
-        shallow = network.head_target(target)
-        deep = network._deep(shallow, low, high)
-        return network.output(network.scrfm(deep, shallow) + network.residual_high(high))
+    torch.testing.assert_close(gradients(False), gradients(True), rtol=1e-9, atol=1e-9)
 
-    joined = gradients()
-    monkeypatch.setattr(network, "_detail", apart)
-    expected = gradients()
-    torch.testing.assert_close(joined, expected, rtol=1e-9, atol=1e-9)
+
+def test_the_fast_computation_takes_fewer_operations():
+    with FakeTensorMode(), torch.no_grad():
+        network, image, counts = HFTNSR(2), torch.empty(1, 3, 64, 64), []
+        for training in (False, True):
+            with FlopCounterMode(display=False) as counter:
+                network.train(training)(image)
+            counts.append(counter.get_total_flops())
+    merging = 64**2 * 9 * (2 * 64 * 64 - 2 * 64 * 9)  # of (18), with the C channels of F_f and with the nine taps that follow it
+    assert counts[1] - counts[0] > 0.9 * 2 * merging
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
@@ -256,7 +260,7 @@ def test_the_size_of_the_paper_has_the_expected_number_of_parameters(blocks, mil
 @torch.no_grad()
 def test_the_size_of_the_paper_costs_the_expected_multiplications_for_320_x_320_voxels(scale, expected):
     with FakeTensorMode(), FlopCounterMode(display=False) as counter:
-        HFTNSR(scale)(torch.empty(1, 3, 320, 320))
+        HFTNSR(scale).eval()(torch.empty(1, 3, 320, 320))
     assert counter.get_total_flops() / 2 / 1e9 == pytest.approx(expected, rel=0.01)
 
 

@@ -60,38 +60,45 @@ class SCRFM(nn.Module):
         self.up_literal = Upsampler(channels, scale) if literal_up else None
         self.merge = conv3x3(2 * channels, channels)
 
-    def forward(self, fused: Tensor, shallow: Tensor) -> Tensor:
-        """fused F_FAF^N and shallow F_Tar^0 are (B, C, h, w); returns F_f, (B, C, s*h, s*w)."""
-        return self.refine(self.standardize(fused, shallow), shallow, self.merge.weight, self.merge.bias)
+    def forward(self, F_FAF: Tensor, F_Tar: Tensor) -> Tensor:
+        """F_FAF^N and F_Tar^0 are (B, C, h, w); returns F_f, (B, C, s*h, s*w)."""
+        return self.refine(self.standardize(F_FAF, F_Tar), F_Tar)
 
-    def taps(self, fused: Tensor, shallow: Tensor, last: nn.Conv2d) -> Tensor:
-        """What each tap of a convolution `last` that follows makes of F_f, (B, 9, s*h, s*w), without F_f: see `tap_by_tap`."""
-        return self.refine(self.standardize(fused, shallow), shallow, *tap_by_tap(self.merge, last))
-
-    def standardize(self, fused: Tensor, shallow: Tensor) -> Tensor:
+    def standardize(self, F_FAF: Tensor, F_Tar: Tensor) -> Tensor:
         """F_sff, (B, C, h, w): equations (12) to (15)."""
-        joint = self.joint(torch.cat([fused, shallow], 1))
-        variance, mean = torch.var_mean(shallow, dim=(-2, -1), correction=0, keepdim=True)
+        F_FT = self.joint(torch.cat([F_FAF, F_Tar], 1))  # (12)
+        variance, mean = torch.var_mean(F_Tar, dim=(-2, -1), correction=0, keepdim=True)
         spread = variance if self.stat == "var" else torch.sqrt(variance + 1e-5)  # as instance norm: no infinite gradient at zero
-        alpha, beta = self.alpha(joint) + spread, self.beta(joint) + mean
-        return alpha * functional.instance_norm(fused) + beta
+        alpha = self.alpha(F_FT) + spread  # (13)
+        beta = self.beta(F_FT) + mean  # (14)
+        return alpha * functional.instance_norm(F_FAF) + beta  # (15)
 
-    def refine(self, standardized: Tensor, shallow: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        """Equations (16) to (18) with the weight (C', 2C, 3, 3) and bias (C',) of the last convolution: (B, C', s*h, s*w)."""
-        difference = shallow - self.difference_fused(standardized)
-        if self.up_literal is None:
-            fused = self.up_fused(difference + standardized)
-        else:
-            fused = self.up_fused(difference) + self.up_literal(standardized)
-        # (18) as the sum of two convolutions: the joined features, four times as large as all before, need not exist.
-        of_fused, of_kept = weight.chunk(2, 1)
-        merged = functional.conv2d(fused, of_fused, bias, padding=1)
-        # What is not needed any more goes at once: this is where the network holds most.
-        del fused, difference
-        kept = shallow - self.difference_shallow(standardized) + shallow
-        del standardized
-        kept = self.up_shallow(kept)
-        return merged.add_(functional.conv2d(kept, of_kept, padding=1))
+    def refine(self, F_sff: Tensor, F_Tar: Tensor) -> Tensor:
+        """F_f, (B, C, s*h, s*w): equations (16) to (18)."""
+        SF_sff = self._up_fused(F_sff, F_Tar)  # (16)
+        SF_Tar = self._up_shallow(F_sff, F_Tar)  # (17)
+        return self.merge(torch.cat([SF_sff, SF_Tar], 1))  # (18)
+
+    def taps(self, F_FAF: Tensor, F_Tar: Tensor, last: nn.Conv2d) -> Tensor:
+        """Each tap of a convolution `last` that follows, applied to F_f, without F_f: (B, 9, s*h, s*w), see `tap_by_tap`.
+
+        (18) is computed as the sum of two convolutions: the joined features, four times as large as all before, need not exist.
+        """
+        weight, bias = tap_by_tap(self.merge, last)
+        of_fused, of_shallow = weight.chunk(2, 1)
+        F_sff = self.standardize(F_FAF, F_Tar)
+        maps = functional.conv2d(self._up_fused(F_sff, F_Tar), of_fused, bias, padding=1)
+        return maps.add_(functional.conv2d(self._up_shallow(F_sff, F_Tar), of_shallow, padding=1))
+
+    def _up_fused(self, F_sff: Tensor, F_Tar: Tensor) -> Tensor:
+        D = F_Tar - self.difference_fused(F_sff)
+        if self.up_literal is not None:
+            return self.up_fused(D) + self.up_literal(F_sff)
+        return self.up_fused(D + F_sff)
+
+    def _up_shallow(self, F_sff: Tensor, F_Tar: Tensor) -> Tensor:
+        D = F_Tar - self.difference_shallow(F_sff)
+        return self.up_shallow(D + F_Tar)
 
 
 class PlainRestoration(nn.Module):

@@ -109,12 +109,11 @@ class FTB(nn.Module):
         Returns:
             F_FAF, (B, C, h, w).
         """
-        query = self._embedded(self.query, target)
-        key = self._embedded(self.key or self.query, low)
-        position, similarity = best_match(query.flatten(2).transpose(1, 2), key.flatten(2).transpose(1, 2))
-        weight = similarity.to(target.dtype).unflatten(1, (1, *query.shape[-2:]))
-        weight = weight.repeat_interleave(self.patch, -2).repeat_interleave(self.patch, -1)
-        return torch.addcmul(target, self.synthesis(torch.cat([*self._transferred(high, position), target], 1)), weight)
+        q, k = self._embedded(self.query, target), self._embedded(self.key or self.query, low)  # (8)
+        T, S = best_match(q.flatten(2).transpose(1, 2), k.flatten(2).transpose(1, 2))  # (9), (10)
+        C = self._transferred(high, T)
+        S = S.to(target.dtype).unflatten(1, (1, *q.shape[-2:])).repeat_interleave(self.patch, -2).repeat_interleave(self.patch, -1)
+        return torch.addcmul(target, self.synthesis(torch.cat([*C, target], 1)), S)  # (11)
 
     def _embedded(self, layer: nn.Conv2d, features: Tensor) -> Tensor:
         """(B, C, h, w) to (B, d, h/p, w/p): the layer on each flattened patch, as a convolution in steps of p."""

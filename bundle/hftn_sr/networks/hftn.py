@@ -29,8 +29,9 @@ class HFTNSR(nn.Module):
 
     .. math:: I_{SR} = Conv(F_f + Conv(HF)) + \text{zero_fill}(I_{LR})
 
-    The last convolution starts at zero, so that the untrained network is exactly zero-filling. Computed, it is joined with those before it
-    (`layers.tap_by_tap`): forward hooks on `output`, `residual_high` and `scrfm` see nothing, unless `scrfm` is False.
+    The last convolution starts at zero, so that the untrained network is exactly zero-filling. In training, each line of the code is an
+    equation. In evaluation mode the last convolution is joined with those before it (`layers.tap_by_tap`), which gives the same but for
+    rounding in less time and memory; forward hooks on `output`, `residual_high` and `scrfm` see nothing then.
     Source: Jin, "HFTN-SR: High-Frequency Feature Transfer Network for MR Image Super-Resolution", equations (1) to (18).
 
     Args:
@@ -100,29 +101,36 @@ class HFTNSR(nn.Module):
             pred: (B, 1, H, W).
         """
         height, width = image.shape[-2:]
-        zero_filled, low, high = pad_far_edges(image, self.scale * self.patch).split(1, 1)
-        detail = self._detail(zero_filled[..., :: self.scale, :: self.scale], low[..., :: self.scale, :: self.scale], high)
+        zero_filled, LF, HF = pad_far_edges(image, self.scale * self.patch).split(1, 1)
+        I_LR, LF = zero_filled[..., :: self.scale, :: self.scale], LF[..., :: self.scale, :: self.scale]  # their own samples, exactly
+        detail = self._detail(I_LR, LF, HF) if self.training or not isinstance(self.scrfm, SCRFM) else self._detail_fast(I_LR, LF, HF)
         return image[:, :1] + detail[..., :height, :width].to(image.dtype)
 
-    def _detail(self, target: Tensor, low: Tensor, high: Tensor) -> Tensor:
-        shallow = self.head_target(target)
-        deep = self._deep(shallow, low, high)
-        if isinstance(self.scrfm, PlainRestoration):
-            restored: Tensor = self.output(self.scrfm(deep, shallow).add_(self.residual_high(high)))
-            return restored
-        weight, bias = tap_by_tap(self.residual_high, self.output)
-        maps = self.scrfm.taps(deep, shallow, self.output).add_(functional.conv2d(high, weight, bias, padding=1))
-        return sum_of_taps(maps, self.output)
+    def _detail(self, I_LR: Tensor, LF: Tensor, HF: Tensor) -> Tensor:
+        """What the network adds to the zero-filled target, (B, 1, H, W), equation by equation."""
+        F_Tar_0 = self.head_target(I_LR)  # (1)
+        F_FAF_N = self._stages(F_Tar_0, LF, HF)  # (2) to (11)
+        F_f = self.scrfm(F_FAF_N, F_Tar_0)  # (12) to (18)
+        I_SR: Tensor = self.output(F_f + self.residual_high(HF))
+        return I_SR
 
-    def _deep(self, shallow: Tensor, low: Tensor, high: Tensor) -> Tensor:
-        """F_FAF^N, (B, C, h, w), or the sum of all; apart so that the reference's features are gone when the image is restored."""
-        fused = total = shallow
-        features_high = self.head_high(functional.pixel_unshuffle(high, self.scale))
-        features_low = self.head_low(low)
-        for target_block, high_block, low_block, transfer in zip(self.target, self.high, self.low, self.transfer, strict=True):
-            features_high, features_low = high_block(features_high), low_block(features_low)
-            own = target_block(fused)
-            fused = transfer(features_low, features_high, own)
+    def _stages(self, F_Tar_0: Tensor, LF: Tensor, HF: Tensor) -> Tensor:
+        """F_FAF^N, (B, C, h, w), or the sum over all stages; apart, so that the reference's features go before the image is restored."""
+        F_RecH = self.head_high(functional.pixel_unshuffle(HF, self.scale))  # (3)
+        F_RecL = self.head_low(LF)  # (5)
+        F_FAF = total = F_Tar_0
+        for FEB_Tar, FEB_RecH, FEB_RecL, transfer in zip(self.target, self.high, self.low, self.transfer, strict=True):
+            F_Tar = FEB_Tar(F_FAF)  # (2)
+            F_RecH = FEB_RecH(F_RecH)  # (4)
+            F_RecL = FEB_RecL(F_RecL)  # (6)
+            F_FAF = transfer(F_RecL, F_RecH, F_Tar)  # (7) to (11)
             if self.fusion == "parallel_sum":
-                total, fused = total + fused, own
-        return total if self.fusion == "parallel_sum" else fused
+                total, F_FAF = total + F_FAF, F_Tar
+        return total if self.fusion == "parallel_sum" else F_FAF
+
+    def _detail_fast(self, I_LR: Tensor, LF: Tensor, HF: Tensor) -> Tensor:
+        """`_detail` in a seventh of the operations on the high-resolution grid: its last two convolutions are computed as one."""
+        F_Tar_0 = self.head_target(I_LR)
+        maps = self.scrfm.taps(self._stages(F_Tar_0, LF, HF), F_Tar_0, self.output)  # type: ignore[operator]
+        weight, bias = tap_by_tap(self.residual_high, self.output)
+        return sum_of_taps(maps.add_(functional.conv2d(HF, weight, bias, padding=1)), self.output)
