@@ -1,7 +1,8 @@
 """The slices of one DICOM file: what kind it is, where each slice lies, its voxels.
 
 A classic MR image holds one slice. An enhanced one, and what was converted to one, holds many, each with its own place and scaling.
-Of the header only what is needed is taken: nothing that identifies who was scanned, when or where. pydicom reads headers, ITK decodes voxels.
+Of the header only what is needed is taken: nothing that identifies who was scanned, when or where.
+pydicom reads headers, ITK decodes voxels.
 
 Source: DICOM PS3.10 section 7.1 (the beginning of a file), PS3.3 sections C.7.6.2 (image plane), C.7.6.16 (frames of an enhanced image)
 and C.7.6.16.2.11 (real-world value mapping).
