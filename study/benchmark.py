@@ -46,7 +46,7 @@ from hftn_sr.volumes.files import write_bytes, write_json
 
 WITHOUT_WEIGHTS = ("zero_filling", "cubic")
 GROWING = ("base", "small")  # those with a bound on growth and on what bfloat16 gains
-STANDARD = [name for name in METHODS if name not in WITHOUT_WEIGHTS and "ablation" not in name] + [f"{name}:bf16" for name in GROWING]
+STANDARD = [name for name in METHODS if name not in WITHOUT_WEIGHTS and "ablation" not in name] + [f"{name}:bfloat16" for name in GROWING]
 COLOURS = {"hftn": "C0", "gated_unet": "C1"}  # of points in the plot, peers are grey
 Growth = Literal["with", "without", "only"]
 

@@ -148,7 +148,7 @@ def ratio(times: Sequence[float], yardstick: Sequence[float]) -> tuple[float, fl
 def ratio_bound(job: Job) -> float | None:
     """The ratio to EDSR that is wanted: BOUNDS, else 1.1 of EDSR's time per multiplication for HFTN-SR, none for peers and other sizes."""
     name, scale = job.name, job.scale
-    if job.precision != "float32" or job.options != "{}" or (name not in OWN and METHODS[name].network != "hftn_light"):
+    if job.precision != "float32" or job.options != "{}" or (name not in OWN and METHODS[name].network != "hftn"):
         return None
     return BOUNDS.get((name, scale)) or MARGIN * method_cost(name, scale).multiplications / method_cost(YARDSTICK, scale).multiplications
 

@@ -128,11 +128,12 @@ def test_the_commands_of_the_guides_are_ones_that_the_parser_takes(line):
     command.make_context("hftn-sr", words)  # raises where an option is misspelt or missing
 
 
-def test_the_guides_call_the_comparison_as_it_is(scripts):
+def test_the_guides_call_the_comparison_as_it_is(monkeypatch):
     text = (ROOT / "README.md").read_text(encoding="utf-8")
-    calls = re.findall(r"^python scripts/compare\.py (.*)$", text, re.MULTILINE)
+    calls = re.findall(r"^python study/compare\.py (.*)$", text, re.MULTILINE)
     assert len(calls) == 3
-    compare = scripts("compare")
+    monkeypatch.syspath_prepend(str(ROOT / "study"))
+    compare = importlib.import_module("compare")
     for call in calls:
         parser = compare._resume_parser() if "--resume" in call else compare._parser()
         parser.parse_args(shlex.split(call))
@@ -140,7 +141,7 @@ def test_the_guides_call_the_comparison_as_it_is(scripts):
 
 def test_the_scripts_and_make_targets_that_the_guides_name_exist():
     text = "\n".join((ROOT / guide).read_text(encoding="utf-8") for guide in (*GUIDES, "CONTRIBUTING.md"))
-    assert [name for name in set(re.findall(r"scripts/\w+\.py", text)) if not (ROOT / name).is_file()] == []
+    assert [name for name in set(re.findall(r"(?:scripts|study)/\w+\.py", text)) if not (ROOT / name).is_file()] == []
     targets = set(re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
     assert set(re.findall(r"`make ([\w-]+)`", text)) <= targets
 

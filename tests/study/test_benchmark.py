@@ -137,10 +137,10 @@ def test_a_plain_run_shows_each_bound_beside_its_figure(run, script, without_chi
     done = run("--scales", 2, "--rounds", 1, "--side", 32)
     assert done.exit_code == 0, done.output
     lines = [line for line in done.output.splitlines() if line]
-    (small,) = [line for line in lines if "small x2 eager" in line and "to the power" not in line]
+    (small,) = [line for line in lines if "small x2 float32" in line and "to the power" not in line]
     assert "1.00" in small and "123 (bound 250 kept)" in small
     assert any("small x2: bfloat16 is" in line and "(bound 2.0, " in line for line in lines)
-    assert [line.split(":")[0] for line in lines if "to the power" in line] == ["small x2 eager"]  # the search of the other grows faster
+    assert [line.split(":")[0] for line in lines if "to the power" in line] == ["small x2 float32"]  # the search of the other grows faster
     assert any("limit, torch.bfloat16" in line for line in lines)
 
 
@@ -174,7 +174,7 @@ def test_networks_of_a_table_have_the_sizes_that_its_scores_are_of(run, without_
     assert [row["options"] for row in rows] == ["{}", '{"width": 8}', '{"channels": 8}']
     assert edsr["params"] < yardstick["params"] / 10 and edsr["ratio_edsr"] < 1
     assert base["name"] == "base" and base["ratio_bound"] is None
-    assert "edsr x4 eager (width 8)" in done.output
+    assert "edsr x4 float32 (width 8)" in done.output
     assert (tmp_path / "plot.png").exists()
 
 

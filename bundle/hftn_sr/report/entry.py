@@ -30,6 +30,8 @@ __all__ = ["ENTRY", "HIGH_RESIDUAL", "key_of", "make_entry", "place_of", "read_e
 ENTRY = "entry.json"
 FORMAT = 2  # of the entry; one of another format is made anew
 VOLUMES = "volumes.js"
+# Of the network's output, by the shipped weights on patient04 and one MNI volume: 0.012 to 0.015 at x2 and 0.017 to 0.023 at x4 with
+# references that fit, 0.016 and 0.033 with one of pure noise, 0.029 and 0.047 with noise of 5 % of the intensity unit on the target.
 HIGH_RESIDUAL = 0.03
 
 
