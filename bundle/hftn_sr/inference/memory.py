@@ -27,8 +27,8 @@ __all__ = ["Demand", "available", "check_memory", "demand", "measured_peak", "ne
 LIBRARIES = 128 << 20  # bytes that libraries take on their first use, and the heap, whose blocks below 32 MB are freed in pieces
 SPARE = 1.1  # what the allocator holds beyond what is asked for
 OF_BOX, OF_BLOCK = 20, 12  # bytes for each voxel of the reference and of the grid that are resampled at a time
-ITK_REGISTRATION = 760 << 20  # bytes that ITK's registration takes when it is loaded, and keeps
-OF_REGISTRATION = 120  # bytes for each voxel of target and reference that rigid registration looks at
+SITK_REGISTRATION = 110 << 20  # bytes that SimpleITK takes when it is loaded, and keeps
+OF_REGISTRATION = 60  # bytes for each voxel of target and reference that rigid registration looks at
 IN_PIECES = 1.2  # what the allocator holds beyond a network's features, freed in pieces that later ones do not fit
 OF_WEIGHTS = 2  # copies of a network's weights, as convolutions lay them out for themselves
 OF_FFT = 48  # bytes for each voxel of the slice that is in hand: spectra in double precision
@@ -79,7 +79,7 @@ def demand(
     low, result = 4 * _count(target.grid), 4 * _count(grid)
     kept = result if result <= IN_MEMORY else BLOCK
     pixels = slice_size[0] * slice_size[1]
-    placing = registering = of_reference = of_itk = 0
+    placing = registering = of_reference = of_sitk = 0
     if reference:
         resampling = BLOCK
         if not same_grid(reference.grid, grid):
@@ -87,7 +87,7 @@ def demand(
         high, of_reference = 4 * _count(reference.grid), kept
         placing = high + kept + resampling
         registering = high + OF_REGISTRATION * _registered(target.grid, reference.grid)
-        of_itk = 0 if "itk.ITKRegistrationCommonPython" in sys.modules else ITK_REGISTRATION
+        of_sitk = 0 if "SimpleITK" in sys.modules else SITK_REGISTRATION
     of_network = network_bytes(network, *slice_size) if torch.device(device).type == "cpu" else 0
     later = kept + of_reference + max(of_network + OF_FFT * pixels, 2 * BLOCK)
     free, used = available(), _status("VmRSS")
@@ -96,7 +96,7 @@ def demand(
         more = int(SPARE * (low + max(of_placing, later))) + of_libraries
         return Demand(used + more, more, free)
 
-    return at_peak(placing, LIBRARIES), at_peak(max(placing, registering), LIBRARIES + of_itk)
+    return at_peak(placing, LIBRARIES), at_peak(max(placing, registering), LIBRARIES + of_sitk)
 
 
 def check_memory(path: Path, needed: Demand) -> None:
