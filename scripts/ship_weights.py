@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Annotated
 
 import safetensors
+import safetensors.torch
 import torch
 import typer
 
-from hftn_sr.networks.weights import HASHES, MODELS_FOLDER, load_model, shipped_models
+from hftn_sr.networks.weights import HASHES, MODELS_FOLDER, load_model, shipped_models, weights_metadata
 from hftn_sr.volumes.files import sha256_of, write_bytes
 
 LARGEST = 25_000_000  # bytes, the Model Zoo's limit for a file
@@ -22,20 +23,22 @@ LARGEST = 25_000_000  # bytes, the Model Zoo's limit for a file
 
 def main(
     weights: Annotated[Path, typer.Option(help="A .safetensors file that training wrote.")],
-    name: Annotated[str, typer.Option(help="base or small.")] = "base",
+    name: Annotated[str, typer.Option(help="base, small, hftn or hftn_light.")] = "base",
 ) -> None:
     """Check and copy the weights, then write what goes with them."""
     with safetensors.safe_open(weights, "pt") as opened:
         scale = json.loads(opened.metadata()["options"])["scale"]
     model = load_model(str(weights.absolute()), scale)
     shipped = MODELS_FOLDER / f"{name}_x{scale}.safetensors"
-    content = weights.read_bytes()
+    # float16: half the size for at most 0.001 dB (bundle/models/README.md). The network itself computes with what it reads back as float32.
+    state = {key: tensor.half().contiguous() for key, tensor in model.network.state_dict().items()}
+    content = safetensors.torch.save(state, weights_metadata(model.network, model.record))
     if len(content) > LARGEST:
         raise SystemExit(f"{weights}: {len(content)} bytes, at most {LARGEST} can be shipped")
     write_bytes(shipped, content)
     if shipped.stem == "base_x2":
         buffer = io.BytesIO()
-        torch.save({key: tensor.contiguous() for key, tensor in model.network.state_dict().items()}, buffer)
+        torch.save(state, buffer)
         write_bytes(MODELS_FOLDER / "model.pt", buffer.getvalue())
     names = sorted({*shipped_models(), shipped.name, *(["model.pt"] if shipped.stem == "base_x2" else [])})
     lines = "".join(f"{sha256_of(MODELS_FOLDER / each)}  {each}\n" for each in names)

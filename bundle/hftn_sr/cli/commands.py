@@ -85,7 +85,7 @@ def super_resolve(
     page: Annotated[bool, typer.Option("--report/--no-report", help="Write a QC page.", rich_help_panel=FILES)] = True,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check all inputs, write nothing.", rich_help_panel=FILES)] = False,
     scale: Annotated[Optional[int], typer.Option(help="2 or 4; default: by voxel sizes.", rich_help_panel=NETWORK)] = None,  # noqa: UP045 - typer
-    model: Annotated[str, typer.Option(help="base, small, hftn_light or FILE.", rich_help_panel=NETWORK)] = "base",
+    model: Annotated[str, typer.Option(help="base, small, hftn or FILE.", rich_help_panel=NETWORK)] = "base",
     device: Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="Where the network runs.", rich_help_panel=NETWORK)] = "auto",
     precision: Annotated[
         Literal["auto", "float32", "bfloat16"], typer.Option(help="Arithmetic of the network.", rich_help_panel=NETWORK)

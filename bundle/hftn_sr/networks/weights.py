@@ -30,6 +30,7 @@ __all__ = [
     "save_weights",
     "shipped_models",
     "untrained_network",
+    "weights_metadata",
 ]
 
 MODELS_FOLDER = BUNDLE / "models"
@@ -152,8 +153,16 @@ def save_weights(path: Path | str, network: nn.Module, record: dict[str, Any]) -
         ValueError: a network of another kind, which could not be built again from its file.
     """
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
-    metadata = {"network": network_name(network), "options": json.dumps(network.options), "record": json.dumps(record)}
-    write_bytes(Path(path), safetensors.torch.save(state, metadata))
+    write_bytes(Path(path), safetensors.torch.save(state, weights_metadata(network, record)))
+
+
+def weights_metadata(network: nn.Module, record: dict[str, Any]) -> dict[str, str]:
+    """The header of a weights file: the network's name, its options and its training record.
+
+    Raises:
+        ValueError: a network of another kind.
+    """
+    return {"network": network_name(network), "options": json.dumps(network.options), "record": json.dumps(record)}
 
 
 def is_finite(network: nn.Module) -> bool:
