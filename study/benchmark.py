@@ -41,13 +41,13 @@ from benchmark_measures import (
     measured,
     measured_growth,
 )
+from comparison.colours import COLOURS
 from hftn_sr.networks import METHODS
 from hftn_sr.volumes.files import write_bytes, write_json
 
 WITHOUT_WEIGHTS = ("zero_filling", "cubic")
 GROWING = ("base", "small")  # those with a bound on growth and on what bfloat16 gains
 STANDARD = [name for name in METHODS if name not in WITHOUT_WEIGHTS and "ablation" not in name] + [f"{name}:bfloat16" for name in GROWING]
-COLOURS = {"hftn": "C0", "gated_unet": "C1"}  # of points in the plot, peers are grey
 Growth = Literal["with", "without", "only"]
 
 
@@ -168,7 +168,7 @@ def _plot(rows: Sequence[Row], scores: Mapping[tuple[str, int], Score], path: Pa
         line, height = (points[0][0] - points[-1][0]) / 22, math.inf
         for psnr, row in points:
             point, height = (row.ratio_edsr, psnr), min(psnr, height - line)  # labels of neighbours stand below each other
-            axis.plot(*point, "o" if row.precision == "float32" else "s", color=COLOURS.get(METHODS[row.name].network, "C7"))
+            axis.plot(*point, "o" if row.precision == "float32" else "s", color=COLOURS[row.name])
             label = row.name if row.precision == "float32" else f"{row.name} ({row.precision})"
             arrow = {"arrowstyle": "-", "color": "0.7", "shrinkA": 0, "shrinkB": 3}
             axis.annotate(label, point, (1.05 * row.ratio_edsr, height), va="center", fontsize=8, arrowprops=arrow)

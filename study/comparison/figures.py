@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -17,13 +16,14 @@ from matplotlib.image import AxesImage
 from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 
+from comparison.colours import method_colours
 from comparison.recording import TRAINING, VALIDATION, read_table
 from comparison.results import Comparison, Result
 from comparison.rows import OUR_READING, title
 from comparison.scoring import View
 from hftn_sr._version import NOTICE
 
-__all__ = ["curves", "method_colours", "png", "reconstructions"]
+__all__ = ["curves", "png", "reconstructions"]
 
 COLUMNS = 8  # of a picture: the truth and seven methods, as in the paper's figures
 ROWS = ("image", "residual", "detail")
@@ -97,7 +97,7 @@ def curves(comparison: Comparison) -> bytes:
     axes = figure.subplots(2, len(comparison.scales), squeeze=False)
     for result in trained:
         column = list(comparison.scales).index(result.row.scale)
-        style = {"color": colours[result.row.method], "linewidth": 1.2, "label": title(result.row.method)}
+        style: dict[str, Any] = {"color": colours[result.row.method], "linewidth": 1.2, "label": title(result.row.method)}
         _curve(axes[0, column], *_loss(result), **style)
         _curve(axes[1, column], *_gain(result), marker="o", markersize=3, **style)
     for column, scale in enumerate(comparison.scales):
@@ -110,11 +110,6 @@ def curves(comparison: Comparison) -> bytes:
     if trained:
         figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside right center", fontsize=8)
     return png(figure)
-
-
-def method_colours(methods: Sequence[str]) -> dict[str, Any]:
-    """One colour for each of up to twenty methods, dark ones first."""
-    return dict(zip(methods, mpl.colormaps["tab20"]([*range(0, 20, 2), *range(1, 20, 2)]).tolist(), strict=False))
 
 
 def png(figure: Figure) -> bytes:

@@ -11,8 +11,9 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from comparison.colours import method_colours
 from comparison.disturbance import ALIGNED, Disturbance
-from comparison.figures import method_colours, png
+from comparison.figures import png
 from comparison.finished import FinishedRow
 from comparison.recording import table_bytes
 from comparison.results import slices_words

@@ -28,7 +28,7 @@ def volume(spacing, shape=(8, 8, 4)):
 
 @pytest.mark.parametrize(
     ("target", "reference", "scale"),
-    [((2, 2, 5), (1, 1, 5), 2), ((2, 2, 5), (0.5, 0.5, 1), 4), ((1.9, 1.9, 5), (0.8, 0.8, 0.8), 2), ((3.2, 3.2, 5), (1, 1, 1), 4)],
+    [((2, 2, 5), (1, 1, 5), 2), ((2, 2, 5), (0.5, 0.5, 1), 4), ((1.8, 1.8, 5), (0.8, 0.8, 0.8), 2), ((3.5, 3.5, 5), (1, 1, 1), 4)],
 )
 def test_the_scale_nearest_to_the_ratio_of_in_plane_voxel_sizes_is_taken(target, reference, scale):
     chosen, why = choose_scale(volume(target), volume(reference), 2, None)
@@ -42,8 +42,14 @@ def test_a_ratio_near_neither_scale_is_refused(ratio):
         choose_scale(volume((ratio, ratio, 9)), volume((1, 1, 9)), 2, None)
 
 
+@pytest.mark.parametrize(("ratio", "scale"), [(2.5, 2), (3.0, 2), (3.2, 2), (5.0, 4)])
+def test_the_cure_of_a_ratio_between_the_scales_makes_no_voxels_finer_than_the_reference_s(ratio, scale):
+    with pytest.raises(Fault, match=f"near neither 2 nor 4. Fix: --scale {scale}, whose voxels stay coarser"):
+        choose_scale(volume((ratio, ratio, 5)), volume((1, 1, 1)), 2, None)
+
+
 def test_thick_slices_alone_are_refused_as_another_task():
-    with pytest.raises(Fault, match="thick slices alone are not this method's task"):
+    with pytest.raises(Fault, match="too little to gain in-plane, and thick slices are not treated. Fix: give a coarser target"):
         choose_scale(volume((1, 1, 5)), volume((1, 1, 1)), 2, None)
 
 

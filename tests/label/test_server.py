@@ -166,9 +166,7 @@ def test_voxels_by_id_and_by_path_are_those_of_the_command_line(infer, expected,
 
 
 def test_another_name_rule_and_the_clients_own_table_of_choices(infer, expected, place):
-    answer = infer(
-        names="*3_FLAIR=*3_T2W", weights=["base", "hftn"], register=["none", "rigid"], device="cuda", result_extension=".nrrd"
-    )
+    answer = infer(names="*3_FLAIR=*3_T2W", weights=["base", "hftn"], register=["none", "rigid"], device="cuda", result_extension=".nrrd")
     assert_same(answer, expected, place)
 
 

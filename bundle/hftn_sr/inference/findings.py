@@ -32,7 +32,7 @@ __all__ = [
     "missing_scale",
 ]
 
-SCALE_TOLERANCE = 0.25  # relative distance of the voxel sizes' ratio from a scale
+SCALE_TOLERANCE = 0.15  # relative distance of the voxel sizes' ratio from a scale
 ONE_AXIS = 1.5  # ratio of the two in-plane voxel sizes from which only one axis has low resolution
 MIN_COVERAGE = 0.8  # share of the target's grid that the reference must cover
 LOW_SIMILARITY = 1.02  # normalised mutual information; unrelated volumes stay below, aligned contrasts of one head well above
@@ -75,18 +75,17 @@ def choose_scale(
         raise Fault(
             target.path,
             f"in-plane voxels of {own[0]:.2f} x {own[1]:.2f} mm: low resolution along one axis only, which this method does not treat",
-            "give a target with one in-plane resolution, or --scale if this one has it",
+            "give a target with one in-plane resolution",
         )
     finest = np.delete(reference.grid.spacing, reference.grid.through_plane())
     ratio = float(np.sqrt(own.prod() / finest.prod()))
     nearest = min(SCALES, key=lambda scale: abs(ratio - scale) / scale)
     if abs(ratio - nearest) / nearest > SCALE_TOLERANCE:
-        because = " (thick slices alone are not this method's task)" if ratio < SCALES[0] else ""
-        raise Fault(
-            target.path,
-            f"in-plane voxels are {ratio:.2f} times those of the reference, near neither 2 nor 4{because}",
-            "--scale 2 or --scale 4, whichever the scan was shortened by",
-        )
+        finding = f"in-plane voxels are {ratio:.2f} times those of the reference, near neither 2 nor 4"
+        coarser = [scale for scale in SCALES if scale <= ratio]
+        if not coarser:
+            raise Fault(target.path, f"{finding}: too little to gain in-plane, and thick slices are not treated", "give a coarser target")
+        raise Fault(target.path, finding, f"--scale {coarser[-1]}, whose voxels stay coarser than the reference's")
     return nearest, f"nearest to the ratio {ratio:.2f} of in-plane voxel sizes"
 
 
