@@ -1,11 +1,11 @@
-"""What each network costs: parameters, multiplications, time against EDSR's, memory, and how near it comes to the machine's limit.
+"""What each network costs: parameters, MACs, time against EDSR's, memory, and how near it comes to the machine's limit.
 
 python study/benchmark.py --output bench.json
 python study/benchmark.py --table comparison/table.csv --plot time_psnr.png
 python study/benchmark.py --networks base --growth only
 
 Times are process CPU time of one thread. All networks take turns within each round, EDSR before each of them, so that a machine that slows
-down slows both, and a ratio is the median of the rounds' ratios. The limit is the largest rate, in multiplications per second, that a 3x3
+down slows both, and a ratio is the median of the rounds' ratios. The limit is the largest rate, in MACs per second, that a 3x3
 convolution of the networks' sizes reaches in the same rounds. With a table of scores, as `compare.py` writes it, the networks have the
 sizes that the scores are of. Weights are random: they do not change the time. Each figure that a bound is set for has it beside it, with
 whether it is kept.

@@ -67,14 +67,14 @@ class Row:
         precision: how it was computed.
         options: what differs from the method's own, JSON.
         params: parameters.
-        gmac: multiplications in thousand millions, for one slice.
+        gmac: MACs in thousand millions, for one slice.
         cpu_ms: median time of a slice in ms; on CUDA the device's time.
         ratio_edsr: median over the rounds of the time divided by that of EDSR at the same scale, computed eagerly right before.
         ratio_low: smallest of the rounds.
         ratio_high: largest.
         ratio_bound: largest ratio wanted; None where none is.
         rss_mb: peak resident memory above that after the import, in MB; on CUDA the device's.
-        limit_share: multiplications per second over those of the fastest 3x3 convolution of the same precision.
+        limit_share: MACs per second over those of the fastest 3x3 convolution of the same precision.
     """
 
     name: str
@@ -150,7 +150,7 @@ def ratio_bound(job: Job) -> float | None:
     name, scale = job.name, job.scale
     if job.precision != "float32" or job.options != "{}" or (name not in OWN and METHODS[name].network != "hftn"):
         return None
-    return BOUNDS.get((name, scale)) or MARGIN * method_cost(name, scale).multiplications / method_cost(YARDSTICK, scale).multiplications
+    return BOUNDS.get((name, scale)) or MARGIN * method_cost(name, scale).macs / method_cost(YARDSTICK, scale).macs
 
 
 def bfloat16_gains(rows: Sequence[Row]) -> dict[tuple[str, int], float]:
@@ -212,7 +212,7 @@ def _forward(job: Job, side: int, device: str) -> Callable[[], Tensor]:
 
 
 def _convolution(channels: int, side: int, dtype: torch.dtype, device: str) -> tuple[Callable[[], Tensor], float]:
-    """A 3x3 convolution, channels last, and its thousand millions of multiplications; small maps come in batches."""
+    """A 3x3 convolution, channels last, and its thousand millions of MACs; small maps come in batches."""
     batch = max(1, 320**2 // side**2)
     convolution = channels_last(nn.Conv2d(channels, channels, 3, padding=1).requires_grad_(False)).to(device, dtype)
     image = torch.rand(batch, channels, side, side, device=device, dtype=dtype).contiguous(memory_format=torch.channels_last)

@@ -110,7 +110,7 @@ def _parser() -> argparse.ArgumentParser:
     budget.add_argument("--iterations", type=int, help="of every network")
     budget.add_argument("--minutes", type=float, help="of training of every network; measured once, then a fixed number of iterations")
     bounds = ", ".join(f"{gmac:g} at x{scale}" for scale, gmac in GMAC.items())
-    add("--sizes", choices=("matched", "paper"), default="matched", help="equal multiplications for all, or the published sizes")
+    add("--sizes", choices=("matched", "paper"), default="matched", help="equal MACs for all, or the published sizes")
     add("--gmac", type=float, help=f"bound of matched sizes for a slice of 320 x 320 ({bounds})")
     add("--eval-slices", type=int, help="score so many slices from the middle of each volume (all)")
     add("--protocol", choices=tuple(PROTOCOLS), default="corrected", help="how pairs are made and scored; one for a table")

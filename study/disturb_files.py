@@ -1,7 +1,7 @@
 """What `super-resolve` makes of a reference file that lies elsewhere, is of another patient, holds noise or is missing.
 
 Unlike `disturb_reference.py`, which disturbs the network's input, this writes files whose headers are moved, and lets the steps of the
-command place them: as they lie and used in any case (`--register none --misfit use`), and as by default (registered, or left out).
+command place them: as they lie and used in any case (`--register none --unfit-reference use`), and as by default (registered, or left out).
 The network sees each slice in one orientation, a quarter of the default's time; the measured band is put back.
 
 python study/disturb_files.py --dataset data --output results/disturbed_files.md

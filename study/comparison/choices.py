@@ -27,7 +27,7 @@ class Choices:
         methods: keys of METHODS.
         scales: 2, 4 or both.
         seeds: of weights and patches.
-        sizes: `matched`, every network as wide as a bound on its multiplications lets it be, or `paper`, the published widths.
+        sizes: `matched`, every network as wide as a bound on its MACs lets it be, or `paper`, the published widths.
         gmac: that bound for every scale; None for `sizes.GMAC`.
         iterations: that every network is trained for; or else
         minutes: that the training of every network may take, from a measurement at its beginning.

@@ -1,4 +1,4 @@
-"""What a network costs: parameters and multiplications, counted without computing anything."""
+"""What a network costs: parameters and MACs, counted without computing anything."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ class Cost:
 
     Args:
         parameters: numbers that are trained.
-        multiplications: multiply-accumulate operations of convolutions and matrix products for one slice.
+        macs: multiply-accumulate operations of convolutions and matrix products for one slice.
     """
 
     parameters: int
-    multiplications: int
+    macs: int
 
     @property
     def gmac(self) -> float:
         """Multiplications in thousand millions."""
-        return self.multiplications / 1e9
+        return self.macs / 1e9
 
 
 def network_cost(build: Callable[[], nn.Module], side: int = SIDE) -> Cost:

@@ -24,7 +24,7 @@ Kind = Literal["aligned", "moved", "turned", "other slice", "other patient", "ze
 
 DISTANCES = (0.5, 1.0, 2.0, 3.0, 4.0)  # voxels, along the diagonal
 ANGLES = (0.5, 1.0, 2.0, 3.0)  # degrees about the slice's centre
-NOISE = (0.01, 0.02, 0.05)  # standard deviation, brightness of the image = 1
+NOISE = (0.01, 0.02, 0.05)  # standard deviation, intensity unit of the image = 1
 SLICES_ON = 3
 
 WORDS: dict[Kind, str] = {
@@ -47,7 +47,7 @@ class Disturbance:
         kind: moved by Fourier shift along the diagonal; turned by Fourier shears; the reference's slices from further on; the reference of
             another patient; a reference of zeros; white Gaussian noise added to the reference, or to the low-resolution target.
         amount: voxels of Euclidean distance, half the square root of 2 of them along each in-plane axis; degrees; slices; or the noise's
-            standard deviation, where the brightness of the image is 1.
+            standard deviation, where the intensity unit of the image is 1.
     """
 
     kind: Kind

@@ -4,7 +4,7 @@ A lesion is a connected part of a mask that was drawn on the truth. All voxels b
 the same for every method. Resolution is lost in-plane, so distances are counted in-plane, in voxels.
 
 - contrast: mean over the lesion minus mean over the ring of tissue GAP + 1 to RING voxels around it (without voxels within GAP of any
-  lesion, and without the zeros of a stripped skull), in brightness of the target = 1;
+  lesion, and without the zeros of a stripped skull), in intensity units of the target = 1;
 - volume: voxels within NEAR of the lesion that are brighter than halfway between these two means of the truth, in cubic millimetres.
   Applied to the truth, the same rule gives the volume that it is compared with.
 """
@@ -41,7 +41,7 @@ GAP, NEAR, RING = 1, 2, 4
 ON_A_VOXEL = 1e-3  # what interpolation may take from a voxel of the mask that lies on one of the target
 FEWEST = 10  # voxels of a lesion, and of its ring
 RULES = (
-    f"contrast: mean of the lesion minus mean of the tissue {GAP + 1} to {RING} voxels around it, in-plane, brightness of the target = 1; "
+    f"contrast: mean of the lesion minus mean of the tissue {GAP + 1} to {RING} voxels around it, in-plane, intensity unit of the target = 1; "
     f"volume: voxels within {NEAR} voxels of the lesion that are brighter than halfway between these two means of the truth; "
     f"lesions of at least {FEWEST} voxels that are brighter than their surroundings"
 )

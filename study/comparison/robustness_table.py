@@ -29,7 +29,7 @@ TERMS = (
     "Gain: PSNR less that of zero-filling from the same low-resolution image. The reference alone is disturbed, except under target noise. "
     "px: Euclidean displacement by a Fourier shift along the diagonal, 1/\u221a2 of it along each in-plane axis, in voxels of the "
     "high-resolution target; \u00b0: rotation about the centre of the slice by Fourier shears. Noise: white, Gaussian (not Rician), its "
-    "standard deviation in percent of the image's brightness, added to the reference or to the low-resolution target. Slices on: the "
+    "standard deviation in percent of the image's intensity unit, added to the reference or to the low-resolution target. Slices on: the "
     "reference is taken from so many slices further on. Zeroed: a reference of zeros. Mean gain: over 0 to 4 px by the trapezoidal rule. "
     "Share kept: of the gain with the reference as it lies, in that mean. Lowest gain: over all disturbances of the reference, "
     "of which the next column names the one; lowest of a case: over these and the cases."

@@ -218,12 +218,12 @@ def _sized(choices: Choices, method: str, scale: int, progress: Progress) -> tup
         progress.sizes(method, scale)
         options = fitted_options(method, scale, bound) if choices.sizes == "matched" else {}
         cost = method_cost(method, scale, options)
-        known[name] = {"options": options, "parameters": cost.parameters, "multiplications": cost.multiplications}
+        known[name] = {"options": options, "parameters": cost.parameters, "macs": cost.macs}
         write_json(store, known)
     found = known[name]
     width = width_name(method)
     every: Mapping[str, Any] = build_network(method, scale, found["options"]).options  # type: ignore[assignment]
-    return found["options"], every[width] if width else None, Cost(found["parameters"], found["multiplications"])
+    return found["options"], every[width] if width else None, Cost(found["parameters"], found["macs"])
 
 
 def _settings(choices: Choices, row: Row, data: str, workflow: str) -> dict[str, Any]:

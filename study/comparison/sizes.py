@@ -36,7 +36,7 @@ def fitted_options(method: str, scale: int, gmac: float) -> Mapping[str, Any]:
     Args:
         method: key of METHODS.
         scale: upscaling factor s.
-        gmac: bound in thousand million multiplications.
+        gmac: bound in thousand million MACs.
     """
     name, step = width_name(method), width_step(method)
     if name is None:

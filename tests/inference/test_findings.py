@@ -49,7 +49,7 @@ def test_the_cure_of_a_ratio_between_the_scales_makes_no_voxels_finer_than_the_r
 
 
 def test_thick_slices_alone_are_refused_as_another_task():
-    with pytest.raises(Fault, match="too little to gain in-plane, and thick slices are not treated. Fix: give a coarser target"):
+    with pytest.raises(Fault, match=r"too little to gain in-plane, and thick slices are not treated\. Fix: give a coarser target"):
         choose_scale(volume((1, 1, 5)), volume((1, 1, 1)), 2, None)
 
 

@@ -69,7 +69,7 @@ def measured(name, scale):
 
 
 @pytest.mark.parametrize(
-    ("name", "scale", "parameters", "multiplications"),
+    ("name", "scale", "parameters", "macs"),
     [
         ("edsr", 2, 1.368, 35.0),
         ("edsr", 4, 1.515, 12.6),

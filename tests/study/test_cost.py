@@ -20,7 +20,7 @@ def test_the_cost_of_a_method_is_that_of_the_network_it_builds():
     low = 80 * 80
     deep = low * 9 * (8 + 33 * 64)
     up = low * 9 * 8 * 32 + 4 * low * 9 * 8 * 32
-    assert cost.multiplications == deep + up + 16 * low * 9 * 8
+    assert cost.macs == deep + up + 16 * low * 9 * 8
 
 
 def test_counting_draws_nothing_from_the_random_state():

@@ -115,7 +115,7 @@ def place_reference(
     elif doubted or (options.register == "rigid" and not blank):
         tried = NOT_MENDED
         if doubted and reporter:
-            reporter.log("the reference does not lie in place: registering it, which takes about half a minute")
+            reporter.log("the reference does not lie in place: registering it, which takes some seconds")
         from hftn_sr.volumes.registration import register_rigid  # it loads ITK, which takes a second
 
         lies = replace(lies, on_grid=None)  # its memory is needed

@@ -47,7 +47,7 @@ def tap_by_tap(first: nn.Conv2d, last: nn.Conv2d) -> tuple[Tensor, Tensor]:
 
     With no nonlinearity between them, the C channels of `first` need not exist on the high-resolution grid: nine maps do, one for each tap,
     and zeros beyond their borders stand for the zeros that `last` sees beyond those of the features (`sum_of_taps`). So the result is the
-    same to rounding, borders included, for 9 / C of the multiplications of `first`; below 9 channels that is more.
+    same to rounding, borders included, for 9 / C of the MACs of `first`; below 9 channels that is more.
 
     Args:
         first: C_in to C channels.

@@ -21,7 +21,7 @@ class EarlyFusion(Baseline):
     Source: none; the paper on HFTN-SR lacks this control. If it does as well as HFTN-SR, then the gain over a single contrast is that of
     having the reference, not of searching in it. The body is that of RCAN (Zhang et al., ECCV 2018, doi 10.1007/978-3-030-01234-2_18) of
     the residual groups that MINet and SANet have. Chosen: 12 groups of 6 blocks, which is the size of HFTN-SR: 7 % more parameters,
-    9 % (x2) and 11 % (x4) fewer multiplications.
+    9 % (x2) and 11 % (x4) fewer MACs.
 
     Args:
         scale: upscaling factor s, 2 or 4.
