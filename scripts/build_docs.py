@@ -23,17 +23,18 @@ from hftn_sr.errors import Fault
 
 ROOT = Path(__file__).absolute().parents[1]
 DOCS = "bundle/docs"
+GROUPS = {"Start": 1, "Use": 5, "Train": 3, "Understand": 6, "Develop": 3}  # how many pages each has, in the order below
 PAGES = {  # file of the repository to the words that lead to its page; the first is the front page
     "README.md": "Start",
     f"{DOCS}/usage.md": "Use",
-    f"{DOCS}/training.md": "Train",
-    f"{DOCS}/README.md": "Model card",
-    "bundle/models/README.md": "Weights",
-    f"{DOCS}/monai-label.md": "MONAI Label",
     f"{DOCS}/errors.md": "Errors",
+    f"{DOCS}/monai-label.md": "MONAI Label",
+    f"{DOCS}/README.md": "Model card",
+    f"{DOCS}/training.md": "Train",
+    "bundle/models/README.md": "Weights",
+    f"{DOCS}/study.md": "Comparison",
     f"{DOCS}/equations.md": "Equations",
     f"{DOCS}/baselines.md": "Networks compared",
-    f"{DOCS}/study.md": "Comparison",
     f"{DOCS}/benchmark.md": "Cost",
     f"{DOCS}/design-log.md": "Design log",
     "CONTRIBUTING.md": "Contributing",
@@ -57,14 +58,15 @@ def build(root: Path, output: Path, console: Console) -> None:
     texts = {path: (root / path).read_text(encoding="utf-8") for path in PAGES}
     pages = [Page(NAMES.get(path, f"{Path(path).stem.lower()}.html"), PAGES[path], text, path) for path, text in texts.items()]
     hyperparameters = hyperparameters_page(root / "bundle" / "configs")
-    generated = {"commands": ("Commands", commands_page()), "hyperparameters": ("Hyperparameters", hyperparameters)}
-    pages[3:3] = [Page(f"{name}.html", link, text, f"{DOCS}/{name}.md") for name, (link, text) in generated.items()]
+    pages.insert(2, Page("commands.html", "Commands", commands_page(), f"{DOCS}/commands.md"))
+    pages.insert(7, Page("hyperparameters.html", "Hyperparameters", hyperparameters, f"{DOCS}/hyperparameters.md"))
     with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
         bar = progress.add_task("reference", total=None)
         reference("hftn_sr", output / "api", lambda done, total: progress.update(bar, completed=done, total=total))
-    site = Site(root, output, pages, {"api/hftn_sr.html": "Reference"})
+    site = Site(root, output, pages, {"api/hftn_sr.html": "Reference"}, GROUPS)
     for page in pages:
         site.write(page)
+    site.write_search()
     if broken := broken_links(output):
         raise Fault(output, f"{len(broken)} broken links, the first: {'; '.join(broken[:5])}", "correct them")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import posixpath
 import re
 import shutil
@@ -41,11 +42,18 @@ class Site:
         output: folder for the pages.
         pages: all of them, in the order in which they are offered.
         extra: further links, file to words.
+        groups: heading of each group of links to the number of links in it; the last one has the rest.
     """
 
-    def __init__(self, root: Path, output: Path, pages: Sequence[Page], extra: Mapping[str, str]) -> None:
+    def __init__(self, root: Path, output: Path, pages: Sequence[Page], extra: Mapping[str, str], groups: Mapping[str, int]) -> None:
         self.root, self.output, self.pages = root, output, pages
-        self.links = [(page.name, page.link) for page in pages] + list(extra.items())
+        links = [(page.name, page.link) for page in pages] + list(extra.items())
+        self.groups: list[tuple[str, list[tuple[str, str]]]] = []
+        for heading, count in groups.items():
+            self.groups.append((heading, links[:count]))
+            links = links[count:]
+        self.groups[-1][1].extend(links)
+        self.sections: list[dict[str, str]] = []
         self.names = {page.source: page.name for page in pages}
         self.markdown = MarkdownIt("commonmark").enable("table")
         self.markdown.add_render_rule("table_open", lambda *_: '<div class="table"><table>')
@@ -63,9 +71,15 @@ class Site:
             for attribute in ("href", "src"):
                 if attribute in token.attrs:
                     token.attrs[attribute] = self._target(page, str(token.attrs[attribute]))
+        self.sections += _sections(page, tokens)
         body = self.markdown.renderer.render(tokens, self.markdown.options, {})
-        html = TEMPLATE.render(title=page.link, here=page.name, links=self.links, body=body)
+        html = TEMPLATE.render(title=page.link, here=page.name, groups=self.groups, body=body)
         (self.output / page.name).write_text(html, encoding="utf-8")
+
+    def write_search(self) -> None:
+        """Write what the search of the pages looks in: a script, since a page opened from a folder may read no other files."""
+        (self.output / "search-index.js").write_text(f"const SECTIONS = {json.dumps(self.sections)};\n", encoding="utf-8")
+        shutil.copyfile(TEMPLATES / "search.js", self.output / "search.js")
 
     def _target(self, page: Page, link: str) -> str:
         """Where a link of the page's source leads to in the site."""
@@ -84,6 +98,18 @@ class Site:
         copy.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(file, copy)
         return f"files/{source}"
+
+
+def _sections(page: Page, tokens: Sequence[Token]) -> list[dict[str, str]]:
+    """The text below each heading of a page, with where it stands."""
+    found = [{"page": page.link, "url": page.name, "title": page.link, "text": ""}]
+    for token, before in zip(tokens, [None, *tokens], strict=False):
+        text = token.content if token.type in ("inline", "fence", "code_block") else ""
+        if text and before is not None and before.type == "heading_open":
+            found.append({"page": page.link, "url": f"{page.name}#{before.attrs['id']}", "title": text, "text": ""})
+        elif text:
+            found[-1]["text"] += f"{text} "
+    return found
 
 
 def _name_headings(tokens: list[Token]) -> None:

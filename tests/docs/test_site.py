@@ -2,6 +2,7 @@
 
 import importlib
 import inspect
+import json
 import pkgutil
 import re
 import shlex
@@ -79,6 +80,17 @@ def test_the_hyperparameters_of_training_are_on_the_page_with_what_they_mean(sit
     assert "epochs between validations" in page
 
 
+def test_every_page_is_in_a_group_and_in_the_search(site):
+    front = (site / "index.html").read_text(encoding="utf-8")
+    groups = re.findall(r'<div class="group"><span class="heading">(\w+)</span>(.*?)</div>', front)
+    assert [heading for heading, _ in groups] == ["Start", "Use", "Train", "Understand", "Develop"]
+    linked = [name for _, links in groups for name in re.findall(r'href="([\w./-]+)"', links)]
+    assert sorted(linked) == sorted([*(path.name for path in site.glob("*.html")), "api/hftn_sr.html"])
+    sections = json.loads((site / "search-index.js").read_text(encoding="utf-8").removeprefix("const SECTIONS = ").rstrip(";\n"))
+    assert {each["url"].partition("#")[0] for each in sections} == set(linked) - {"api/hftn_sr.html"}
+    assert any("--assume-affine" in each["text"] for each in sections)
+
+
 @pytest.fixture
 def small(scripts, tmp_path):
     """Writes a site of one page from its Markdown."""
@@ -89,7 +101,9 @@ def small(scripts, tmp_path):
         output = tmp_path / "site"
         output.mkdir(exist_ok=True)
         page = pages.Page("index.html", "Start", text, "README.md")
-        pages.Site(tmp_path, output, [page], {}).write(page)
+        made = pages.Site(tmp_path, output, [page], {}, {"Start": 1})
+        made.write(page)
+        made.write_search()
         return scripts("documentation.links").broken_links(output)
 
     return write
