@@ -41,7 +41,7 @@ GAP, NEAR, RING = 1, 2, 4
 ON_A_VOXEL = 1e-3  # what interpolation may take from a voxel of the mask that lies on one of the target
 FEWEST = 10  # voxels of a lesion, and of its ring
 RULES = (
-    f"contrast: mean of the lesion minus mean of the tissue {GAP + 1} to {RING} voxels around it, in-plane, in intensity units of the target; "
+    f"contrast: lesion minus the mean of the tissue {GAP + 1} to {RING} voxels around it, in-plane, in intensity units of the target; "
     f"volume: voxels within {NEAR} voxels of the lesion that are brighter than halfway between these two means of the truth; "
     f"lesions of at least {FEWEST} voxels that are brighter than their surroundings"
 )
