@@ -85,8 +85,8 @@ def measured(name, scale):
         ("sanet", 4, 4.785, 462),
     ],
 )
-def test_the_full_size_has_the_expected_parameters_and_cost(name, scale, parameters, multiplications):
-    assert measured(name, scale) == pytest.approx((parameters, multiplications), rel=0.05)
+def test_the_full_size_has_the_expected_parameters_and_cost(name, scale, parameters, macs):
+    assert measured(name, scale) == pytest.approx((parameters, macs), rel=0.05)
 
 
 @pytest.mark.parametrize(
