@@ -484,6 +484,8 @@ def test_slices_that_were_exported_twice_under_other_uids_count_once(tmp_path):
         ("EchoTime", "20", r"EchoTime \(90 in 2, 20 in 3\)|EchoTime \(20 in 3, 90 in 2\)"),
         ("ImageType", ["ORIGINAL", "PRIMARY", "P"], r"ImageType"),
         ("InversionTime", "900", r"InversionTime \(900 in 3, none in 2\)"),
+        ("EchoNumbers", "2", r"EchoNumbers"),
+        ("TemporalPositionIdentifier", "2", r"TemporalPositionIdentifier"),
     ],
 )
 def test_slices_of_another_contrast_among_those_of_a_volume_are_named(tmp_path, element, value, told):
@@ -529,3 +531,18 @@ def test_a_pipe_in_the_folder_is_left_alone(tmp_path):
     folder = write_series(tmp_path / "a", scan())
     os.mkfifo(folder / "pipe")
     np.testing.assert_array_equal(read_volume(folder).data, scan().data)
+
+
+def test_two_patients_of_one_series_number_are_not_joined(tmp_path):
+    slices = slices_of(scan())
+    for number, each in enumerate(slices):
+        each.SeriesInstanceUID, each.PatientID = f"1.2.{number % 2}", "AB"[number % 2]
+    with pytest.raises(Fault, match="2 series in one folder"):
+        read_volume(write_slices(tmp_path / "a", slices))
+
+
+def test_a_slice_whose_voxels_are_too_few_is_refused(tmp_path):
+    slices = slices_of(scan())
+    slices[2].PixelData = slices[2].PixelData[:400]
+    with pytest.raises(Fault, match=r"IM0002: truncated or damaged \(400 bytes of voxels, needs 640\)"):
+        read_volume(write_slices(tmp_path / "a", slices))

@@ -558,3 +558,13 @@ def test_a_pipe_is_refused_instead_of_waited_for(path):
 def test_a_file_of_another_kind_is_named(path, start, kind):
     path.write_bytes(start + bytes(500))
     assert kind in refused(path)
+
+
+def test_micrometres_on_numbers_in_mm_are_refused(tmp_path):
+    path = write(tmp_path / "image.nii", DATA, AFFINE, xyzt_units=3)
+    assert "its header counts in micrometres" in refused(path)
+
+
+def test_a_pixdim_without_sizes_contradicts_no_sform(tmp_path):
+    path = write(tmp_path / "image.nii", DATA, np.diag([0.5, 0.5, 3, 1]), sform_code=1, qform_code=0, pixdim=[1, 0, 0, 0, 0, 0, 0, 0])
+    np.testing.assert_allclose(read_nifti(path).grid.spacing, [0.5, 0.5, 3])

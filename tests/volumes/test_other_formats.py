@@ -94,3 +94,61 @@ def test_an_image_without_signal_is_read_only_if_asked_for(tmp_path):
     with pytest.raises(Fault, match="no signal: every voxel is 7"):
         read_volume(path)
     assert read_volume(path, blank=True).data.shape == DATA.shape
+
+
+def compressed(folder, name):
+    path = put(folder, name)
+    itk.imwrite(itk.imread(str(path)), str(path), compression=True)
+    return path
+
+
+@pytest.mark.parametrize("suffix", [".mha", ".mhd", ".nrrd"])
+def test_a_damaged_compressed_file_is_refused(tmp_path, suffix):
+    path = compressed(tmp_path, suffix)
+    np.testing.assert_array_equal(read_volume(path).data, DATA)
+    file = next((each for each in tmp_path.iterdir() if each.suffix == ".zraw"), path)
+    content = bytearray(file.read_bytes())
+    content[-len(content) // 4] ^= 16
+    file.write_bytes(content)
+    with pytest.raises(Fault, match="damaged"):
+        read_volume(path)
+
+
+def test_a_file_without_a_position_is_refused_unless_voxel_sizes_are_declared_enough(tmp_path):
+    content = bytearray(put(tmp_path, ".mgh").read_bytes())
+    content[28:30] = bytes(2)  # goodRASFlag
+    (tmp_path / "a.mgh").write_bytes(content)
+    (tmp_path / "b.nrrd").write_bytes(
+        b"NRRD0004\ntype: short\ndimension: 3\nsizes: 9 7 5\nencoding: raw\nendian: little\n\n" + DATA.tobytes("F")
+    )
+    for name in ("a.mgh", "b.nrrd"):
+        with pytest.raises(Fault, match=r"no position in space\. Fix: --assume-affine spacing"):
+            read_volume(tmp_path / name)
+        volume = read_volume(tmp_path / name, ReadOptions(assume_affine="spacing"))
+        np.testing.assert_array_equal(volume.data, DATA)
+        assert any("by voxel sizes alone" in note for note in volume.notes)
+
+
+def test_lengths_that_are_not_in_mm_are_refused(tmp_path):
+    path = put(tmp_path, ".nrrd")
+    path.write_bytes(path.read_bytes().replace(b"\n\n", b'\nspace units: "cm" "cm" "cm"\n\n', 1))
+    with pytest.raises(Fault, match="its lengths are in"):
+        read_volume(path)
+
+
+def test_a_detached_nrrd_depends_on_its_file_of_voxels(tmp_path):
+    header = put(tmp_path, ".nhdr")
+    path = header.rename(tmp_path / "image.nrrd")
+    np.testing.assert_array_equal(read_volume(path).data, DATA)
+    before = volume_sha256(path)
+    (voxels,) = (each for each in tmp_path.iterdir() if each != path)
+    voxels.write_bytes(bytes(2) + voxels.read_bytes()[2:])
+    assert volume_sha256(path) != before
+
+
+@pytest.mark.parametrize("suffix", [".mgz", ".mgh"])
+@pytest.mark.parametrize("content", [b"", bytes(10), b"n+1" * 500])
+def test_what_is_no_mgh_file_is_a_fault(tmp_path, suffix, content):
+    (tmp_path / f"image{suffix}").write_bytes(content)
+    with pytest.raises(Fault, match="truncated or damaged"):
+        read_volume(tmp_path / f"image{suffix}")

@@ -41,7 +41,14 @@ LISTED = 8  # series that a message names
 SLICES = 2  # array axis
 ONE_SERIES = "put the files of one series into a folder of its own, or hftn-sr convert FOLDER --series NUMBER"
 ONE_VOLUME = "put the slices of one volume into a folder of their own"
-ALIKE = {"EchoTime": 0.01, "InversionTime": 0.01, "DiffusionBValue": 0.01, "ImageType": 0.0}  # in all slices of a volume, but for so much
+ALIKE = {
+    "EchoTime": 0.01,
+    "InversionTime": 0.01,
+    "DiffusionBValue": 0.01,
+    "ImageType": 0.0,
+    "EchoNumbers": 0.0,
+    "TemporalPositionIdentifier": 0.0,
+}  # in all slices of a volume, but for so much
 
 
 @dataclass(frozen=True)
@@ -211,6 +218,8 @@ def _one_series(folder: Path, slices: list[Slice], wanted: int | None, notes: li
 
 def _joined(slices: list[Slice]) -> list[Slice]:
     """Slices with one series number whose UIDs an anonymiser drew anew for each: one evenly spaced stack. Empty where they are not."""
+    if len({each.series for each in slices}) != len(slices):  # a few UIDs are a few series
+        return []
     if len({(each.number, each.description, each.shape) for each in slices}) != 1 or not slices[0].number:
         return []
     if len(_by_orientation(slices)) > 1 or not all(np.allclose(each.spacing, slices[0].spacing, atol=SAME_PLANE) for each in slices):
@@ -314,7 +323,8 @@ def _without_copies(slices: Sequence[Slice]) -> list[Slice]:
     kept: list[Slice] = []
     for place, each in zip(_places(slices), slices, strict=True):
         before = [other for at, other in zip(_places(kept), kept, strict=True) if at == place] if kept else []
-        if not any(np.array_equal(read_voxels(each), read_voxels(other)) for other in before):
+        alike = [other for other in before if all(each.differs_in.get(name) == other.differs_in.get(name) for name in ALIKE)]
+        if not any(np.array_equal(read_voxels(each), read_voxels(other)) for other in alike):
             kept.append(each)
     return kept
 

@@ -331,6 +331,7 @@ def _itk_voxels(path: Path) -> NDArray[np.float32]:
     """(frames, rows, columns), scaled by the header's RescaleSlope and RescaleIntercept."""
     import itk  # here, because it takes a second to load, and most images are no DICOM
 
+    _check_length(path)
     reader = itk.ImageFileReader[itk.Image[itk.F, 3]].New(ImageIO=itk.GDCMImageIO.New(), FileName=str(path))
     try:
         reader.Update()
@@ -338,6 +339,17 @@ def _itk_voxels(path: Path) -> NDArray[np.float32]:
         raise _unreadable(path) from error
     voxels: NDArray[np.float32] = itk.array_from_image(reader.GetOutput())
     return voxels
+
+
+def _check_length(path: Path) -> None:
+    """ITK fills voxels that an element of uncompressed voxels lacks with whatever was in memory. Raises Fault."""
+    with _explained(path):
+        header = pydicom.dcmread(path, force=True, specific_tags=["PixelData", "Rows", "Columns", "BitsAllocated", "SamplesPerPixel"])
+        if _syntax(path) not in ("", *PLAIN) or "PixelData" not in header:
+            return
+        needed = int(header.Rows) * int(header.Columns) * int(header.BitsAllocated) * int(header.SamplesPerPixel) // 8
+        if len(header.PixelData) < needed:
+            raise Fault(path, f"truncated or damaged ({len(header.PixelData)} bytes of voxels, needs {needed})", COPY_AGAIN)
 
 
 @functools.lru_cache(maxsize=1)

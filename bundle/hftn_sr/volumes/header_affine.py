@@ -19,7 +19,7 @@ COPY_AGAIN = "copy or export it again from its source"
 FORM_TOLERANCE = 0.5  # of the smallest voxel size, that sform and qform may place a corner apart
 UNITS = {1: ("metres", 1e3), 2: ("mm", 1.0), 3: ("micrometres", 1e-3)}  # NIfTI's codes of lengths
 SPACE_BITS = 0x07
-SMALLEST_VOXEL, LARGEST_VOXEL = 1e-3, 100.0  # mm, of the largest side of a voxel of an MR image
+SMALLEST_VOXEL, LARGEST_VOXEL = 8e-3, 100.0  # mm, of the largest side of a voxel of an MR image
 SHEAR_TOLERANCE = 1e-3  # cosine between two axes that counts as sheared
 
 
@@ -75,6 +75,8 @@ def _with_sizes(
 
     Some programs write directions alone into the sform, columns of length 1, and the sizes only into pixdim.
     """
+    if not (np.isfinite(header["pixdim"][1:4]).all() and np.all(header["pixdim"][1:4] != 0)):  # it names no sizes
+        return sform
     sizes, stored = np.linalg.norm(sform[:3, :3], axis=0), np.array(_spacing(header))
     if np.abs((sizes - stored) * (np.array(_counts(header)) - 1)).max() <= FORM_TOLERANCE * sizes.min():
         return sform

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import re
 import zlib
@@ -12,6 +13,7 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 from nibabel.filebasedimages import ImageFileError
+from nibabel.freesurfer.mghformat import MGHError
 from numpy.typing import NDArray
 
 from hftn_sr.errors import Fault
@@ -24,6 +26,7 @@ __all__ = ["is_other_format", "other_sha256", "read_other", "read_other_header"]
 
 MGH, HEADERS = (".mgz", ".mgh"), (".mhd", ".nhdr")
 ITK = (".nrrd", ".mha", *HEADERS)
+NRRD = (".nrrd", ".nhdr")
 LPS_TO_RAS = np.diag([-1.0, -1, 1, 1])
 
 
@@ -37,7 +40,7 @@ def read_other(path: str | PathLike[str], options: ReadOptions, blank: bool = Fa
 
     Args:
         path: .mgz, .mgh, .nrrd, .nhdr, .mha or .mhd; a header of a pair names its own file of voxels.
-        options: `frame`, `nan_to_num` count.
+        options: `frame`, `nan_to_num` and `assume_affine` count, the last as `spacing` for a file without a position.
         blank: whether an image without signal is read like any other.
 
     Returns:
@@ -48,8 +51,8 @@ def read_other(path: str | PathLike[str], options: ReadOptions, blank: bool = Fa
     """
     path = Path(path)
     sha256 = other_sha256(path)
-    voxels, affine = _mgh(path) if path.suffix.lower() in MGH else _itk(path)
     notes: list[str] = []
+    voxels, affine = _mgh(path, options, notes) if path.suffix.lower() in MGH else _itk(path, options, notes)
     data = _one_volume(path, voxels, options, notes)
     bad = int(data.size - np.isfinite(data).sum())
     if bad and not options.nan_to_num:
@@ -86,17 +89,29 @@ def other_sha256(path: Path) -> str:
     return hashlib.sha256(f"{sha256_of(path)}\n{sha256_of(voxels)}\n".encode()).hexdigest()
 
 
-def _mgh(path: Path) -> tuple[NDArray[Any], NDArray[np.float64]]:
+def _mgh(path: Path, options: ReadOptions, notes: list[str]) -> tuple[NDArray[Any], NDArray[np.float64]]:
     try:
         image = nib.MGHImage.from_filename(path)
-        return np.asarray(image.dataobj), np.asarray(image.affine, dtype=float)
-    except (OSError, EOFError, ValueError, KeyError, zlib.error, ImageFileError) as error:
+        voxels, affine = np.asarray(image.dataobj), np.asarray(image.affine, dtype=float)
+        placed, sizes = _says_its_place(path), [float(size) for size in image.header.get_zooms()[:3]]
+    except (OSError, EOFError, ValueError, TypeError, KeyError, zlib.error, ImageFileError, MGHError) as error:
         raise Fault(path, f"truncated or damaged ({error})", COPY_AGAIN) from error
+    if not placed:
+        _need_spacing(path, options, notes)
+        affine = np.diag([*sizes, 1.0])
+    return voxels, affine
 
 
-def _itk(path: Path) -> tuple[NDArray[Any], NDArray[np.float64]]:
+def _says_its_place(path: Path) -> bool:
+    """Whether goodRASFlag of an MGH file is set, which nibabel sets itself where it is not."""
+    with gzip.open(path) if path.suffix.lower() == ".mgz" else path.open("rb") as stream:
+        return stream.read(30)[28:] not in (b"", bytes(2))
+
+
+def _itk(path: Path, options: ReadOptions, notes: list[str]) -> tuple[NDArray[Any], NDArray[np.float64]]:
     import itk  # here, because it takes a second to load, and most images are NIfTI
 
+    _check_header(path, options, notes)
     try:
         image = itk.imread(str(path))
     except (RuntimeError, TypeError, KeyError, OSError) as error:  # whose texts name a place in ITK's source
@@ -126,15 +141,69 @@ def _one_volume(path: Path, voxels: NDArray[Any], options: ReadOptions, notes: l
         return np.asfortranarray(chosen, dtype=np.float32)
 
 
+def _header(path: Path) -> str:
+    """The text that an NRRD or MetaImage file begins with; empty for MGH, whose header is binary."""
+    if path.suffix.lower() in MGH:
+        return ""
+    with path.open("rb") as stream:
+        start = stream.read(1 << 16)
+    end = _end_of_header(path, start)
+    return start[: end if end else None].decode("latin1")
+
+
+def _end_of_header(path: Path, start: bytes) -> int:
+    """Bytes of the header in front of the voxels: to the empty line of NRRD, to the end of MetaImage's last field; 0 if it has none."""
+    ends = rb"\r?\n\r?\n" if path.suffix.lower() in NRRD else rb"^ElementDataFile *=[^\n]*\n"
+    found = re.search(ends, start, re.MULTILINE)
+    return found.end() if found else 0
+
+
+def _field(header: str, name: str) -> str:
+    found = re.search(rf"^{name} *[:=] *(\S[^\r\n]*?) *\r?$", header, re.MULTILINE)
+    return found[1] if found else ""
+
+
 def _voxel_file(path: Path) -> Path | None:
     """The file of voxels that a header names; None where they follow the header."""
-    if path.suffix.lower() not in HEADERS:
-        return None
-    with path.open("rb") as stream:
-        named = re.search(rb"^(?:ElementDataFile *=|data file:) *(\S[^\r\n]*?) *\r?$", stream.read(1 << 16), re.MULTILINE)
-    name = named[1].decode("utf-8", "replace") if named else ""
+    header = _header(path)
+    name = _field(header, "ElementDataFile") or _field(header, "data ?file")
     if not name:
-        raise Fault(path, "a header that names no file of voxels", COPY_AGAIN)
+        if path.suffix.lower() in HEADERS and path.suffix.lower() not in NRRD:
+            raise Fault(path, "a header that names no file of voxels", COPY_AGAIN)
+        return None
     if name.split()[0] == "LIST" or "%" in name:
         raise Fault(path, f"voxels in many files ({name})", "save it as one .mha or .nrrd file")
-    return None if name == "LOCAL" else path.parent / name
+    return None if name.upper() == "LOCAL" else path.parent / name
+
+
+def _check_header(path: Path, options: ReadOptions, notes: list[str]) -> None:
+    """What the header of an NRRD or MetaImage file says, and ITK passes over. Raises Fault."""
+    header = _header(path)
+    units = _field(header, "space units")
+    if set(units.replace('"', " ").split()) - {"mm"}:
+        raise Fault(path, f"its lengths are in {units}, need mm", "convert it to NIfTI or to mm")
+    is_nrrd = path.suffix.lower() in NRRD
+    placed = _field(header, "space directions") if is_nrrd else _field(header, "ElementSpacing") or _field(header, "ElementSize")
+    if not placed:
+        _need_spacing(path, options, notes)
+    if not is_nrrd and _field(header, "CompressedData").lower() == "true":
+        _check_deflated(path)
+
+
+def _need_spacing(path: Path, options: ReadOptions, notes: list[str]) -> None:
+    if options.assume_affine != "spacing":
+        raise Fault(path, "no position in space", "--assume-affine spacing, if its voxel sizes are enough")
+    notes.append(f"{path.name}: placed by voxel sizes alone, as asked (--assume-affine spacing)")
+
+
+def _check_deflated(path: Path) -> None:
+    """ITK gives whatever it got of damaged MetaImage data: their checksum is looked at here. Raises Fault."""
+    voxels = _voxel_file(path)
+    content = (voxels or path).read_bytes()
+    inflate = zlib.decompressobj(wbits=47)  # zlib's or gzip's header
+    try:
+        inflate.decompress(content[0 if voxels else _end_of_header(path, content[: 1 << 16]) :])
+    except zlib.error as error:
+        raise Fault(path, f"damaged: the compressed data fails its check ({error})", COPY_AGAIN) from None
+    if not inflate.eof:
+        raise Fault(path, "truncated: the compressed data ends too early", COPY_AGAIN)
