@@ -88,7 +88,7 @@ def load_model(model: str, scale: int, device: torch.device | str = "cpu", optio
     """A trained network for `scale`.
 
     Args:
-        model: `base`, `small`, or the path of a .safetensors file written by `save_weights`.
+        model: `base`, `small`, `hftn`, or the path of a .safetensors file written by `save_weights`.
         scale: 2 or 4.
         device: where the network is wanted.
         option: by which the user named the model, for errors.
