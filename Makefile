@@ -16,7 +16,7 @@ help:
 	@echo "make wheel-check    the wheel in a fresh environment, from another folder: the voxels of the clone"
 	@echo "make label-env   .venv-label, an environment with MONAI Label 0.8.5"
 	@echo "make label-test  its server on loopback: inferences, training and errors of bundle/label_app"
-	@echo "make browser     what the tests of the QC page drive, on Debian; they skip without it"
+	@echo "make browser     what the tests of the QC page and of DICOM output drive, on Debian; they skip without it"
 	@echo "make clean   remove the environment and results"
 
 venv: .venv/.installed
@@ -67,7 +67,7 @@ label-test: label-env
 	.venv-label/bin/python -m pytest --noconftest -p no:cacheprovider tests/label/test_server.py
 
 browser:
-	apt-get update && apt-get install -y --no-install-recommends chromium-headless-shell
+	apt-get update && apt-get install -y --no-install-recommends chromium-headless-shell dicom3tools
 
 clean:
 	rm -rf .venv .venv-label demo dist

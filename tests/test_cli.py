@@ -374,7 +374,7 @@ def test_no_case_found_and_all_done_before_are_exit_code_3(tmp_path, put_case, s
     (tmp_path / "in").mkdir()
     result = super_resolve("--cases", tmp_path / "in", "--output", tmp_path / "out")
     assert result.exit_code == 3
-    assert "no case found (searched */target.nii[.gz] with */reference.nii[.gz], or folders of DICOM)" in faults(result)[0]
+    assert "no case found (searched */target.nii.gz with */reference.nii.gz and the like, or folders of DICOM)" in faults(result)[0]
     put_case(tmp_path / "in" / "a")
     for code in (0, 3):
         assert super_resolve("--cases", tmp_path / "in", "--output", tmp_path / "out").exit_code == code

@@ -15,7 +15,7 @@ import torch
 from hftn_sr.errors import Fault, NothingToDo, check_scale
 from hftn_sr.inference.batch import find_cases, lone_case, run_cases
 from hftn_sr.inference.case import Case, Outcome
-from hftn_sr.inference.options import Overwrite, PairBy, Register, RunOptions, UnfitReference, run_options
+from hftn_sr.inference.options import OutputFormat, Overwrite, PairBy, Register, RunOptions, UnfitReference, run_options
 from hftn_sr.inference.reporter import Reporter
 from hftn_sr.networks.precision import Precision
 from hftn_sr.scoring.evaluation import evaluate_volumes
@@ -55,6 +55,7 @@ def super_resolve(
     pair_by: PairBy = "auto",
     data_consistency: bool = True,
     preview: bool = True,
+    output_format: OutputFormat = "nifti",
     read: ReadOptions | None = None,
     reporter: Reporter | None = None,
 ) -> Outcome:
@@ -63,7 +64,7 @@ def super_resolve(
     Args:
         target: low-resolution volume: .nii, .nii.gz, fastMRI .h5 or folder of a DICOM series.
         reference: high-resolution volume of the same head in another contrast, on any grid; None for none, which needs scale.
-        output: .nii or .nii.gz to write, with a .json record and a _preview.png beside it.
+        output: .nii or .nii.gz (or, for DICOM, folder) to write, with a .json record and a _preview.png beside it.
         scale: upscaling factor, 2 or 4; None takes the one nearest to the ratio of in-plane voxel sizes.
         model: `base`, `small`, another shipped model, or a .safetensors file.
         device: device of the network; `auto` is CUDA where there is one.
@@ -81,6 +82,7 @@ def super_resolve(
         data_consistency: whether the measured band of k-space replaces that of the network's output; never done where the target was
             interpolated after the scan.
         preview: whether the picture is written.
+        output_format: `dicom` writes a folder with a derived series, if the target is DICOM.
         read: how ambiguous files are read.
         reporter: listener to the run's progress.
 
@@ -100,6 +102,7 @@ def super_resolve(
         overwrite=overwrite,
         data_consistency=data_consistency,
         preview=preview,
+        output_format=output_format,
         scale=scale,
         through_plane=through_plane,
         reference_transform=transform,

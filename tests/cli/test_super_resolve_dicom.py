@@ -1,6 +1,7 @@
 """`super-resolve` and `convert` on DICOM series, a folder each."""
 
 import json
+import shutil
 
 import nibabel as nib
 import numpy as np
@@ -8,7 +9,7 @@ import pytest
 from pydicom.uid import MediaStorageDirectoryStorage
 
 from hftn_sr.volumes.dicom import read_dicom
-from hftn_sr.volumes.nifti import read_nifti
+from hftn_sr.volumes.nifti import read_nifti, save_nifti
 from series import PATIENT, dataset, slices_of, write_one, write_series, write_slices
 
 
@@ -118,3 +119,81 @@ def test_one_of_several_series_is_converted_by_its_number(folders, scans, comman
     (tmp_path / "a.h5").write_bytes(b"")
     mixed = command("convert", tmp_path / "a.h5", "--series", 12, "--output", tmp_path / "nifti")
     assert (mixed.exit_code, "--series: is for DICOM series only" in mixed.stderr) == (2, True)
+
+
+@pytest.fixture
+def to_dicom(command, weights, tmp_path):
+    def of(*arguments, output="series"):
+        given = ("--output", tmp_path / "out" / output, "--output-format", "dicom", "--model", weights[2], "--device", "cpu")
+        return command("super-resolve", *arguments, *given)
+
+    return of
+
+
+def test_a_dicom_target_goes_back_as_dicom(folders, run, to_dicom, tmp_path):
+    result = to_dicom("--target", folders[0], "--reference", folders[1])
+    assert result.exit_code == 0, result.stderr
+    out = tmp_path / "out"
+    assert {path.name for path in out.iterdir()} == {"series", "series.json", "series_preview.png", "report.html", "report_files"}
+    assert run(*folders, "nifti", "--no-report").exit_code == 0
+    ours, nifti = read_dicom(out / "series"), read_nifti(tmp_path / "nifti" / "out.nii.gz")
+    np.testing.assert_allclose(ours.data, nifti.data, atol=0.51 * np.ptp(nifti.data) / 65535)
+    np.testing.assert_allclose(ours.affine, nifti.affine, atol=1e-4)
+    record = json.loads((out / "series.json").read_text(encoding="utf-8"))
+    assert (record["output"]["sha256"], record["output"]["format"]) == (ours.sha256, "dicom")
+    noted = b"".join(path.read_bytes() for path in out.iterdir() if path.is_file()) + (result.stdout + result.stderr).encode()
+    assert [text for text in PATIENT if text.encode() in noted] == []
+
+
+def test_a_series_is_redone_when_it_or_its_inputs_changed(folders, to_dicom, tmp_path):
+    pair, out = ("--target", folders[0], "--reference", folders[1]), tmp_path / "out" / "series"
+    assert to_dicom(*pair).exit_code == 0
+    first = {each.name: each.read_bytes() for each in out.iterdir()}
+    assert to_dicom(*pair).exit_code == 3
+    assert to_dicom(*pair, "--overwrite", "stale").exit_code == 3
+    (out / "slice_0002.dcm").unlink()
+    assert to_dicom(*pair, "--overwrite", "stale").exit_code == 0
+    assert {each.name: each.read_bytes() for each in out.iterdir()} == first
+    assert to_dicom(*pair, "--overwrite", "always").exit_code == 0
+    assert not [each for each in out.parent.iterdir() if each.name.startswith(".")]
+
+
+def test_a_folder_with_anything_else_in_it_is_never_replaced(folders, to_dicom, tmp_path):
+    pair, out = ("--target", folders[0], "--reference", folders[1], "--overwrite", "always"), tmp_path / "out" / "series"
+    out.mkdir(parents=True)
+    assert to_dicom(*pair).exit_code == 0  # an empty one is
+    (out / "notes.txt").write_text("mine", encoding="utf-8")
+    refused = to_dicom(*pair)
+    assert (refused.exit_code, "files or folders that are not of this program" in refused.stderr) == (9, True)
+    assert (out / "notes.txt").read_text(encoding="utf-8") == "mine"
+    refused = to_dicom(*pair, output="../dicom/flair")  # the target itself
+    assert (refused.exit_code, len(list(folders[0].iterdir()))) == (9, 4)
+
+
+def test_cases_go_back_as_dicom_where_their_target_was(scans, to_dicom, command, tmp_path):
+    for case in ("p1", "p2"):
+        for role, volume in zip(("target", "reference"), scans, strict=True):
+            write_series(tmp_path / "cases" / case / role, volume)
+    shutil.rmtree(tmp_path / "cases" / "p2" / "target")
+    save_nifti(tmp_path / "cases" / "p2" / "target.nii.gz", scans[0], "test")
+    result = to_dicom("--cases", tmp_path / "cases", output=".")
+    assert result.exit_code == 8
+    assert "Fix: --output-format nifti" in result.stderr
+    assert read_dicom(tmp_path / "out" / "p1" / "target_sr").data.shape == (40, 44, 4)
+    drawn = command("report", "--results", tmp_path / "out", "--cases", tmp_path / "cases")
+    assert drawn.exit_code == 0, drawn.stderr
+    assert "no pictures" not in (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+    one = tmp_path / "out" / "p1"
+    named = ("--target", tmp_path / "cases" / "p1" / "target", "--reference", tmp_path / "cases" / "p1" / "reference")
+    assert command("report", "--results", one / "target_sr", *named).exit_code == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "told"), [("sr.nii.gz", "a folder is needed for a DICOM series"), ("file", "is a file, a DICOM series needs a folder")]
+)
+def test_a_name_that_is_no_folder_s_is_refused(folders, to_dicom, tmp_path, name, told):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "file").write_bytes(b"x")
+    refused = to_dicom("--target", folders[0], "--reference", folders[1], output=name)
+    assert (refused.exit_code, told in refused.stderr) == (9, True), refused.stderr
+    assert [each.name for each in (tmp_path / "out").iterdir()] == ["file"]

@@ -78,8 +78,8 @@ def test_incomplete_and_ambiguous_cases_are_listed_as_failed(tmp_path, put_case)
     assert [case.name for case in cases] == ["good"]
     messages = {outcome.case: outcome.message for outcome in failed}
     assert set(messages) == {"no reference", "no target", "two targets", "two transforms"}
-    assert "no reference (searched reference.nii.gz and reference.nii, and reference/ for DICOM)" in messages["no reference"]
-    assert "no target (searched target.nii.gz and target.nii, and target/ for DICOM)" in messages["no target"]
+    assert "no reference (searched reference.nii.gz and the like, and reference/ for DICOM)" in messages["no reference"]
+    assert "no target (searched target.nii.gz and the like, and target/ for DICOM)" in messages["no target"]
     assert "ambiguous: target.nii.gz and target.nii. Fix: keep one of them" in messages["two targets"]
     assert "ambiguous: reference_transform.txt and reference_transform.mat" in messages["two transforms"]
 
@@ -88,7 +88,7 @@ def test_a_folder_without_cases_names_the_pattern_that_was_searched(tmp_path):
     (tmp_path / "empty").mkdir()
     (tmp_path / "target.nii.gz").touch()
     with pytest.raises(
-        NothingToDo, match=r"no case found \(searched \*/target\.nii\[\.gz\] with \*/reference\.nii\[\.gz\], or folders of DICOM\)"
+        NothingToDo, match=r"no case found \(searched \*/target\.nii\.gz with \*/reference\.nii\.gz and the like, or folders of DICOM\)"
     ):
         find_cases(tmp_path, tmp_path / "out")
 

@@ -57,7 +57,7 @@ def test_split_names_incomplete_cases_and_ends_with_8(command, cases):
     fill(cases, {"p9_a/target.nii.gz": b""})
     done = command("data", "split", "--cases", cases)
     assert done.exit_code == 8
-    assert "p9_a: no reference (searched reference.nii.gz and reference.nii, and reference/ for DICOM)" in done.stderr
+    assert "p9_a: no reference (searched reference.nii.gz and the like, and reference/ for DICOM)" in done.stderr
     assert (cases / "datalist.json").is_file()
 
 

@@ -2,8 +2,10 @@
 
 import os
 
+import itk
 import nibabel as nib
 import numpy as np
+import pydicom
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -546,3 +548,64 @@ def test_a_slice_whose_voxels_are_too_few_is_refused(tmp_path):
     slices[2].PixelData = slices[2].PixelData[:400]
     with pytest.raises(Fault, match=r"IM0002: truncated or damaged \(400 bytes of voxels, needs 640\)"):
         read_volume(write_slices(tmp_path / "a", slices))
+
+
+@pytest.mark.parametrize("kind", ["implicit", "explicit"])
+def test_an_enhanced_image_without_a_preamble_is_read(tmp_path, kind):
+    one = enhanced([scan()])
+    if kind == "implicit":
+        one.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian
+    folder = write_slices(tmp_path / "a", [one])
+    (path,) = folder.iterdir()
+    content = path.read_bytes()
+    after_meta = 144 + int.from_bytes(content[140:144], "little")  # the group's length stands in front of it
+    path.write_bytes(content[after_meta:])
+    np.testing.assert_array_equal(read_volume(folder).data, scan().data)
+
+
+@pytest.mark.parametrize("compression", ["JPEG", "JPEG2000"])
+def test_compressed_frames_of_an_enhanced_image_are_read_and_scaled_once(tmp_path, compression):
+    image = itk.image_from_array(np.ascontiguousarray(scan().data.T.astype(np.uint16)))
+    writer = itk.GDCMImageIO.New()
+    writer.SetCompressionType(getattr(itk.GDCMImageIOEnums, f"Compression_{compression}"))
+    itk.imwrite(image, str(tmp_path / "packed.dcm"), imageio=writer, compression=True)
+    packed = pydicom.dcmread(tmp_path / "packed.dcm")
+    one = enhanced([scan()], scalings=[1.0])
+    one.file_meta.TransferSyntaxUID = packed.file_meta.TransferSyntaxUID
+    assert one.file_meta.TransferSyntaxUID.is_compressed
+    one.PixelData, one["PixelData"].VR = packed.PixelData, "OB"
+    one["PixelData"].is_undefined_length = True
+    for frame in one.PerFrameFunctionalGroupsSequence:
+        frame.PixelValueTransformationSequence[0].RescaleSlope = 2
+        frame.PixelValueTransformationSequence[0].RescaleIntercept = -7
+    np.testing.assert_array_equal(read_volume(write_slices(tmp_path / "a", [one])).data, scan().data * 2 - 7)
+
+
+def test_volumes_that_two_attributes_together_distinguish_are_told_apart(tmp_path):
+    kinds = [(echo, kind) for echo in (20, 90) for kind in ("M", "P")]
+    elements = {"EchoTime": [echo for echo, _ in kinds], "ImageType": [["ORIGINAL", "PRIMARY", kind] for _, kind in kinds]}
+    folder = write_slices(tmp_path / "a", several(elements, kind=("target", "reference") * 2))
+    with pytest.raises(
+        Fault, match=r"4 volumes in one series \(EchoTime 20.0, ImageType ORIGINAL\\PRIMARY\\M; .*--frame N with N from 0 to 3"
+    ):
+        read_volume(folder)
+    np.testing.assert_array_equal(read_volume(folder, ReadOptions(frame=3)).data, scan("reference").data)
+
+
+def test_an_echo_of_fewer_slices_is_a_volume_of_its_own(tmp_path):
+    slices = several({"EchoTime": (20, 90)})
+    folder = write_slices(tmp_path / "a", slices[:-2])
+    np.testing.assert_array_equal(read_volume(folder, ReadOptions(frame=0)).data, scan().data)
+    np.testing.assert_array_equal(read_volume(folder, ReadOptions(frame=1)).data, scan("reference").data[..., :3])
+
+
+def test_series_without_a_number_are_not_to_be_chosen_by_one(tmp_path):
+    folder = write_slices(tmp_path / "a", slices_of(scan(), SeriesNumber=""))
+    write_slices(folder, slices_of(scan("reference"), SeriesNumber=""), name="x{}")
+    with pytest.raises(Fault, match=r"2 series in one folder .*Fix: put the files of one series into a folder of its own\.$"):
+        read_dicom(folder)
+
+
+def test_a_volume_number_for_a_series_of_one_volume_is_told(tmp_path):
+    volume = read_volume(write_series(tmp_path / "a", scan()), ReadOptions(frame=3))
+    assert volume.notes == ("a: holds one volume, which was taken; --frame 3 does not apply to it",)

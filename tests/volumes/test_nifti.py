@@ -568,3 +568,9 @@ def test_micrometres_on_numbers_in_mm_are_refused(tmp_path):
 def test_a_pixdim_without_sizes_contradicts_no_sform(tmp_path):
     path = write(tmp_path / "image.nii", DATA, np.diag([0.5, 0.5, 3, 1]), sform_code=1, qform_code=0, pixdim=[1, 0, 0, 0, 0, 0, 0, 0])
     np.testing.assert_allclose(read_nifti(path).grid.spacing, [0.5, 0.5, 3])
+
+
+def test_a_volume_number_for_a_file_of_one_volume_is_told(tmp_path):
+    path = write(tmp_path / "a.nii", np.arange(60.0).reshape(5, 4, 3))
+    assert "a.nii: holds one volume, which was taken; --frame 4 does not apply to it" in read_nifti(path, ReadOptions(frame=4)).notes
+    assert not [note for note in read_nifti(path, ReadOptions(frame=0)).notes if "--frame" in note]

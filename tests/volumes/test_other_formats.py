@@ -152,3 +152,29 @@ def test_what_is_no_mgh_file_is_a_fault(tmp_path, suffix, content):
     (tmp_path / f"image{suffix}").write_bytes(content)
     with pytest.raises(Fault, match="truncated or damaged"):
         read_volume(tmp_path / f"image{suffix}")
+
+
+@pytest.mark.parametrize("suffix", [".nrrd", ".mha"])
+def test_one_of_several_volumes_of_itk_s_formats_is_taken_where_it_is_named(tmp_path, suffix):
+    stack = np.stack([DATA, DATA + 1], axis=3)
+    image = itk.image_from_array(np.ascontiguousarray(stack.T))
+    image.SetSpacing([1.5, 0.8, 3.0, 1.0])
+    path = tmp_path / f"image{suffix}"
+    itk.imwrite(image, str(path))
+    with pytest.raises(Fault, match=r"2 volumes in one file .*--frame N with N from 0 to 1"):
+        read_volume(path)
+    volume = read_volume(path, ReadOptions(frame=1))
+    np.testing.assert_array_equal(volume.data, DATA + 1)
+    np.testing.assert_allclose(volume.affine, np.diag([-1.5, -0.8, 3.0, 1.0]), atol=1e-6)
+
+
+@pytest.mark.parametrize("suffix", [".mgz", ".nrrd"])
+def test_a_fourth_size_of_1_does_not_matter(tmp_path, suffix):
+    if suffix == ".mgz":
+        path = put(tmp_path, suffix)
+    else:
+        path = tmp_path / "image.nrrd"
+        itk.imwrite(itk.image_from_array(np.ascontiguousarray(DATA[..., None].T)), str(path))
+    volume = read_volume(path, ReadOptions(frame=2))
+    np.testing.assert_array_equal(volume.data, DATA)
+    assert any("--frame 2 does not apply" in note for note in volume.notes)

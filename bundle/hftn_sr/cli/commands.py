@@ -24,7 +24,7 @@ from hftn_sr.errors import INTERRUPTED, Fault, UsageFault
 
 if TYPE_CHECKING:
     from hftn_sr.inference.case import Case, Outcome
-    from hftn_sr.inference.options import RunOptions
+    from hftn_sr.inference.options import OutputFormat, RunOptions
     from hftn_sr.volumes.nifti import ReadOptions
 
 __all__ = ["app", "main"]
@@ -70,9 +70,9 @@ def _version(version: Annotated[bool, typer.Option("--version", help="Print the 
     ),
 )
 def super_resolve(
-    target: Annotated[OptionalPath, typer.Option(help="Low-resolution NIfTI, .h5 or DICOM folder.", rich_help_panel=FILES)] = None,
+    target: Annotated[OptionalPath, typer.Option(help="Low-resolution image, or DICOM folder.", rich_help_panel=FILES)] = None,
     reference: Annotated[OptionalPath, typer.Option(help="High-resolution one, other contrast.", rich_help_panel=FILES)] = None,
-    cases: Annotated[OptionalPath, typer.Option(help="Folder of CASE/target.nii.gz, reference.", rich_help_panel=FILES)] = None,
+    cases: Annotated[OptionalPath, typer.Option(help="Folder of CASE/target, CASE/reference.", rich_help_panel=FILES)] = None,
     bids: Annotated[OptionalPath, typer.Option(help="BIDS dataset; --target FLAIR is a suffix.", rich_help_panel=FILES)] = None,
     target_entities: Annotated[str, typer.Option(metavar="<acq-x>", help="With --bids: which target.", rich_help_panel=FILES)] = "",
     reference_entities: Annotated[str, typer.Option(metavar="<acq-x>", help="Which reference; acq-: no acq.", rich_help_panel=FILES)] = "",
@@ -80,6 +80,9 @@ def super_resolve(
         bool, typer.Option("--reference-optional", help="Also cases without a reference.", rich_help_panel=FILES)
     ] = False,
     output: Annotated[OptionalPath, typer.Option(help="NIfTI; folder with --cases, --bids.", rich_help_panel=FILES)] = None,
+    output_format: Annotated[
+        Literal["nifti", "dicom"], typer.Option(help="dicom: a series, of a DICOM target.", rich_help_panel=FILES)
+    ] = "nifti",
     overwrite: Annotated[Literal["never", "stale", "always"], typer.Option(help="Redo existing outputs.", rich_help_panel=FILES)] = "never",
     preview: Annotated[bool, typer.Option(help="Write a picture.", rich_help_panel=FILES)] = True,
     page: Annotated[bool, typer.Option("--report/--no-report", help="Write a QC page.", rich_help_panel=FILES)] = True,
@@ -124,6 +127,7 @@ def super_resolve(
             dry_run=dry_run,
             data_consistency=data_consistency,
             preview=preview,
+            output_format=output_format,
             scale=scale,
             through_plane=through_plane,
             reference_transform=reference_transform,
@@ -133,7 +137,11 @@ def super_resolve(
             read=_read_options(frame, nan_to_num, magnitude, assume_affine),
         )
         entities = (target_entities, reference_entities)
-        found, failed = _cases(target, reference, cases, bids, entities, output, reference_transform, reference_optional, scale)
+        if bids and output_format == "dicom":
+            raise UsageFault("--output-format", "dicom does not go with --bids, whose files are NIfTI", "leave one out")
+        found, failed = _cases(
+            target, reference, cases, bids, entities, output, reference_transform, reference_optional, scale, options.output_format
+        )
         use_threads(threads)
         if bids and not dry_run:
             from hftn_sr.pairs.bids_derivative import write_description
@@ -144,7 +152,7 @@ def super_resolve(
 
 @app.command(epilog=examples("degrade --input flair.nii.gz --output flair_x2.nii.gz --scale 2"))
 def degrade(
-    input: Annotated[Path, typer.Option(help="High-resolution NIfTI or fastMRI .h5 file.")],  # noqa: A002 - the option's name
+    input: Annotated[Path, typer.Option(help="High-resolution image, or DICOM folder.")],  # noqa: A002 - the option's name
     output: Annotated[Path, typer.Option(help="NIfTI file to write.")],
     scale: Annotated[int, typer.Option(help="Loss of in-plane resolution, 2 or 4.")],
     magnitude: Annotated[bool, typer.Option("--magnitude", help="Store absolute values, as a scanner does.")] = False,
@@ -170,8 +178,8 @@ def degrade(
 
 @app.command(epilog=examples("evaluate --prediction sr.nii.gz --truth flair.nii.gz"))
 def evaluate(
-    prediction: Annotated[Path, typer.Option(help="NIfTI file on the truth's grid or on a crop of it.")],
-    truth: Annotated[Path, typer.Option(help="High-resolution NIfTI or fastMRI .h5 file.")],
+    prediction: Annotated[Path, typer.Option(help="Image on the truth's grid or on a crop of it.")],
+    truth: Annotated[Path, typer.Option(help="High-resolution image, or DICOM folder.")],
     protocol: Annotated[Literal["corrected"], typer.Option(help="Conventions of the scores; they are printed.")] = "corrected",
     json_file: Annotated[OptionalPath, typer.Option("--json", help="JSON file for the scores.")] = None,
     through_plane: Axis = None,
@@ -226,6 +234,7 @@ def _cases(
     transform: Path | None,
     reference_optional: bool,
     scale: int | None,
+    output_format: OutputFormat,
 ) -> tuple[list[Case], list[Outcome]]:
     from hftn_sr.inference.batch import find_cases, lone_case
 
@@ -242,7 +251,7 @@ def _cases(
             raise UsageFault(surplus[0], "does not go with --cases", "leave one out; a case folder may hold reference_transform.txt")
         if output.is_file():
             raise UsageFault(output, "is a file, a folder is needed with --cases", "give --output a folder")
-        return find_cases(cases, output, reference_optional)
+        return find_cases(cases, output, reference_optional, output_format)
     if target is None:
         raise UsageFault("--target", "is missing", "--target FILE --reference FILE, or --cases FOLDER")
     if bids is not None:

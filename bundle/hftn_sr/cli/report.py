@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,6 +12,7 @@ import typer
 from hftn_sr.cli.faults import Debug, OptionalPath, one_line_errors
 
 if TYPE_CHECKING:
+    from hftn_sr.inference.case import Case
     from hftn_sr.report import QcCase
 
 __all__ = ["draw_report", "report"]
@@ -21,7 +23,7 @@ IMAGE_SUFFIXES = (".nii.gz", ".nii")
 def report(
     results: Annotated[Path, typer.Option(help="Folder written by super-resolve --cases, or one result.")],
     cases: Annotated[OptionalPath, typer.Option(help="Folder of their cases; results are scored by truth.nii.gz in a case.")] = None,
-    target: Annotated[OptionalPath, typer.Option(help="For one result: its low-resolution NIfTI file.")] = None,
+    target: Annotated[OptionalPath, typer.Option(help="For one result: its low-resolution image.")] = None,
     reference: Annotated[OptionalPath, typer.Option(help="For one result: its reference, if it had one.")] = None,
     reference_transform: Annotated[OptionalPath, typer.Option(help="For one result: its ITK transform, if it had one.")] = None,
     truth: Annotated[OptionalPath, typer.Option(help="For one result: measured high-resolution image that scores it.")] = None,
@@ -37,7 +39,7 @@ def report(
         if not results.exists():
             raise Fault(results, "no such file or folder", "give --results a folder or file that super-resolve wrote")
         single = {"--target": target, "--reference": reference, "--reference-transform": reference_transform, "--truth": truth}
-        if results.is_dir():
+        if results.is_dir() and not own_record(side_files(results.absolute())[0]):
             for name, value in single.items():
                 if value:
                     raise UsageFault(name, "does not go with a folder of results", "name one result, or give --cases")
@@ -52,8 +54,8 @@ def report(
             if single[name] is None:
                 raise UsageFault(name, "is missing", f"{name} FILE, from which the result was made")
         for path in filter(None, single.values()):
-            if not path.is_file():
-                raise Fault(path, "no such file", "check the name")
+            if not path.exists():
+                raise Fault(path, "no such file or folder", "check the name")
         case = QcCase(results.name, results, target, reference, reference_transform, truth)
         typer.echo(draw_report(results.parent, [case]))
 
@@ -72,21 +74,31 @@ def draw_report(folder: Path, cases: Sequence[QcCase]) -> Path:
         return write_report(folder, cases, lambda _: bar.advance(task))
 
 
+def _made(case: Case) -> Case:
+    """The case with its result as it stands: a NIfTI file, else the folder of a DICOM series."""
+    from hftn_sr.inference.case import RESULTS
+
+    series = case.output.with_name(RESULTS["dicom"])
+    return replace(case, output=series) if series.is_dir() and not case.output.exists() else case
+
+
 def _of_folder(folder: Path, results: Path) -> list[QcCase]:
     from hftn_sr.inference.batch import find_cases
     from hftn_sr.report import QcCase
 
-    found, failed = find_cases(folder, results)
-    alone = {case.name: case for case in find_cases(folder, results, True)[0] if case.reference is None and case.output.is_file()}
+    made, failed = find_cases(folder, results)
+    found = [_made(case) for case in made]
+    lone = [_made(case) for case in find_cases(folder, results, True)[0] if case.reference is None]
+    alone = {case.name: case for case in lone if case.output.exists()}
     found, failed = [*found, *alone.values()], [each for each in failed if each.case not in alone]
     cases = [QcCase(each.case, each.output, status=each.status, message=each.message) for each in failed]
     for case in found:
         truths = [path for suffix in IMAGE_SUFFIXES if (path := case.target.with_name(f"truth{suffix}")).is_file()]
-        made = case.output.is_file()
+        there = case.output.exists()
         cases.append(
             QcCase(
                 case.name, case.output, case.target, case.reference, case.transform, truths[0] if truths else None,
-                "done" if made else "no result", "" if made else f"{case.output}: not there. Fix: run super-resolve.",
+                "done" if there else "no result", "" if there else f"{case.output}: not there. Fix: run super-resolve.",
             )
         )  # fmt: skip
     return cases

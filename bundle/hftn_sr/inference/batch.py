@@ -14,9 +14,9 @@ from typing import Any
 import torch
 
 from hftn_sr.errors import ALL_FAILED, INTERRUPTED, NOTHING, OK, SOME_FAILED, Fault, NothingToDo, UsageFault
-from hftn_sr.inference.case import Case, Outcome
+from hftn_sr.inference.case import RESULTS, Case, Outcome
 from hftn_sr.inference.findings import missing_scale
-from hftn_sr.inference.options import RunOptions
+from hftn_sr.inference.options import OutputFormat, RunOptions
 from hftn_sr.inference.reporter import Reporter
 from hftn_sr.inference.run import run_case
 from hftn_sr.networks.weights import Model, load_model
@@ -27,9 +27,9 @@ __all__ = ["check_summary", "exit_code", "find_cases", "lone_case", "run_cases",
 
 
 def find_cases(
-    folder: str | PathLike[str], output: str | PathLike[str], reference_optional: bool = False
+    folder: str | PathLike[str], output: str | PathLike[str], reference_optional: bool = False, output_format: OutputFormat = "nifti"
 ) -> tuple[list[Case], list[Outcome]]:
-    """Cases of a folder: each sub-folder with `target.nii.gz` and `reference.nii.gz` (or `.nii`, or DICOM series `target/`, `reference/`).
+    """Cases of a folder: each sub-folder with `target.nii.gz` and `reference.nii.gz`, or what else `case_files` takes.
 
     A sub-folder may also hold `reference_transform` (.txt, .tfm, .mat or .h5), an ITK file that maps target points to reference points.
 
@@ -37,6 +37,7 @@ def find_cases(
         folder: folder of the cases.
         output: folder of the results.
         reference_optional: whether a target without a reference is a case too.
+        output_format: `dicom` names the results target_sr/, folders of a derived series.
 
     Returns:
         cases whose results go to `output`/<sub-folder>/target_sr.nii.gz, and a failed outcome for each sub-folder that has one of the two
@@ -48,7 +49,7 @@ def find_cases(
     """
     cases, failed = [], []
     for sub in case_folders(Path(folder)):
-        result = Path(output) / sub.name / "target_sr.nii.gz"
+        result = Path(output) / sub.name / RESULTS[output_format]
         try:
             if reference_optional and (target := lone_target(sub)):
                 cases.append(Case(sub.name, target, None, result))
@@ -59,7 +60,7 @@ def find_cases(
     if not cases and not failed:
         raise NothingToDo(
             folder,
-            "no case found (searched */target.nii[.gz] with */reference.nii[.gz], or folders of DICOM)",
+            "no case found (searched */target.nii.gz with */reference.nii.gz and the like, or folders of DICOM)",
             "name the files like that",
         )
     return cases, failed
@@ -71,7 +72,7 @@ def lone_case(target: Path, reference: Path | None, output: Path, transform: Pat
     Args:
         target: low-resolution file or DICOM folder.
         reference: high-resolution one of another contrast; None for none.
-        output: NIfTI file to write.
+        output: NIfTI file, or folder of a DICOM series, to write.
         transform: ITK file that maps target points to reference points; None for none.
         scale: upscaling factor that was asked for; None for none.
 

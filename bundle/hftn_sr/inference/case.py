@@ -6,14 +6,15 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from hftn_sr.inference.options import PairOptions
+from hftn_sr.inference.options import OutputFormat, PairOptions
 from hftn_sr.volumes.volume import Volume
 
-__all__ = ["RECORD_KEY", "Case", "CaseImages", "Outcome", "side_files"]
+__all__ = ["RECORD_KEY", "RESULTS", "Case", "CaseImages", "Outcome", "side_files"]
 
 Status = Literal["done", "skipped", "planned", "failed"]
 
 SUFFIXES = (".nii.gz", ".nii")
+RESULTS: dict[OutputFormat, str] = {"nifti": "target_sr.nii.gz", "dicom": "target_sr"}  # name of a result in the folder of its case
 RECORD_KEY = "HftnSr"  # key of the record in a side file that holds more
 
 
@@ -25,7 +26,7 @@ class Case:
         name: name in messages and in the summary.
         target: low-resolution NIfTI or fastMRI .h5 file, or folder of a DICOM series.
         reference: high-resolution one of another contrast; None for none.
-        output: NIfTI file to write.
+        output: NIfTI file to write; folder of a derived DICOM series where its name does not end in .nii or .nii.gz.
         transform: ITK file that maps target points to reference points; None for none.
         sidecar: further content of the side file, in which the record then stands under RECORD_KEY; for BIDS.
     """
@@ -54,7 +55,7 @@ class Outcome:
     Args:
         case: name of the case.
         status: `done`, `skipped` (the output exists), `planned` (dry run) or `failed`.
-        output: NIfTI file of the result.
+        output: NIfTI file, or folder of a DICOM series, of the result.
         message: reason for a skip or a failure, or plan of a dry run.
         warnings: warnings for the user.
         record: content of the side file; empty unless done or planned.

@@ -16,9 +16,10 @@ from hftn_sr.networks.weights import check_model
 from hftn_sr.volumes.nifti import ReadOptions
 from hftn_sr.volumes.reading import is_fastmri
 
-__all__ = ["Overwrite", "PairBy", "PairOptions", "Register", "RunOptions", "UnfitReference", "choose_device", "run_options"]
+__all__ = ["OutputFormat", "Overwrite", "PairBy", "PairOptions", "Register", "RunOptions", "UnfitReference", "choose_device", "run_options"]
 
 Overwrite = Literal["never", "stale", "always"]
+OutputFormat = Literal["nifti", "dicom"]
 Register = Literal["auto", "none", "rigid"]
 UnfitReference = Literal["leave-out", "use"]
 PairBy = Literal["auto", "header", "index"]
@@ -86,9 +87,10 @@ class RunOptions:
         pair: how files become a pair.
         precision: arithmetic of the network, see `networks.precision.choose_precision`.
         tta: number of mirror images and transposes over which each slice is averaged, see `networks.precision.WithTTA`; 1 for none.
+        output_format: `nifti` writes a file; `dicom` writes a folder with a derived series, of a target that is DICOM.
 
     Raises:
-        UsageFault: `overwrite` is unknown.
+        UsageFault: `overwrite` or `output_format` is unknown.
     """
 
     model: str = "base"
@@ -100,9 +102,11 @@ class RunOptions:
     pair: PairOptions = field(default_factory=PairOptions)
     precision: ChosenPrecision = "float32"
     tta: int = 1
+    output_format: OutputFormat = "nifti"
 
     def __post_init__(self) -> None:
         check_choice("--overwrite", self.overwrite, get_args(Overwrite))
+        check_choice("--output-format", self.output_format, get_args(OutputFormat))
 
 
 def run_options(
@@ -115,6 +119,7 @@ def run_options(
     dry_run: bool = False,
     data_consistency: bool = True,
     preview: bool = True,
+    output_format: OutputFormat = "nifti",
     **pair: Any,
 ) -> RunOptions:
     """The options of a run, with all that was left to `auto` or None chosen. The command, the API and the workflow come through here.
@@ -128,6 +133,7 @@ def run_options(
         dry_run: as for `RunOptions`.
         data_consistency: as for `RunOptions`.
         preview: as for `RunOptions`.
+        output_format: as for `RunOptions`.
         pair: keyword arguments of `PairOptions`.
 
     Raises:
@@ -145,6 +151,7 @@ def run_options(
         PairOptions(**pair),
         choose_precision(precision, where, model),
         choose_tta(tta, model),
+        output_format,
     )
 
 

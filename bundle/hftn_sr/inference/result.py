@@ -23,6 +23,8 @@ from hftn_sr.inference.pair import PreparedPair
 from hftn_sr.kspace import replace_band, truncate
 from hftn_sr.networks.weights import Model
 from hftn_sr.pictures import Panel, change, picture, shown, white
+from hftn_sr.volumes.dicom import dicom_slices, sha256_of_all
+from hftn_sr.volumes.dicom_writing import Derivation, dicom_files, series_uid
 from hftn_sr.volumes.files import NewFiles, json_bytes, sha256_of
 from hftn_sr.volumes.nifti import nifti_chunks
 from hftn_sr.volumes.scratch import Scratch, existing_folder
@@ -66,14 +68,13 @@ def save_result(
     consistent = options.data_consistency and not pair.record["interpolated_in_plane"]
     restored = _restored(pair, preds, consistent, result)
     volume = pair.target.on(pair.grid, result.volume)
-    chunks = nifti_chunks(volume, f"hftn-sr {__version__} {model.name}; research use only", case.suffix == ".nii.gz")
     side_file, preview = side_files(case.output)
     with NewFiles() as files:
-        sha256 = files.write(case.output, _releasing(chunks, result))
+        written = _write_image(files, case, options, pair, model, volume, result)
         if options.preview:
             files.write(preview, [_preview(pair, volume, model, restored.busiest)])
         record = pair_record(case, options, pair, model)
-        record["output"] = {"file": case.output.name, "sha256": sha256, "shape": list(volume.data.shape)}
+        record["output"] = {"file": case.output.name, "shape": list(volume.data.shape), **written}
         record["data_consistency"] = {
             "applied": consistent,
             "residual": float(f"{restored.residual:.4g}"),
@@ -138,6 +139,34 @@ def _restored(pair: PreparedPair, preds: Iterable[torch.Tensor], data_consistenc
 def _squared_distance(image: torch.Tensor, measured: torch.Tensor, scale: int) -> float:
     """Squared L2 distance between the low band of `image` (H, W) and `measured` (h, w)."""
     return float((truncate(image, scale) - measured).square().sum())
+
+
+def _write_image(
+    files: NewFiles, case: Case, options: RunOptions, pair: PreparedPair, model: Model, volume: Volume, result: Scratch
+) -> dict[str, Any]:
+    """Write the image, and give what the record says of its files."""
+    if options.output_format == "nifti":
+        chunks = nifti_chunks(volume, f"hftn-sr {__version__} {model.name}; research use only", case.suffix == ".nii.gz")
+        return {"sha256": files.write(case.output, _releasing(chunks, result))}
+    slices = dicom_slices(case.target, options.pair.read.frame)
+    voxel = " x ".join(f"{size:.3g}" for size in volume.grid.spacing)
+    using = "with a reference of another contrast" if pair.on_grid else "without a reference"
+    text = (
+        f"Super-resolved in-plane by {pair.scale} to {voxel} mm {using} by hftn-sr {__version__}, weights {model.name} "
+        f"sha256 {model.sha256}. {NOTICE}"
+    )
+    key = json.dumps(fingerprint(case, options, pair.target.sha256, pair.reference_sha256, model), sort_keys=True, default=str)
+    derivation = Derivation(text, key)
+    names: list[str] = []
+    digests = files.write_folder(case.output, _noting(names, dicom_files(volume, slices, derivation), result))
+    return {"sha256": sha256_of_all(digests), "files": names, "format": "dicom", "series": series_uid(derivation, slices[0])}
+
+
+def _noting(names: list[str], files: Iterable[tuple[str, bytes]], scratch: Scratch) -> Iterator[tuple[str, bytes]]:
+    for name, content in files:
+        names.append(name)
+        yield name, content
+        scratch.release()
 
 
 def _releasing(chunks: Iterable[bytes], scratch: Scratch) -> Iterator[bytes]:

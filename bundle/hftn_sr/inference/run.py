@@ -22,7 +22,8 @@ from hftn_sr.inference.reporter import Reporter
 from hftn_sr.inference.result import fingerprint, own_record, pair_record, save_result
 from hftn_sr.networks.precision import prepare_network
 from hftn_sr.networks.weights import Model
-from hftn_sr.volumes.files import check_writable, remove_parts, sha256_of
+from hftn_sr.volumes.dicom import is_dicom
+from hftn_sr.volumes.files import check_writable, remove_parts
 from hftn_sr.volumes.reading import volume_sha256
 from hftn_sr.volumes.scratch import check_space, disk_bytes, existing_folder
 
@@ -32,7 +33,7 @@ __all__ = ["run_case"]
 def run_case(case: Case, options: RunOptions, model: Callable[[int], Model], reporter: Reporter | None = None) -> Outcome:
     """Super-resolve one case.
 
-    The result's NIfTI file is written last: where it stands, its record and picture are complete.
+    The result's image is written last: where it stands, its record and picture are complete.
 
     Args:
         case: case to run.
@@ -47,7 +48,7 @@ def run_case(case: Case, options: RunOptions, model: Callable[[int], Model], rep
     _check_output(case, options)
     if options.dry_run:
         return _planned(case, options, model, started, reporter)
-    check_writable(case.output)
+    check_writable(case.output, folder=options.output_format == "dicom")
     with _alone(case.output):
         reason = _reason_to_skip(case, options, model)
         if reason:
@@ -130,9 +131,11 @@ def _planned(case: Case, options: RunOptions, model: Callable[[int], Model], sta
 
 
 def _check_output(case: Case, options: RunOptions) -> None:
-    if not case.output.name.endswith(SUFFIXES) or case.output.name in SUFFIXES:
-        raise Fault(case.output, "not a NIfTI file name", "give --output a name ending in .nii.gz or .nii")
-    if case.output.is_dir():
+    if options.output_format == "dicom":
+        _check_output_folder(case)
+    elif not case.output.name.endswith(SUFFIXES) or case.output.name in SUFFIXES:
+        raise Fault(case.output, "not a NIfTI file name", "give --output a name ending in .nii.gz or .nii, or add --output-format dicom")
+    elif case.output.is_dir():
         raise Fault(case.output, "is a folder, a file name is needed", "give --output a file name ending in .nii.gz")
     inputs = [path for path in (case.target, case.reference, case.transform) if path is not None]
     written = [case.output, *side_files(case.output)]
@@ -151,6 +154,23 @@ def _check_output(case: Case, options: RunOptions) -> None:
         raise Fault(other, "stands where this run would write, and is not of this program", "choose another --output or --overwrite always")
 
 
+def _check_output_folder(case: Case) -> None:
+    """A folder that is replaced goes with all that it holds: it must be empty, or hold a result and nothing else."""
+    if not is_dicom(case.target):
+        raise Fault(case.target, "not DICOM, and the result of a DICOM target alone can be DICOM", "--output-format nifti")
+    if case.output.name.endswith(SUFFIXES) or not case.output.name:
+        raise Fault(case.output, "a folder is needed for a DICOM series", "give --output a name without .nii, or --output-format nifti")
+    if not os.path.lexists(case.output):
+        return
+    if not case.output.is_dir():
+        raise Fault(case.output, "is a file, a DICOM series needs a folder", "choose another --output")
+    found = {each.name for each in case.output.iterdir()}
+    of = own_record(side_files(case.output)[0]).get("output")
+    own = isinstance(of, dict) and of.get("file") == case.output.name and found <= set(of.get("files") or ())
+    if found and not own:
+        raise Fault(case.output, f"holds {len(found)} files or folders that are not of this program", "choose another --output")
+
+
 def _same(path: Path, other: Path) -> bool:
     return path.absolute() == other.absolute() or (path.exists() and other.exists() and path.samefile(other))
 
@@ -167,7 +187,7 @@ def _reason_to_skip(case: Case, options: RunOptions, model: Callable[[int], Mode
         used = model(record["scale"])
         of_reference = volume_sha256(case.reference) if case.reference else None
         wanted = fingerprint(case, options, volume_sha256(case.target), of_reference, used)
-        up_to_date = record["output"]["sha256"] == sha256_of(case.output) and record["fingerprint"] == wanted
+        up_to_date = record["output"]["sha256"] == volume_sha256(case.output) and record["fingerprint"] == wanted
     except (OSError, KeyError, TypeError, Fault):  # whatever is wrong shows when the case is redone
         return ""
     return "the output is up to date" if up_to_date else ""

@@ -11,7 +11,7 @@ from hftn_sr.volumes.dicom import holds_dicom
 
 __all__ = ["CaseFiles", "case_files", "case_folders", "lone_target"]
 
-IMAGE_SUFFIXES = (".nii.gz", ".nii")
+IMAGE_SUFFIXES = (".nii.gz", ".nii", ".mgz", ".mgh", ".nrrd", ".nhdr", ".mha", ".mhd", ".h5", ".hdf5")
 TRANSFORM_SUFFIXES = (".txt", ".tfm", ".mat", ".h5")
 
 
@@ -20,8 +20,8 @@ class CaseFiles:
     """The files of one case.
 
     Args:
-        target: NIfTI file or folder of a DICOM series.
-        reference: likewise, of another contrast.
+        target: image file or folder of a DICOM series.
+        reference: one of another contrast.
         transform: ITK file that maps target points to reference points, if there is one.
     """
 
@@ -42,9 +42,9 @@ def case_folders(folder: Path) -> list[Path]:
 
 
 def case_files(folder: Path) -> CaseFiles | None:
-    """`target` and `reference` (.nii.gz, .nii or a folder of a DICOM series) of a case, and its `reference_transform`.
+    """`target` and `reference` of a case, and its `reference_transform`.
 
-    The latter is a .txt, .tfm, .mat or .h5 file.
+    An image is a file of IMAGE_SUFFIXES or a folder of a DICOM series; the transform is a .txt, .tfm, .mat or .h5 file.
 
     Returns:
         None where the folder has neither image.
@@ -57,13 +57,13 @@ def case_files(folder: Path) -> CaseFiles | None:
         return None
     for role, path in images.items():
         if path is None:
-            raise Fault(folder, f"no {role} (searched {role}.nii.gz and {role}.nii, and {role}/ for DICOM)", f"put the {role} there")
+            raise Fault(folder, f"no {role} (searched {role}.nii.gz and the like, and {role}/ for DICOM)", f"put the {role} there")
     target, reference = (path for path in images.values() if path is not None)
     return CaseFiles(target, reference, _one(folder, "reference_transform", TRANSFORM_SUFFIXES))
 
 
 def lone_target(folder: Path) -> Path | None:
-    """`target` (.nii.gz, .nii or a folder of a DICOM series) of a case without a reference; None where it has one, or has no target.
+    """`target`, a file or a folder of a DICOM series, of a case without a reference; None where it has one, or has no target.
 
     Raises:
         Fault: two files for one role, or the transform of a reference that is not there.

@@ -72,7 +72,7 @@ def split_cases(folder: Path, output: Path, fractions: Sequence[float] = FRACTIO
         left_out = f"; {len(faults)} incomplete, the first: {faults[0]}" if faults else ""
         raise NothingToDo(
             folder,
-            f"no case found (searched */target.nii[.gz] with */reference.nii[.gz], or folders of DICOM){left_out}",
+            f"no case found (searched */target.nii.gz with */reference.nii.gz and the like, or folders of DICOM){left_out}",
             "name the files so",
         )
     try:

@@ -14,9 +14,9 @@ import torch
 from hftn_sr.errors import Fault
 from hftn_sr.inference.case import Case, CaseImages, Outcome
 from hftn_sr.kspace import split_bands
-from hftn_sr.volumes.nifti import ReadOptions, read_header, read_nifti
+from hftn_sr.volumes.nifti import ReadOptions
 from hftn_sr.volumes.placement import paired_by_index, read_transform
-from hftn_sr.volumes.reading import read_volume
+from hftn_sr.volumes.reading import read_volume, read_volume_header
 from hftn_sr.volumes.resampling import ON_LATTICE, lattice_offset, resample, same_grid
 from hftn_sr.volumes.scratch import IN_MEMORY
 from hftn_sr.volumes.simulation import in_plane_first, in_plane_last, zero_filled
@@ -31,8 +31,8 @@ class QcCase:
 
     Args:
         name: as people know it.
-        output: the result's NIfTI file, with its record beside it.
-        target: the low-resolution file that it was made from; None where it is not to be had, and with it the pictures.
+        output: the result's NIfTI file or folder of a DICOM series, with its record beside it.
+        target: the low-resolution file or folder that it was made from; None where it is not to be had, and with it the pictures.
         reference: the other contrast; None likewise.
         transform: ITK file that maps target points to reference points, if one was used.
         truth: a measured high-resolution image of the target's contrast, if there is one.
@@ -127,11 +127,11 @@ def open_images(case: QcCase, record: dict[str, Any]) -> Images:
     except (KeyError, TypeError):
         finding = "no pictures, another version made it and read its inputs in a way that this one does not know"
         raise Fault(case.output, finding, "run the case again") from None
-    size = 4 * math.prod(read_header(case.output).grid.shape)
+    size = 4 * math.prod(read_volume_header(case.output).grid.shape)
     if size > IN_MEMORY:  # the run itself never held it whole
         finding = f"no pictures, it is too large for the page ({size >> 20} MB of voxels, at most {IN_MEMORY >> 20} MB)"
         raise Fault(case.output, finding, "look at it in a viewer")
-    result = _unchanged(read_nifti(case.output), record["output"]["sha256"])
+    result = _unchanged(read_volume(case.output), record["output"]["sha256"])
     target = _unchanged(read_volume(case.target, read), record["target"]["sha256"])
     reference = _unchanged(read_volume(case.reference, read), record["reference"]["sha256"]) if case.reference else None
     scale, through_plane = int(record["scale"]), int(record["through_plane"])

@@ -108,13 +108,13 @@ def _item(case: QcCase, folder: Path, files: Path) -> dict[str, Any]:
 
 
 def _of_failed(case: QcCase) -> str:
-    return f"{case.message} The result of an earlier run was left as it was." if case.output.is_file() else case.message
+    return f"{case.message} The result of an earlier run was left as it was." if case.output.exists() else case.message
 
 
 def _standing(folder: Path, files: Path) -> list[dict[str, Any]]:
     """Entries of earlier runs whose results are still there, by name."""
     entries = [read_entry(path.parent) for path in files.glob(f"case_*/{ENTRY}")]
-    return sorted((entry for entry in entries if entry and (folder / entry["output"]).is_file()), key=lambda entry: str(entry["output"]))
+    return sorted((entry for entry in entries if entry and (folder / entry["output"]).exists()), key=lambda entry: str(entry["output"]))
 
 
 def _refresh_assets(files: Path) -> None:

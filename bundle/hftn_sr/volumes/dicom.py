@@ -16,6 +16,7 @@ import hashlib
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from os import PathLike
 from pathlib import Path
 
@@ -26,10 +27,20 @@ from hftn_sr.errors import Fault
 from hftn_sr.volumes.dicom_slice import VOLUMES_DIFFER_IN, Slice, begins_as_dicom, forget_frames, holds_mr, read_slices, read_voxels
 from hftn_sr.volumes.files import sha256_of
 from hftn_sr.volumes.header_affine import COPY_AGAIN, SHEAR_TOLERANCE
-from hftn_sr.volumes.nifti import VolumeHeader
+from hftn_sr.volumes.nifti import VolumeHeader, note_surplus_frame
 from hftn_sr.volumes.volume import Grid, Volume
 
-__all__ = ["dicom_scan", "dicom_sha256", "holds_dicom", "holds_mr_images", "is_dicom", "read_dicom", "read_dicom_header"]
+__all__ = [
+    "dicom_scan",
+    "dicom_sha256",
+    "dicom_slices",
+    "holds_dicom",
+    "holds_mr_images",
+    "is_dicom",
+    "read_dicom",
+    "read_dicom_header",
+    "sha256_of_all",
+]
 
 SUFFIXES = (".dcm", ".ima")  # a file of such a name must be DICOM; most have none
 SAME_POSITION = 0.01  # mm up to which two slices lie at one position
@@ -39,7 +50,8 @@ SKIPPED = 1.9  # distance between slices, in that of their headers, from which o
 FEW = 0.25  # share of missing instance numbers up to which they look like lost files, not like another way of numbering
 LISTED = 8  # series that a message names
 SLICES = 2  # array axis
-ONE_SERIES = "put the files of one series into a folder of its own, or hftn-sr convert FOLDER --series NUMBER"
+ONE_SERIES = "put the files of one series into a folder of its own"
+BY_NUMBER = f"{ONE_SERIES}, or hftn-sr convert FOLDER --series NUMBER"
 ONE_VOLUME = "put the slices of one volume into a folder of their own"
 ALIKE = {
     "EchoTime": 0.01,
@@ -140,16 +152,26 @@ def dicom_scan(path: str | PathLike[str], frame: int | None = None, series: int 
     return dict(_stack(Path(path), frame, series).slices[0].scan)
 
 
+def dicom_slices(path: str | PathLike[str], frame: int | None = None, series: int | None = None) -> list[Slice]:
+    """The slices of what `read_dicom` reads, in order.
+
+    Raises:
+        Fault: as `read_dicom_header`.
+    """
+    return list(_stack(Path(path), frame, series).slices)
+
+
 def dicom_sha256(path: str | PathLike[str]) -> str:
     """SHA-256, in hexadecimal, of the sorted SHA-256 of a folder's MR images: it depends on their content, not on their names.
 
     Raises:
         Fault: no MR image, or a damaged one.
     """
-    return _sha256_of_all(sha256_of(each) for each in _mr_files(Path(path), []))
+    return sha256_of_all(sha256_of(each) for each in _mr_files(Path(path), []))
 
 
-def _sha256_of_all(digests: Iterable[str]) -> str:
+def sha256_of_all(digests: Iterable[str]) -> str:
+    """SHA-256, in hexadecimal, of the sorted SHA-256 of files."""
     return hashlib.sha256("".join(f"{digest}\n" for digest in sorted(set(digests))).encode()).hexdigest()
 
 
@@ -191,7 +213,7 @@ def _stack(folder: Path, frame: int | None, series: int | None) -> _Stack:
     slices = {digest: read_slices(path) for digest, path in digests.items()}
     chosen = _one_series(folder, [each for of in slices.values() for each in of], series, notes)
     files_chosen = {each.path for each in chosen}
-    sha256 = _sha256_of_all(digest for digest, of in slices.items() if of[0].path in files_chosen)
+    sha256 = sha256_of_all(digest for digest, of in slices.items() if of[0].path in files_chosen)
     volume, name = _one_volume(folder, chosen, frame, notes)
     _note_instances(folder, volume if name else chosen, notes)
     notes += dict.fromkeys(note for each in volume for note in each.notes)
@@ -209,10 +231,13 @@ def _one_series(folder: Path, slices: list[Slice], wanted: int | None, notes: li
         notes.append(f"{folder.name}: slices of one number and one even stack have different series UIDs; taken as one series")
         return joined
     if wanted is None and len(series) > 1:
-        raise Fault(folder, f"{len(series)} series in one folder ({told})", ONE_SERIES)
+        numbers = {of[0].number for of in series.values()}
+        fix = BY_NUMBER if len(numbers) == len(series) and "" not in numbers else ONE_SERIES
+        raise Fault(folder, f"{len(series)} series in one folder ({told})", fix)
     fitting = [of for of in series.values() if wanted is None or of[0].number == str(wanted)]
     if len(fitting) != 1:
-        raise Fault(folder, f"{len(fitting)} series of number {wanted} (found {told})", ONE_SERIES)
+        fix = BY_NUMBER if not fitting else ONE_SERIES
+        raise Fault(folder, f"{len(fitting)} series of number {wanted} (found {told})", fix)
     return fitting[0]
 
 
@@ -224,12 +249,7 @@ def _joined(slices: list[Slice]) -> list[Slice]:
         return []
     if len(_by_orientation(slices)) > 1 or not all(np.allclose(each.spacing, slices[0].spacing, atol=SAME_PLANE) for each in slices):
         return []
-    ordered = _in_order(slices)
-    along = np.array([ordered[0].normal @ each.position for each in ordered])
-    steps = np.diff(along)
-    if len(steps) and (steps.min() <= SAME_POSITION or np.ptp(steps) > EVEN * steps.min()):
-        return []
-    return slices
+    return slices if len(slices) == 1 or _is_even(_in_order(slices)) else []
 
 
 def _by_orientation(slices: Sequence[Slice]) -> list[list[Slice]]:
@@ -286,6 +306,7 @@ def _one_volume(folder: Path, slices: list[Slice], frame: int | None, notes: lis
             volumes.append(volume)
             kinds.append(", ".join(filter(None, (f"orientation {number}" if len(stacks) > 1 else "", kind))))
     if len(volumes) == 1:
+        note_surplus_frame(folder, frame, notes)
         return volumes[0], ""
     listed = "; ".join(kinds[:LISTED]) + ("; ..." if len(kinds) > LISTED else "")
     told = f"{len(volumes)} volumes in one series ({listed})"
@@ -301,14 +322,13 @@ def _volumes(folder: Path, slices: list[Slice], notes: list[str]) -> list[tuple[
     if max(at.values()) == 1:
         _check_one_contrast(folder, slices)
         return [("", slices)]
-    for name in VOLUMES_DIFFER_IN:
-        volumes: dict[str, list[Slice]] = {}
-        for each in slices:
-            volumes.setdefault(each.differs_in.get(name, ""), []).append(each)
-        if len(volumes) > 1 and all(_places(of) == list(range(len(at))) for of in volumes.values()):
-            for of in volumes.values():
-                _check_one_contrast(folder, of)
-            return [(f"{name} {value}", volumes[value]) for value in sorted(volumes, key=_number_first)]
+    by = [(name,) for name in VOLUMES_DIFFER_IN]
+    for whole in (True, False):  # volumes of all positions are likelier than those of some
+        for names in (*by, *combinations(VOLUMES_DIFFER_IN, 2)):
+            if volumes := _volumes_by(names, slices, len(at) if whole else 0):
+                for _, of in volumes:
+                    _check_one_contrast(folder, of)
+                return volumes
     once = _without_copies(slices)
     if len(once) == len(at):
         notes.append(f"{folder.name}: {len(slices) - len(once)} images in it have the place and the voxels of others and were left out")
@@ -316,6 +336,27 @@ def _volumes(folder: Path, slices: list[Slice], notes: list[str]) -> list[tuple[
         return [("", once)]
     several = sum(count > 1 for count in at.values())
     raise Fault(folder, f"{several} of {len(at)} positions hold several images, and no echo time or the like sorts them", ONE_VOLUME)
+
+
+def _volumes_by(names: tuple[str, ...], slices: Sequence[Slice], positions: int) -> list[tuple[str, list[Slice]]]:
+    """Slices sorted into volumes by these attributes: of so many positions each; of 0, any number, where they are evenly spaced stacks.
+
+    Empty where they do not sort so.
+    """
+    volumes: dict[tuple[str, ...], list[Slice]] = {}
+    for each in slices:
+        volumes.setdefault(tuple(each.differs_in.get(name, "") for name in names), []).append(each)
+    if len(volumes) < 2 or any(max(Counter(_places(of)).values()) > 1 for of in volumes.values()):
+        return []
+    if not all(len(of) == positions if positions else len(of) > 1 and _is_even(of) for of in volumes.values()):
+        return []
+    ordered = sorted(volumes, key=lambda values: [_number_first(value) for value in values])
+    return [(", ".join(f"{name} {value or 'none'}" for name, value in zip(names, key, strict=True)), volumes[key]) for key in ordered]
+
+
+def _is_even(ordered: Sequence[Slice]) -> bool:
+    steps = np.diff([ordered[0].normal @ each.position for each in ordered])
+    return bool(steps.min() > SAME_POSITION and np.ptp(steps) <= EVEN * steps.min())
 
 
 def _without_copies(slices: Sequence[Slice]) -> list[Slice]:

@@ -15,25 +15,50 @@ import math
 import struct
 import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 import pydicom
 from numpy.typing import NDArray
+from pydicom.datadict import dictionary_VR, tag_for_keyword
+from pydicom.dataset import FileMetaDataset
+from pydicom.uid import (
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+    MultiFrameGrayscaleWordSecondaryCaptureImageStorage,
+    RLELossless,
+    generate_uid,
+)
+from pydicom.valuerep import format_number_as_ds
 
 from hftn_sr.errors import Fault
 from hftn_sr.volumes.header_affine import COPY_AGAIN
 
-__all__ = ["VOLUMES_DIFFER_IN", "Slice", "begins_as_dicom", "forget_frames", "holds_mr", "read_slices", "read_voxels"]
+__all__ = [
+    "MR",
+    "VOLUMES_DIFFER_IN",
+    "Slice",
+    "begins_as_dicom",
+    "forget_frames",
+    "holds_mr",
+    "read_attributes",
+    "read_slices",
+    "read_voxels",
+]
 
 MAGIC, PREAMBLE = b"DICM", 128  # after so many bytes
 MR, ENHANCED_MR, LEGACY_ENHANCED_MR = (f"1.2.840.10008.5.1.4.1.1.4{more}" for more in ("", ".1", ".4"))  # storage SOP classes
 MULTI_FRAME = (ENHANCED_MR, LEGACY_ENHANCED_MR)
 PLAIN = ("1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.1.99", "1.2.840.10008.1.2.2")  # of voxels as they are
 TO_NIFTI = "convert it to NIfTI, for example by dcm2niix, and give that file"
+PIXELS = (
+    *("Rows", "Columns", "NumberOfFrames", "SamplesPerPixel", "PhotometricInterpretation", "BitsAllocated", "BitsStored", "HighBit"),
+    *("PixelRepresentation", "PixelData"),
+)
 UNIT = 1e-3  # deviation of a direction's length, and of the cosine between two of them
 
 SCAN = {  # how it was measured, by the names and in the units of BIDS, which are those of DICOM but for milliseconds; None for text
@@ -81,7 +106,16 @@ UNASSIGNED = "UnassignedPerFrameConvertedAttributesSequence"  # where a legacy c
 GROUPS = ("PerFrameFunctionalGroupsSequence", "SharedFunctionalGroupsSequence")
 HEADER = (
     *PLACE,
-    *("SOPClassUID", "SeriesInstanceUID", "SeriesNumber", "SeriesDescription", "InstanceNumber", "Modality", "SamplesPerPixel"),
+    *(
+        "SOPClassUID",
+        "SOPInstanceUID",
+        "SeriesInstanceUID",
+        "SeriesNumber",
+        "SeriesDescription",
+        "InstanceNumber",
+        "Modality",
+        "SamplesPerPixel",
+    ),
     *("PhotometricInterpretation", "NumberOfFrames", "Rows", "Columns", "SpacingBetweenSlices", "RescaleSlope", "RescaleIntercept"),
     *("RealWorldValueMappingSequence", *GROUPS, *SCAN, *VOLUMES_DIFFER_IN),
 )
@@ -108,6 +142,7 @@ class Slice:
         differs_in: the header's text for each of VOLUMES_DIFFER_IN that it has.
         scan: as SCAN, what the header has of it.
         notes: what was found in the header and the user should know.
+        sop: SOPClassUID and SOPInstanceUID of its file, empty if unknown.
     """
 
     path: Path
@@ -126,6 +161,7 @@ class Slice:
     differs_in: Mapping[str, str]
     scan: Mapping[str, str | float]
     notes: tuple[str, ...]
+    sop: tuple[str, str]
 
     @property
     def normal(self) -> NDArray[np.float64]:
@@ -171,6 +207,38 @@ def read_slices(path: Path) -> list[Slice]:
             raise Fault(path, f"{header.get('NumberOfFrames')} frames promised, {len(frames)} described", COPY_AGAIN)
         shared = (header.get("SharedFunctionalGroupsSequence") or [pydicom.Dataset()])[0]
         return [_slice(path, header, _Frame(header, own, shared), index) for index, own in enumerate(frames)]
+
+
+def read_attributes(each: Slice, names: tuple[str, ...]) -> dict[str, pydicom.DataElement]:
+    """Those attributes of a slice that its file has and that can be read, by name; numbers shortened to what their kind may hold.
+
+    Raises:
+        Fault: the file cannot be read.
+    """
+    header = _whole_header(each.path, names)
+    of: _Classic | _Frame = _Classic(header)
+    if each.frame is not None:
+        shared = (header.get("SharedFunctionalGroupsSequence") or [pydicom.Dataset()])[0]
+        of = _Frame(header, header.PerFrameFunctionalGroupsSequence[each.frame], shared)
+    found = {}
+    for name in names:
+        with suppress(Exception):  # a value that pydicom cannot read is left behind
+            if (value := of.get(name)) is not None:
+                kind = dictionary_VR(name)
+                found[name] = pydicom.DataElement(tag_for_keyword(name) or 0, kind, _shortened(value) if kind == "DS" else value)
+    return found
+
+
+@functools.lru_cache(maxsize=1)
+def _whole_header(path: Path, names: tuple[str, ...]) -> pydicom.Dataset:
+    return _read(path, (*names, *GROUPS))
+
+
+def _shortened(value: Any) -> Any:
+    """One or several numbers in the 16 characters that a decimal string has."""
+    if isinstance(value, (list, tuple, pydicom.multival.MultiValue)):
+        return [_shortened(each) for each in value]
+    return value if value == "" else format_number_as_ds(float(value))
 
 
 def read_voxels(each: Slice) -> NDArray[np.float32]:
@@ -250,6 +318,7 @@ def _slice(path: Path, header: pydicom.Dataset, of: _Classic | _Frame, frame: in
         {name: text for name, text in told.items() if text},
         _scan(of),
         notes,
+        (_text(header, "SOPClassUID"), _text(header, "SOPInstanceUID")),
     )
 
 
@@ -356,8 +425,35 @@ def _check_length(path: Path) -> None:
 def _frames(path: Path) -> NDArray[np.float32]:
     """(frames, rows, columns) of an enhanced image, as stored."""
     with _explained(path):
-        voxels = np.asarray(pydicom.dcmread(path).pixel_array, dtype=np.float32)
+        image = pydicom.dcmread(path, force=True)
+        if "TransferSyntaxUID" not in image.file_meta:  # a file without preamble; pydicom found out how its elements are written
+            image.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian if image.original_encoding[0] else ExplicitVRLittleEndian
+        if image.file_meta.TransferSyntaxUID in (*PLAIN, RLELossless):
+            voxels = np.asarray(image.pixel_array, dtype=np.float32)
+        else:
+            voxels = _decoded(image)
     return voxels if voxels.ndim == 3 else voxels[None]
+
+
+def _decoded(image: pydicom.Dataset) -> NDArray[np.float32]:
+    """(frames, rows, columns) of compressed voxels, as stored, by ITK: of a copy without the headers that ITK would scale them by."""
+    import itk  # here, because it takes a second to load
+
+    plain = pydicom.Dataset()
+    for name in PIXELS:
+        if name in image:
+            plain.add(image[name])
+    plain.file_meta = FileMetaDataset()
+    plain.SOPClassUID, plain.SOPInstanceUID = MultiFrameGrayscaleWordSecondaryCaptureImageStorage, generate_uid()
+    plain.file_meta.MediaStorageSOPClassUID, plain.file_meta.MediaStorageSOPInstanceUID = plain.SOPClassUID, plain.SOPInstanceUID
+    plain.file_meta.TransferSyntaxUID = image.file_meta.TransferSyntaxUID
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "frames.dcm"
+        pydicom.dcmwrite(path, plain, enforce_file_format=True)
+        reader = itk.ImageFileReader[itk.Image[itk.F, 3]].New(ImageIO=itk.GDCMImageIO.New(), FileName=str(path))
+        reader.Update()
+        voxels: NDArray[np.float32] = itk.array_from_image(reader.GetOutput())
+    return voxels
 
 
 def _check_kind(path: Path, header: pydicom.Dataset) -> None:

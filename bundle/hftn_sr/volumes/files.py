@@ -9,6 +9,7 @@ import hashlib
 import json
 import os
 import secrets
+import shutil
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,7 @@ __all__ = [
     "write_json",
 ]
 
-PART = ".part"
+PART, OLD = ".part", ".old"
 LARGEST_POINTER = 1024  # bytes of a file that only stands for another
 LFS_POINTER, ANNEX_POINTERS = b"version https://git-lfs.github.com/", (b"annex/objects/", b"git/annex/objects/")
 
@@ -49,7 +50,7 @@ class NewFiles:
     def __exit__(self, *_: object) -> None:
         for part in self._parts.values():
             with contextlib.suppress(OSError):
-                part.unlink()
+                _remove(part)
 
     def write(self, path: Path, chunks: Iterable[bytes]) -> str:
         """Write what will stand at `path`, as it comes, and give its SHA-256 in hexadecimal.
@@ -71,6 +72,29 @@ class NewFiles:
         except OSError as error:
             raise explained(path, error, size) from error
         return digest.hexdigest()
+
+    def write_folder(self, path: Path, files: Iterable[tuple[str, bytes]]) -> list[str]:
+        """Write what will be the folder `path`, file by file by name and content, and give their SHA-256.
+
+        Raises:
+            Fault: see `write`.
+        """
+        digests, size = [], 0
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._parts[path] = path.with_name(f".{path.name[:100]}.{secrets.token_hex(4)}{PART}")
+            self._parts[path].mkdir()
+            for name, content in files:
+                with (self._parts[path] / name).open("xb") as stream:
+                    size += len(content)
+                    digests.append(hashlib.sha256(content).hexdigest())
+                    stream.write(content)
+                    stream.flush()
+                    os.fsync(stream.fileno())
+            _sync_folder(self._parts[path])
+        except OSError as error:
+            raise explained(path, error, size) from error
+        return digests
 
     def into_place(self, order: Iterable[Path]) -> None:
         """Let the files take their places in this order.
@@ -114,8 +138,20 @@ def write_json(path: Path, content: dict[str, Any] | list[Any]) -> None:
 
 def remove_parts(path: Path) -> None:
     """Remove what a killed process left of writing `path`. Only where no other process writes it."""
-    for part in path.parent.glob(f".{glob.escape(path.name[:100])}.{'[0-9a-f]' * 8}{PART}"):
-        part.unlink(missing_ok=True)
+    left = f".{glob.escape(path.name[:100])}.{'[0-9a-f]' * 8}"
+    for old in path.parent.glob(f"{left}{OLD}"):
+        if not path.exists():  # it was killed between the two steps in which a folder is replaced
+            old.replace(path)
+        _remove(old)
+    for part in path.parent.glob(f"{left}{PART}"):
+        _remove(part)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def sha256_of(path: Path) -> str:
@@ -155,14 +191,14 @@ def check_present(path: Path) -> None:
         raise Fault(path, "its content is not fetched (a git-annex pointer)", annex)
 
 
-def check_writable(path: Path) -> None:
-    """Find out, before any work is done, that a file can be written at `path`; makes its parent folder.
+def check_writable(path: Path, folder: bool = False) -> None:
+    """Find out, before any work is done, that a file, or a folder, can be written at `path`; makes its parent folder.
 
     Raises:
-        Fault: the path is a folder, its parent is a file or read-only, or the name is too long.
+        Fault: the path is a folder where a file is to be written, its parent is a file or read-only, or the name is too long.
     """
     try:
-        if path.is_dir():
+        if path.is_dir() and not folder:
             raise Fault(path, "is a folder, a file name is needed", "give --output a file name ending in .nii.gz")
         path.parent.mkdir(parents=True, exist_ok=True)
         probe = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
@@ -174,16 +210,27 @@ def check_writable(path: Path) -> None:
 
 def _into_place(temporary: Mapping[Path, Path]) -> None:
     """Rename each part to its path; should that fail or be interrupted half-way, paths that were free are free again."""
-    placed = []
+    placed, moved = [], {}
     try:
         for path, part in temporary.items():
             placed += [] if os.path.lexists(path) else [path]
+            if part.is_dir() and path.is_dir() and not path.is_symlink():  # a folder with content cannot be replaced in one step
+                moved[path] = path.with_name(f".{path.name[:100]}.{secrets.token_hex(4)}{OLD}")
+                path.replace(moved[path])
+            elif part.is_dir() and os.path.lexists(path):
+                path.unlink()
             part.replace(path)
             _sync_folder(path.parent)
     except BaseException:
         for path in placed:
-            path.unlink(missing_ok=True)
+            _remove(path)
+        for path, old in moved.items():
+            if not path.exists():
+                old.replace(path)
         raise
+    for old in moved.values():
+        with contextlib.suppress(OSError):
+            _remove(old)
 
 
 def _sync_folder(folder: Path) -> None:

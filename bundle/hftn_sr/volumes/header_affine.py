@@ -63,7 +63,7 @@ def _as_stored(path: Path, header: Any, assumed: AssumedAffine | None, notes: li
         raise Fault(path, fault, f"--assume-affine {good[0]}, which is sound" if good else COPY_AGAIN)
     if len(forms) == 2:
         _compare_forms(path, header, forms["sform"], forms["qform"], notes)
-    if list(forms) == ["sform"] and len([code for code in codes if code > 0]) == 1 and assumed != "sform":
+    if list(forms) == ["sform"] and len([code for code in codes if code > 0]) == 1:
         return _with_sizes(path, header, forms["sform"], assumed, notes), codes
     return next(iter(forms.values())), codes
 
@@ -81,6 +81,9 @@ def _with_sizes(
     if np.abs((sizes - stored) * (np.array(_counts(header)) - 1)).max() <= FORM_TOLERANCE * sizes.min():
         return sform
     told = " and ".join(" x ".join(f"{size:.4g}" for size in each) for each in (sizes, stored))
+    if assumed == "sform":
+        notes.append(f"{path.name}: voxel sizes {told} mm by sform and pixdim; those of the sform used, as asked")
+        return sform
     if assumed != "spacing":
         raise Fault(
             path,

@@ -20,7 +20,17 @@ from hftn_sr.volumes.nifti_file import OpenFile, opened
 from hftn_sr.volumes.scratch import blocks
 from hftn_sr.volumes.volume import Grid, Volume
 
-__all__ = ["AssumedAffine", "ReadOptions", "VolumeHeader", "nifti_bytes", "nifti_chunks", "read_header", "read_nifti", "save_nifti"]
+__all__ = [
+    "AssumedAffine",
+    "ReadOptions",
+    "VolumeHeader",
+    "nifti_bytes",
+    "nifti_chunks",
+    "note_surplus_frame",
+    "read_header",
+    "read_nifti",
+    "save_nifti",
+]
 
 FORM_CODES = nib.nifti1.xform_codes.value_set("code")
 TIME_BITS, MILLIMETRES = 0x38, 2  # of xyzt_units
@@ -191,6 +201,7 @@ def _shape_and_frame(path: Path, header: Any, options: ReadOptions, notes: list[
     """Sizes of the volume to read, and which one of the file's it is."""
     sizes = tuple(int(size) for size in header["dim"][1 : int(header["dim"][0]) + 1])
     if len(sizes) == 2:
+        note_surplus_frame(path, options.frame, notes)
         return (*sizes, 1), 0
     further = sizes[3:]
     if any(size > 1 for size in further[1:]):
@@ -199,11 +210,19 @@ def _shape_and_frame(path: Path, header: Any, options: ReadOptions, notes: list[
     if frames > 1 and options.frame is None:
         raise Fault(path, f"{frames} volumes in one file (found 4D, need 3D)", f"--frame N with N from 0 to {frames - 1}")
     frame = options.frame or 0 if frames > 1 else 0  # the other file of a pair may hold a single volume
+    if frames == 1:
+        note_surplus_frame(path, options.frame, notes)
     if not 0 <= frame < frames:
         raise Fault(path, f"no frame {frame} (found {frames} volumes)", f"--frame N with N from 0 to {frames - 1}")
     if further:
         notes.append(f"{path.name}: volume {frame} of {frames} taken from sizes {sizes}")
     return (sizes[0], sizes[1], sizes[2]), frame
+
+
+def note_surplus_frame(path: Path, frame: int | None, notes: list[str]) -> None:
+    """What to say where a volume was named in a file that has one: the number may have been meant for the other file of a pair."""
+    if frame:
+        notes.append(f"{path.name}: holds one volume, which was taken; --frame {frame} does not apply to it")
 
 
 def _scaling(path: Path, header: Any, notes: list[str]) -> tuple[float, float]:

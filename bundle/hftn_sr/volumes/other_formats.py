@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from hftn_sr.errors import Fault
 from hftn_sr.volumes.files import check_present, sha256_of
 from hftn_sr.volumes.header_affine import COPY_AGAIN
-from hftn_sr.volumes.nifti import ReadOptions, VolumeHeader
+from hftn_sr.volumes.nifti import ReadOptions, VolumeHeader, note_surplus_frame
 from hftn_sr.volumes.volume import Volume
 
 __all__ = ["is_other_format", "other_sha256", "read_other", "read_other_header"]
@@ -116,14 +116,14 @@ def _itk(path: Path, options: ReadOptions, notes: list[str]) -> tuple[NDArray[An
         image = itk.imread(str(path))
     except (RuntimeError, TypeError, KeyError, OSError) as error:  # whose texts name a place in ITK's source
         raise Fault(path, "truncated, damaged or of a kind of voxels that is not read", COPY_AGAIN) from error
-    if image.GetNumberOfComponentsPerPixel() != 1 or image.GetImageDimension() not in (2, 3):
+    if image.GetNumberOfComponentsPerPixel() != 1 or image.GetImageDimension() not in (2, 3, 4):
         sizes = " x ".join(map(str, itk.size(image)))
         finding = f"not a scalar volume ({image.GetNumberOfComponentsPerPixel()} components, sizes {sizes})"
         raise Fault(path, finding, "give a file with one 3D volume")
-    dimension = image.GetImageDimension()
+    dimension = min(image.GetImageDimension(), 3)  # a fourth one is time, or another number of a volume
     directions = itk.array_from_matrix(image.GetDirection()) @ np.diag(list(image.GetSpacing()))
     affine = np.eye(4)
-    affine[:dimension, :dimension], affine[:dimension, 3] = directions, list(image.GetOrigin())
+    affine[:dimension, :dimension], affine[:dimension, 3] = directions[:dimension, :dimension], list(image.GetOrigin())[:dimension]
     voxels = itk.array_from_image(image).T
     return (voxels if dimension == 3 else voxels[..., None]), LPS_TO_RAS @ affine
 
@@ -136,6 +136,8 @@ def _one_volume(path: Path, voxels: NDArray[Any], options: ReadOptions, notes: l
         if options.frame is None or not 0 <= options.frame < frames:
             raise Fault(path, f"{frames} volumes in one file (found 4D, need 3D)", f"--frame N with N from 0 to {frames - 1}")
         notes.append(f"{path.name}: volume {options.frame} of {frames}")
+    else:
+        note_surplus_frame(path, options.frame, notes)
     chosen = voxels[..., options.frame or 0 if frames > 1 else 0] if voxels.ndim == 4 else voxels
     with np.errstate(over="ignore"):  # what does not fit float32 becomes infinite and is counted
         return np.asfortranarray(chosen, dtype=np.float32)
