@@ -37,7 +37,7 @@ __all__ = ["Acquisition", "Axis", "Full", "KSpace", "Profile", "ResultGrid", "Sl
 
 Profile = Literal["gaussian", "box"]
 
-LOBES = 3  # of the windowed sinc between slices; best of linear, cubic and 2 to 4 lobes (docs/equations.md)
+LOBES = 3  # of the windowed sinc between slices, measured beside linear, cubic and other lobes (docs/design-log.md)
 REACH = 5  # standard deviations after which a Gaussian profile is cut off
 DAMPING = 0.1  # of a back-projection, as a share of a slice's own weight in it
 WHOLE = 1e-6  # of a slice, by which the slices may miss the field of view
@@ -352,13 +352,15 @@ class Acquisition:
         """The least change of `image` after which the scan would give the measured target.
 
         Along axes of k-space the measured band replaces the image's, exactly. Slices are back-projected until they agree to the
-        tolerance, not further, for the last digits would be the noise of the slices, amplified.
+        tolerance, and no further. Where they overlap, back-projection undoes a blur and amplifies their noise: then give the noise's
+        share of the signal as tolerance.
 
         Args:
             image: (..., *shape).
             measured: (..., *measured_shape(shape)).
             tolerance: L2 distance from the measured slices at which to stop, relative to their norm, for each image of a batch.
-            steps: of back-projection at most. Slices that overlap by half and more may need more; `residual` tells.
+            steps: of back-projection at most. Three are enough without overlap; slices that overlap by more than half may need more
+                than the default, and `residual` tells.
 
         Returns:
             (..., *shape). The residual falls from step to step.
