@@ -136,7 +136,7 @@ def test_a_session_without_its_one_reference_fails_and_the_rest_is_done(dataset,
     assert result.exit_code == 8
     errors = [line for line in result.stderr.splitlines() if line.startswith("ERROR ")]
     assert errors[0].startswith("ERROR sub-01_ses-a_FLAIR ")
-    assert errors[0].endswith("Fix: --reference-entities acq- or acq-hires.")
+    assert errors[0].endswith("Fix: --reference-entities acq- (or acq-hires).")
     assert "ERROR sub-02_FLAIR " in errors[1]
     assert "no reference beside it" in errors[1]
     assert "sessions with T2w but without FLAIR, left out: 1" in result.stderr

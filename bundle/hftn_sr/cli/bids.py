@@ -9,36 +9,31 @@ import typer
 
 if TYPE_CHECKING:
     from hftn_sr.inference.case import Case, Outcome
+    from hftn_sr.pairs.bids_pairs import BidsRequest
 
 __all__ = ["bids_cases"]
 
 
-def bids_cases(
-    dataset: Path, target: str, reference: str, entities: tuple[str, str], output: Path, reference_optional: bool = False
-) -> tuple[list[Case], list[Outcome]]:
+def bids_cases(dataset: Path, request: BidsRequest, output: Path) -> tuple[list[Case], list[Outcome]]:
     """Cases of a dataset, and a failed outcome for each target without its one reference; nothing is written.
 
     Args:
         dataset: folder of the BIDS dataset, which is only read.
-        target: suffix of the low-resolution images, such as FLAIR.
-        reference: suffix of the reference images, such as T2w.
-        entities: entities of targets and of references, such as `acq-fast_run-1`; empty for any.
+        request: which pairs are wanted.
         output: folder of the derivative dataset.
-        reference_optional: whether a target without a reference in its session is a case too.
 
     Raises:
         Fault: see `find_pairs` and `check_place`.
     """
     from hftn_sr.errors import Fault
     from hftn_sr.inference.case import Case, Outcome
-    from hftn_sr.pairs.bids import find_pairs, read_entities
     from hftn_sr.pairs.bids_derivative import check_place, sidecar
+    from hftn_sr.pairs.bids_pairs import find_pairs
 
-    of_target, of_reference = map(read_entities, ("--target-entities", "--reference-entities"), entities)
     check_place(dataset, output)
-    found = find_pairs(dataset, target, reference, of_target, of_reference, reference_optional)
+    found = find_pairs(dataset, request)
     if found.without_target:
-        typer.echo(f"sessions with {reference} but without {target}, left out: {found.without_target}", err=True)
+        typer.echo(f"sessions with {request.reference} but without {request.target}, left out: {found.without_target}", err=True)
     cases, faults = [], dict(found.faults)
     for pair in found.pairs:
         try:

@@ -248,7 +248,11 @@ def _cases(
     if bids is not None:
         if reference is None:
             raise UsageFault("--reference", "is missing, --bids needs its suffix", "--reference T2w, or another suffix")
-        return bids_cases(bids, str(target), str(reference), entities, output, reference_optional)
+        from hftn_sr.pairs.bids import read_entities
+        from hftn_sr.pairs.bids_pairs import BidsRequest
+
+        of_target, of_reference = map(read_entities, ("--target-entities", "--reference-entities"), entities)
+        return bids_cases(bids, BidsRequest(str(target), str(reference), of_target, of_reference, reference_optional), output)
     return [lone_case(target, reference, output, transform, scale)], []
 
 

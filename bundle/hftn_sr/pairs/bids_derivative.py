@@ -12,14 +12,14 @@ from urllib.parse import quote
 
 from hftn_sr._version import __version__
 from hftn_sr.errors import Fault, UsageFault
-from hftn_sr.pairs.bids import BidsPair
+from hftn_sr.pairs.bids import DESCRIPTION
+from hftn_sr.pairs.bids_pairs import BidsPair
 from hftn_sr.pairs.datalist import relative
 from hftn_sr.volumes.files import json_bytes, write_files
 
 __all__ = ["check_place", "sidecar", "write_description"]
 
 BIDS_VERSION = "1.10.0"
-DESCRIPTION = "dataset_description.json"
 SOURCE = "raw"  # how the source is called in BIDS URIs
 PROGRAM = "hftn-sr"
 NOT_BIDS = ("*_preview.png", "summary.json", "summary.csv", "report.html", "report_files", "report_files/")
