@@ -7,7 +7,7 @@ import pytest
 
 from hftn_sr.errors import Fault, NothingToDo, UsageFault
 from hftn_sr.pairs.bids import read_entities
-from hftn_sr.pairs.bids_derivative import check_place, sidecar, write_description
+from hftn_sr.pairs.bids_derivative import check_place, check_source, result_path, sidecar, unknown_stripping, write_description
 from hftn_sr.pairs.bids_pairs import BidsRequest, find_pairs
 
 
@@ -80,8 +80,7 @@ def test_a_target_goes_alone_only_where_there_is_nothing_to_choose_and_only_if_a
     assert [(pair.name, pair.reference is None) for pair in found.pairs] == [("sub-01_FLAIR", True), ("sub-02_FLAIR", False)]
     assert list(found.faults) == ["sub-03_FLAIR"]
     assert list(find(folder).faults) == ["sub-01_FLAIR", "sub-03_FLAIR"]
-    content, _ = sidecar(found.pairs[0])
-    assert content["Sources"] == ["bids:raw:sub-01/anat/sub-01_FLAIR.nii.gz"]
+    assert sidecar(found.pairs[0])["Sources"] == ["bids:raw:sub-01/anat/sub-01_FLAIR.nii.gz"]
 
 
 def test_runs_are_paired_with_the_same_run_or_the_only_reference(dataset):
@@ -205,6 +204,15 @@ def test_a_file_that_is_not_fetched_or_not_of_bids(dataset):
     assert names(find(folder)) == [("sub-01_FLAIR.nii.gz", "sub-01_T2w.nii.gz")]
 
 
+def test_a_description_that_is_not_fetched_is_named(dataset, tmp_path):
+    folder = dataset("sub-01_FLAIR.nii.gz", "sub-01_T2w.nii.gz")
+    (folder / "dataset_description.json").unlink()
+    (folder / "dataset_description.json").symlink_to(".git/annex/objects/xyz")
+    assert len(find(folder).pairs) == 1
+    with pytest.raises(Fault, match=r"dataset_description\.json: its content is not fetched"):
+        write_description(folder, tmp_path / "out")
+
+
 def test_both_kinds_of_file_of_one_image_are_a_fault(dataset):
     (fault,) = find(dataset("sub-01_FLAIR.nii.gz", "sub-01_FLAIR.nii", "sub-01_T2w.nii.gz")).faults.values()
     assert "several files of one image (sub-01_FLAIR.nii, sub-01_FLAIR.nii.gz)" in str(fault)
@@ -227,12 +235,33 @@ def test_what_cannot_be_meant_is_refused(dataset, tmp_path):
 # The derivative dataset
 
 
-def test_the_name_of_a_result_keeps_its_entities_but_one(dataset):
-    folder = dataset("sub-01_ses-a_acq-x_run-2_desc-preproc_FLAIR.nii", "sub-01_ses-a_T2w.nii.gz")
-    (pair,) = find(folder).pairs
-    assert pair.target.derived("sr") == "sub-01/ses-a/anat/sub-01_ses-a_acq-x_run-2_desc-sr_FLAIR.nii.gz"
-    (pair,) = find(dataset("sub-02_acq-a+b_FLAIR.nii", "sub-02_T2w.nii"), of_target="acq-a+b").pairs
-    assert pair.target.derived("sr") == "sub-02/anat/sub-02_acq-a+b_desc-sr_FLAIR.nii.gz"
+@pytest.mark.parametrize(
+    ("target", "result"),
+    [
+        ("sub-01_ses-a_acq-x_run-2_desc-preproc_FLAIR.nii", "sub-01_ses-a_acq-x_run-2_res-hi_desc-sr_FLAIR.nii.gz"),
+        ("sub-01_acq-a+b_FLAIR.nii", "sub-01_acq-a+b_res-hi_desc-sr_FLAIR.nii.gz"),
+        ("sub-01_space-MNI_res-2_label-WM_FLAIR.nii.gz", "sub-01_space-MNI_res-hi_label-WM_desc-sr_FLAIR.nii.gz"),
+        ("sub-01_res-hi_desc-sr_FLAIR.nii.gz", "sub-01_res-hi_desc-sr_FLAIR.nii.gz"),
+    ],
+)
+def test_the_name_of_a_result_keeps_all_entities_but_res_and_desc(dataset, target, result):
+    (pair,) = find(dataset(target), reference_optional=True).pairs
+    assert result_path(pair.target) == f"{pair.target.path.parent.relative_to(pair.target.dataset).as_posix()}/{result}"
+
+
+def test_a_result_of_another_image_is_not_taken_for_this_one_s(dataset, tmp_path):
+    folder = dataset("sub-01_desc-preproc_FLAIR.nii.gz", "sub-01_desc-brain_FLAIR.nii.gz")
+    preproc, brain = (find(folder, of_target=f"desc-{label}", reference_optional=True).pairs[0] for label in ("preproc", "brain"))
+    output = tmp_path / result_path(preproc.target)
+    assert output == tmp_path / result_path(brain.target)
+    check_source(output, brain.target)
+    output.parent.mkdir(parents=True)
+    output.with_name("sub-01_res-hi_desc-sr_FLAIR.json").write_text(json.dumps(sidecar(preproc)), encoding="utf-8")
+    check_source(output, preproc.target)
+    with pytest.raises(
+        Fault, match=r"was made from another image \(bids:raw:sub-01/anat/sub-01_desc-preproc_FLAIR.nii.gz\). Fix: another output"
+    ):
+        check_source(output, brain.target)
 
 
 @pytest.mark.parametrize("place", [".", "sub-01/anat", "derivatives", "sr"])
@@ -282,20 +311,54 @@ def test_the_description_links_to_the_source_and_keeps_what_a_person_wrote(datas
     assert path.stat().st_mtime_ns == before
 
 
-def test_a_side_file_names_its_sources_and_says_what_the_target_s_says(dataset):
+def put(path, **content):
+    path.write_text(json.dumps(content), encoding="utf-8")
+    return path
+
+
+def test_a_side_file_names_its_sources_and_says_of_the_skull_what_the_target_s_says(dataset, tmp_path):
     folder = dataset("sub-01_ses-a_FLAIR.nii.gz", "sub-01_ses-a_T2w.nii.gz")
     (pair,) = find(folder).pairs
-    content, warning = sidecar(pair)
-    assert content["Sources"] == [f"bids:raw:sub-01/ses-a/anat/sub-01_ses-a_{suffix}.nii.gz" for suffix in ("FLAIR", "T2w")]
-    assert (content["SkullStripped"], warning) == (False, "")
+    assert sidecar(pair)["Sources"] == [f"bids:raw:sub-01/ses-a/anat/sub-01_ses-a_{suffix}.nii.gz" for suffix in ("FLAIR", "T2w")]
+    assert "SkullStripped" not in sidecar(pair)
     dataset(DatasetType="derivative")
-    content, warning = sidecar(pair)
-    assert "SkullStripped" not in content
-    assert "does not say SkullStripped" in warning
-    beside = folder / "sub-01" / "ses-a" / "anat" / "sub-01_ses-a_FLAIR.json"
-    beside.write_text('{"SkullStripped": true, "SpatialReference": "orig"}', encoding="utf-8")
-    content, warning = sidecar(pair)
-    assert (content["SkullStripped"], content["SpatialReference"], warning) == (True, "orig", "")
+    assert "SkullStripped" not in sidecar(pair)
+    beside = put(folder / "sub-01/ses-a/anat/sub-01_ses-a_FLAIR.json", SkullStripped=True, SpatialReference="orig")
+    assert (sidecar(pair)["SkullStripped"], sidecar(pair)["SpatialReference"]) == (True, "orig")
     beside.write_text("{", encoding="utf-8")
     with pytest.raises(Fault, match=r"FLAIR\.json: cannot be read as JSON"):
         sidecar(pair)
+    beside.unlink()
+    beside.symlink_to("../../../.git/annex/objects/xyz")
+    with pytest.raises(Fault, match=r"FLAIR\.json: its content is not fetched .*Fix: datalad get sub-01_ses-a_FLAIR\.json"):
+        sidecar(pair)
+
+
+def test_side_files_are_inherited_from_above_and_the_closest_one_counts(dataset):
+    folder = dataset("sub-01_ses-a_acq-x_FLAIR.nii.gz")
+    (pair,) = find(folder, reference_optional=True).pairs
+    put(folder / "T2w.json", SkullStripped=False)
+    put(folder / "task-rest_FLAIR.json", SkullStripped=False)
+    put(folder / "sub-01" / "sub-01_ses-b_FLAIR.json", SkullStripped=False)
+    put(folder / "xFLAIR.json", SkullStripped=False)
+    assert "SkullStripped" not in sidecar(pair)
+    above = put(folder / "FLAIR.json", SkullStripped=False, EchoTime=0.1)
+    assert (sidecar(pair)["SkullStripped"], pair.target.metadata()["EchoTime"]) == (False, 0.1)
+    put(folder / "acq-x_FLAIR.json", SkullStripped=True)
+    assert sidecar(pair)["SkullStripped"] is True
+    put(folder / "sub-01" / "sub-01_FLAIR.json", SkullStripped=False)
+    assert sidecar(pair)["SkullStripped"] is False
+    put(folder / "sub-01/ses-a" / "sub-01_ses-a_FLAIR.json", SkullStripped=True)
+    assert (sidecar(pair)["SkullStripped"], above.exists()) == (True, True)
+
+
+def test_what_is_not_known_of_the_skull_is_said_once_and_can_be_said_by_one_file(dataset, tmp_path):
+    folder, output = dataset("sub-01_FLAIR.nii.gz", "sub-02_FLAIR.nii.gz", "sub-03_FLAIR.nii.gz"), tmp_path / "out"
+    put(folder / "sub-03" / "anat" / "sub-03_FLAIR.json", SkullStripped=False)
+    contents = {result_path(pair.target): sidecar(pair) for pair in find(folder, reference_optional=True).pairs}
+    cure = f'put {{"SkullStripped": false}}, or true, into {output / "FLAIR.json"}'
+    said = f"SkullStripped is left out of 2 side files, as those of the targets do not say it; BIDS requires it: {cure}"
+    assert unknown_stripping(output, contents, "FLAIR") == said
+    output.mkdir()
+    put(output / "FLAIR.json", SkullStripped=False)
+    assert unknown_stripping(output, contents, "FLAIR") == ""

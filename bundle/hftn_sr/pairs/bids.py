@@ -5,14 +5,17 @@ Source: Brain Imaging Data Structure 1.10, bids-specification.readthedocs.io.
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from hftn_sr.errors import Fault, UsageFault
+from hftn_sr.volumes.files import check_present
 
 __all__ = [
     "DESCRIPTION",
@@ -23,6 +26,7 @@ __all__ = [
     "check_labels",
     "differing",
     "entities_text",
+    "read_object",
     "read_entities",
     "read_labels",
     "session_folders",
@@ -33,10 +37,12 @@ Entities = dict[str, str]
 
 DESCRIPTION = "dataset_description.json"
 NAME = re.compile(r"(?P<entities>(?:[a-zA-Z]+-[a-zA-Z0-9+]+_)+)(?P<suffix>[a-zA-Z0-9]+)\.nii(?:\.gz)?")
+SIDE_FILE = re.compile(r"(?P<entities>(?:[a-zA-Z]+-[a-zA-Z0-9+]+_)*)(?P<suffix>[a-zA-Z0-9]+)\.json")
 ENTITY = re.compile(r"([a-zA-Z]+)-([a-zA-Z0-9+]*)")
 NOT_MAGNITUDE = ("phase", "real", "imag")  # values of the entity part
 RUN = "run"  # the entity in which scans may differ that are otherwise the same
 INDICES = (RUN, "echo", "flip", "inv", "split", "chunk")  # entities whose values are numbers: 01 is 1
+AFTER_RES = ("den", "label")  # entities that stand between res and desc
 MOST_NAMED = 20  # labels that a message lists
 
 
@@ -81,11 +87,26 @@ class BidsImage:
             return False
         return all(self.value(name) == _comparable(name, value) for name, value in wanted.items())
 
-    def derived(self, description: str) -> str:
-        """Path of what is made of it, relative to the derivative dataset: the same name with another `desc`."""
-        entities = {name: value for name, value in self.entities.items() if name != "desc"} | {"desc": description}
-        name = "_".join(f"{name}-{value}" for name, value in entities.items())
-        return f"{self.path.parent.relative_to(self.dataset).as_posix()}/{name}_{_parts(self.path)[1]}.nii.gz"
+    def derived(self, resolution: str, description: str) -> str:
+        """Path of what is made of it, relative to the derivative dataset: the same name with another `res` and `desc`."""
+        kept = {name: value for name, value in self.entities.items() if name not in ("res", "desc")}
+        late = {name: kept.pop(name) for name in AFTER_RES if name in kept}
+        entities = kept | {"res": resolution} | late | {"desc": description}
+        return f"{self.path.parent.relative_to(self.dataset).as_posix()}/{entities_text(entities)}_{suffix_of(self.path)}.nii.gz"
+
+    def metadata(self) -> dict[str, Any]:
+        """What its side files say: by the inheritance principle those of its suffix, and of none but its entities, in its folder and above.
+
+        Raises:
+            Fault: one cannot be read, or is not fetched.
+        """
+        found: dict[str, Any] = {}
+        for folder in reversed(self.path.relative_to(self.dataset).parents):
+            for path in sorted((self.dataset / folder).glob("*.json"), key=lambda path: path.name.count("_")):  # the closest one last
+                name = SIDE_FILE.fullmatch(path.name)
+                if name and name["suffix"] == suffix_of(self.path) and set(ENTITY.findall(name["entities"])) <= self.entities.items():
+                    found |= read_object(path)
+        return found
 
     @staticmethod
     def of(dataset: Path, folder: Path, suffix: str) -> list[BidsImage]:
@@ -103,6 +124,24 @@ def check_dataset(dataset: Path) -> None:
         raise Fault(dataset, "no such folder", "give the folder of a BIDS dataset")
     if not os.path.lexists(dataset / DESCRIPTION):
         raise Fault(dataset, f"not a BIDS dataset (no {DESCRIPTION} in it)", "give the dataset's top folder")
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """The JSON object in a file; empty if there is none.
+
+    Raises:
+        Fault: it cannot be read, or is not fetched.
+    """
+    if not os.path.lexists(path):
+        return {}
+    check_present(path)
+    try:
+        content = json.loads(path.read_text(encoding="utf-8-sig"))
+    except (OSError, ValueError) as error:
+        raise Fault(path, f"cannot be read as JSON ({error})", "correct or remove it") from None
+    if not isinstance(content, dict):
+        raise Fault(path, "holds no JSON object", "correct or remove it")
+    return content
 
 
 def session_folders(dataset: Path, participants: Sequence[str] = (), sessions: Sequence[str] = ()) -> Iterator[Path]:
