@@ -9,7 +9,7 @@ from typer.main import get_command
 from hftn_sr.cli.commands import app
 
 TALLEST = 26
-LINES = {"super-resolve": 55}  # thirty options in five groups
+LINES = {"super-resolve": 57}  # thirty-two options in five groups
 
 
 def named(command, words=()):
