@@ -141,6 +141,20 @@ def test_a_session_without_its_one_reference_fails_and_the_rest_is_done(dataset,
     assert (output / f"{IMAGES[0]}.nii.gz").is_file()
 
 
+def test_a_second_image_with_the_name_of_an_earlier_result_is_refused(dataset, run):
+    folder, output = dataset / "sub-02" / "anat", dataset.parent / "derived"
+    shutil.copy(folder / "sub-02_FLAIR.nii.gz", folder / "sub-02_desc-brain_FLAIR.nii.gz")
+    (folder / "sub-02_FLAIR.nii.gz").rename(folder / "sub-02_desc-preproc_FLAIR.nii.gz")
+    of_one = ("--no-preview", "--participant-label", "02", "--target-entities")
+    assert run(output, *of_one, "desc-preproc").exit_code == 0
+    made = (output / f"{IMAGES[2]}.nii.gz").read_bytes()
+    refused = run(output, *of_one, "desc-brain", "--overwrite", "always")
+    assert refused.exit_code == 9
+    assert "was made from another image (bids:raw:sub-02/anat/sub-02_desc-preproc_FLAIR.nii.gz)" in refused.stderr
+    assert run(output, *of_one, "desc-preproc").exit_code == 3
+    assert (output / f"{IMAGES[2]}.nii.gz").read_bytes() == made
+
+
 def test_links_of_an_annex_are_read_and_what_is_not_fetched_is_named(dataset, run):
     store = dataset / ".git" / "annex" / "objects"
     store.mkdir(parents=True)
@@ -161,6 +175,8 @@ def test_a_dry_run_and_a_refused_one_write_nothing(dataset, run, tmp_path):
     planned = run(tmp_path / "derived", "--dry-run")
     assert planned.exit_code == 0
     assert planned.stdout.count("would write") == 3
+    missing = run(tmp_path / "derived", "--bids", tmp_path / "none")
+    assert (missing.exit_code, f"{tmp_path / 'none'}: no such folder" in missing.stderr) == (9, True)
     for arguments, finding in (
         ((dataset / "sr",), "lies inside the source dataset, which is never written to"),
         ((tmp_path / "derived", "--reference-transform", "x.tfm"), "--reference-transform: does not go with --bids"),

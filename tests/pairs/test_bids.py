@@ -357,7 +357,7 @@ def test_what_is_not_known_of_the_skull_is_said_once_and_can_be_said_by_one_file
     put(folder / "sub-03" / "anat" / "sub-03_FLAIR.json", SkullStripped=False)
     contents = {result_path(pair.target): sidecar(pair) for pair in find(folder, reference_optional=True).pairs}
     cure = f'put {{"SkullStripped": false}}, or true, into {output / "FLAIR.json"}'
-    said = f"SkullStripped is left out of 2 side files, as those of the targets do not say it; BIDS requires it: {cure}"
+    said = f"SkullStripped is left out of 2 side files, as the targets' side files do not say it; BIDS requires it: {cure}"
     assert unknown_stripping(output, contents, "FLAIR") == said
     output.mkdir()
     put(output / "FLAIR.json", SkullStripped=False)

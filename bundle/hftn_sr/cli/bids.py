@@ -85,9 +85,11 @@ def bids_cases(dataset: Path, request: BidsRequest, output: Path) -> tuple[list[
         Fault: see `find_pairs` and `check_place`.
     """
     from hftn_sr.inference.case import Case, Outcome
+    from hftn_sr.pairs.bids import check_dataset
     from hftn_sr.pairs.bids_derivative import check_place, check_source, result_path, sidecar, unknown_stripping, with_resolution
     from hftn_sr.pairs.bids_pairs import find_pairs
 
+    check_dataset(dataset)
     check_place(dataset, output)
     found = find_pairs(dataset, request)
     if found.without_target:

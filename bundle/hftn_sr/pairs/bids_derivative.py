@@ -148,7 +148,8 @@ def unknown_stripping(output: Path, cases: Mapping[str, dict[str, Any]], suffix:
     if not unknown:
         return ""
     cure = f'put {{"{SKULL_STRIPPED}": false}}, or true, into {output / f"{suffix}.json"}'
-    return f"{SKULL_STRIPPED} is left out of {len(unknown)} side files, as those of the targets do not say it; BIDS requires it: {cure}"
+    count = f"{len(unknown)} side file{'s' if len(unknown) > 1 else ''}"
+    return f"{SKULL_STRIPPED} is left out of {count}, as the targets' side files do not say it; BIDS requires it: {cure}"
 
 
 def _told(result: BidsImage) -> dict[str, Any]:
