@@ -233,7 +233,7 @@ def test_a_misspelt_command_is_refused(command):
         (("--output", "o.nii", "--target", "t.nii"), "--scale: is missing, it cannot be found without a reference"),
         (("--output", "o.nii", "--target", "t.nii", "--reference-transform", "t.txt"), "--reference-transform: needs a reference"),
         (("--output", "o.nii", "--target", "t.nii", "--reference-optional"), "--reference-optional: needs --cases"),
-        (("--output", "o", "--bids", "ds", "--target", "FLAIR"), "--reference: is missing, --bids needs its suffix"),
+        (("--output", "o", "--bids", "ds", "--target", "FLAIR"), "--reference: is missing, a BIDS dataset needs its suffix"),
         (("--output", "o", "--cases", "in", "--target", "t.nii"), "--target: does not go with --cases"),
         (("--output", "o.nii", "--target", "t.nii", "--reference", "r.nii", "--scale", "3"), "--scale: scale 3 (need 2 or 4)"),
         (("--output", "o.nii", "--target", "t.nii", "--reference", "r.nii", "--model", "bigger"), "--model: no model 'bigger'"),

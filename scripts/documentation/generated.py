@@ -11,6 +11,7 @@ from typing import Any
 from typer.main import get_command
 from typer.testing import CliRunner
 
+from hftn_sr.cli import bids_app
 from hftn_sr.cli.commands import app
 
 __all__ = ["commands_page", "hyperparameters_page"]
@@ -28,9 +29,10 @@ OVERLAY = "validate#"  # begins the part of an overlay that is no hyperparameter
 def commands_page() -> str:
     """The help of each command as a terminal of 80 columns shows it, in Markdown."""
     parts = ["# Commands\n\nWhat `--help` shows. What a message means and what cures it: [errors](errors.md).\n"]
-    for words in _commands(get_command(app), ()):
-        shown = CliRunner(env={"COLUMNS": "80"}).invoke(app, [*words, "--help"], catch_exceptions=False).stdout
-        parts.append(f"## {' '.join(('hftn-sr', *words))}\n\n```\n{shown.rstrip()}\n```\n")
+    for program, command in (("hftn-sr", app), ("hftn-sr-bids", bids_app.app)):
+        for words in _commands(get_command(command), ()):
+            shown = CliRunner(env={"COLUMNS": "80"}).invoke(command, [*words, "--help"], catch_exceptions=False).stdout
+            parts.append(f"## {' '.join((program, *words))}\n\n```\n{shown.rstrip()}\n```\n")
     return "\n".join(parts)
 
 

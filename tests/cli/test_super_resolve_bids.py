@@ -1,6 +1,7 @@
 """`super-resolve --bids`: a BIDS dataset in, a derivative dataset out, judged by the validator of BIDS itself where it is installed."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -12,21 +13,7 @@ import pytest
 
 from hftn_sr.inference.result import own_record
 from hftn_sr.volumes.nifti import read_nifti
-from phantoms import phantom, points, write_volume
-
-
-@pytest.fixture
-def dataset(tmp_path, pair):
-    """Two subjects, one of them with two sessions, as a scanner's converter leaves them."""
-    folder = tmp_path / "ds"
-    target, reference = pair(2)
-    folder.mkdir()
-    noted = {"Name": "Heads", "BIDSVersion": "1.9.0", "DatasetType": "raw"}
-    (folder / "dataset_description.json").write_text(json.dumps(noted), encoding="utf-8")
-    for stem in ("sub-01/ses-a/anat/sub-01_ses-a", "sub-01/ses-b/anat/sub-01_ses-b_acq-fast_run-1", "sub-02/anat/sub-02"):
-        write_volume(folder / f"{stem}_FLAIR.nii.gz", target)
-        write_volume(folder / f"{stem.replace('_acq-fast', '')}_T2w.nii.gz", reference)
-    return folder
+from phantoms import phantom, points
 
 
 @pytest.fixture
@@ -57,9 +44,9 @@ def issues(folder):
 
 
 IMAGES = [
-    "sub-01/ses-a/anat/sub-01_ses-a_desc-sr_FLAIR",
-    "sub-01/ses-b/anat/sub-01_ses-b_acq-fast_run-1_desc-sr_FLAIR",
-    "sub-02/anat/sub-02_desc-sr_FLAIR",
+    "sub-01/ses-a/anat/sub-01_ses-a_res-hi_desc-sr_FLAIR",
+    "sub-01/ses-b/anat/sub-01_ses-b_acq-fast_run-1_res-hi_desc-sr_FLAIR",
+    "sub-02/anat/sub-02_res-hi_desc-sr_FLAIR",
 ]
 
 
@@ -81,6 +68,7 @@ def test_a_dataset_becomes_a_derivative_dataset_and_is_not_touched(dataset, run)
     session = "bids:raw:sub-01/ses-b/anat/sub-01_ses-b"
     assert noted["Sources"] == [f"{session}_acq-fast_run-1_FLAIR.nii.gz", f"{session}_run-1_T2w.nii.gz"]
     assert (noted["SkullStripped"], noted["HftnSr"]["scale"]) == (False, 2)
+    assert noted["Resolution"] == "1 x 1 x 3 mm, finer in plane than the source"
     assert own_record(output / f"{IMAGES[1]}.json") == noted["HftnSr"]
 
 
@@ -90,11 +78,20 @@ def test_the_validator_of_bids_finds_no_fault_and_does_where_there_is_one(datase
     found = issues(output)
     assert [issue for issue in found if issue[0] == "error"] == []
     assert {issue[1] for issue in found} <= {"TOO_FEW_AUTHORS"}  # whoever publishes the dataset writes these
-    side_file = output / f"{IMAGES[2]}.json"
-    noted = json.loads(side_file.read_text(encoding="utf-8"))
-    del noted["SkullStripped"]
-    side_file.write_text(json.dumps(noted), encoding="utf-8")
-    assert ("error", "SIDECAR_KEY_REQUIRED", f"/{IMAGES[2]}.nii.gz") in issues(output)
+
+
+def test_the_validator_misses_what_is_not_known_until_one_file_says_it(dataset, run):
+    (dataset / "FLAIR.json").unlink()
+    output = dataset.parent / "derived"
+    result = run(output, "--no-preview")
+    (said,) = [line for line in result.stderr.splitlines() if "SkullStripped" in line]
+    assert said.startswith("SkullStripped is left out of 3 side files")
+    assert {issue for issue in issues(output) if issue[0] == "error"} == {
+        ("error", "SIDECAR_KEY_REQUIRED", f"/{image}.nii.gz") for image in IMAGES
+    }
+    (output / "FLAIR.json").write_text('{"SkullStripped": false}', encoding="utf-8")
+    assert [issue for issue in issues(output) if issue[0] == "error"] == []
+    assert "SkullStripped" not in run(output, "--no-preview", "--overwrite", "always").stderr
 
 
 def test_a_broken_run_goes_on_and_only_what_is_stale_is_redone(dataset, run):
@@ -136,7 +133,7 @@ def test_a_session_without_its_one_reference_fails_and_the_rest_is_done(dataset,
     assert result.exit_code == 8
     errors = [line for line in result.stderr.splitlines() if line.startswith("ERROR ")]
     assert errors[0].startswith("ERROR sub-01_ses-a_FLAIR ")
-    assert errors[0].endswith("Fix: --reference-entities acq- or acq-hires.")
+    assert errors[0].endswith("Fix: --reference-entities acq- (or acq-hires).")
     assert "ERROR sub-02_FLAIR " in errors[1]
     assert "no reference beside it" in errors[1]
     assert "sessions with T2w but without FLAIR, left out: 1" in result.stderr
@@ -144,11 +141,42 @@ def test_a_session_without_its_one_reference_fails_and_the_rest_is_done(dataset,
     assert (output / f"{IMAGES[0]}.nii.gz").is_file()
 
 
+def test_a_second_image_with_the_name_of_an_earlier_result_is_refused(dataset, run):
+    folder, output = dataset / "sub-02" / "anat", dataset.parent / "derived"
+    shutil.copy(folder / "sub-02_FLAIR.nii.gz", folder / "sub-02_desc-brain_FLAIR.nii.gz")
+    (folder / "sub-02_FLAIR.nii.gz").rename(folder / "sub-02_desc-preproc_FLAIR.nii.gz")
+    of_one = ("--no-preview", "--participant-label", "02", "--target-entities")
+    assert run(output, *of_one, "desc-preproc").exit_code == 0
+    made = (output / f"{IMAGES[2]}.nii.gz").read_bytes()
+    refused = run(output, *of_one, "desc-brain", "--overwrite", "always")
+    assert refused.exit_code == 9
+    assert "was made from another image (bids:raw:sub-02/anat/sub-02_desc-preproc_FLAIR.nii.gz)" in refused.stderr
+    assert run(output, *of_one, "desc-preproc").exit_code == 3
+    assert (output / f"{IMAGES[2]}.nii.gz").read_bytes() == made
+
+
+def test_links_of_an_annex_are_read_and_what_is_not_fetched_is_named(dataset, run):
+    store = dataset / ".git" / "annex" / "objects"
+    store.mkdir(parents=True)
+    for index, path in enumerate([dataset / "FLAIR.json", *sorted(dataset.rglob("*.nii.gz"))]):
+        path.rename(store / f"SHA256E-{index}")
+        path.symlink_to(os.path.relpath(store / f"SHA256E-{index}", path.parent))
+    (dataset / "sub-02" / "anat" / "sub-02_T2w.nii.gz").resolve().unlink()
+    result = run(dataset / "derivatives" / "hftn-sr", "--no-preview")
+    assert result.exit_code == 8
+    (said,) = [line for line in result.stderr.splitlines() if line.startswith("ERROR ")]
+    assert "sub-02_T2w.nii.gz: its content is not fetched (a link into git-annex). Fix: datalad get sub-02_T2w.nii.gz" in said
+    noted = json.loads((dataset / "derivatives" / "hftn-sr" / f"{IMAGES[0]}.json").read_text(encoding="utf-8"))
+    assert (noted["SkullStripped"], noted["HftnSr"]["reference"]["used"]) == (False, True)
+
+
 def test_a_dry_run_and_a_refused_one_write_nothing(dataset, run, tmp_path):
     before = content(tmp_path)
     planned = run(tmp_path / "derived", "--dry-run")
     assert planned.exit_code == 0
     assert planned.stdout.count("would write") == 3
+    missing = run(tmp_path / "derived", "--bids", tmp_path / "none")
+    assert (missing.exit_code, f"{tmp_path / 'none'}: no such folder" in missing.stderr) == (9, True)
     for arguments, finding in (
         ((dataset / "sr",), "lies inside the source dataset, which is never written to"),
         ((tmp_path / "derived", "--reference-transform", "x.tfm"), "--reference-transform: does not go with --bids"),

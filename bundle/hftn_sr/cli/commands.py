@@ -11,14 +11,13 @@ from typing import TYPE_CHECKING, Annotated, Literal, NoReturn, Optional
 import typer
 
 from hftn_sr._version import __version__
-from hftn_sr.cli.bids import bids_cases
+from hftn_sr.cli.bids import BidsCommand, bids_cases, bids_request
 from hftn_sr.cli.convert import convert
 from hftn_sr.cli.data import data
 from hftn_sr.cli.doctor import doctor
 from hftn_sr.cli.examples import examples
 from hftn_sr.cli.export import export
 from hftn_sr.cli.faults import Debug, OptionalPath, one_line_errors, warn
-from hftn_sr.cli.groups import GroupedCommand
 from hftn_sr.cli.report import draw_report, report
 from hftn_sr.errors import INTERRUPTED, Fault, UsageFault
 
@@ -27,7 +26,7 @@ if TYPE_CHECKING:
     from hftn_sr.inference.options import OutputFormat, RunOptions
     from hftn_sr.volumes.nifti import ReadOptions
 
-__all__ = ["app", "main"]
+__all__ = ["app", "main", "run"]
 
 app = typer.Typer(
     name="hftn-sr",
@@ -43,6 +42,7 @@ app.add_typer(data)
 
 FILES, NETWORK, REFERENCE, READING = "Files", "Network", "Reference", "Reading"  # groups of the options of super-resolve
 
+Labels = Annotated[Optional[list[str]], typer.Option(metavar="<01 02>", help="Only these of a BIDS dataset.", rich_help_panel=FILES)]  # noqa: UP045 - typer
 Axis = Annotated[Optional[int], typer.Option(help="Slice axis; default: by voxel size.", min=0, max=2, rich_help_panel=READING)]  # noqa: UP045 - typer
 Frame = Annotated[Optional[int], typer.Option(help="Volume of a 4D file, from 0.", min=0, rich_help_panel=READING)]  # noqa: UP045 - typer
 NanToNum = Annotated[bool, typer.Option("--nan-to-num", help="Replace NaN and infinity by 0.", rich_help_panel=READING)]
@@ -62,7 +62,7 @@ def _version(version: Annotated[bool, typer.Option("--version", help="Print the 
 
 @app.command(
     "super-resolve",
-    cls=GroupedCommand,
+    cls=BidsCommand,
     epilog=examples(
         "super-resolve --target lr.nii --reference t2.nii --output sr.nii",
         "super-resolve --cases patients/ --output results/ --overwrite stale",
@@ -74,8 +74,10 @@ def super_resolve(
     reference: Annotated[OptionalPath, typer.Option(help="High-resolution one, other contrast.", rich_help_panel=FILES)] = None,
     cases: Annotated[OptionalPath, typer.Option(help="Folder of CASE/target, CASE/reference.", rich_help_panel=FILES)] = None,
     bids: Annotated[OptionalPath, typer.Option(help="BIDS dataset; --target FLAIR is a suffix.", rich_help_panel=FILES)] = None,
-    target_entities: Annotated[str, typer.Option(metavar="<acq-x>", help="With --bids: which target.", rich_help_panel=FILES)] = "",
-    reference_entities: Annotated[str, typer.Option(metavar="<acq-x>", help="Which reference; acq-: no acq.", rich_help_panel=FILES)] = "",
+    target_entities: Annotated[str, typer.Option(metavar="<acq-x>", help="Which targets of a BIDS dataset.", rich_help_panel=FILES)] = "",
+    reference_entities: Annotated[str, typer.Option(metavar="<acq-x>", help="Which references; acq-: no acq.", rich_help_panel=FILES)] = "",
+    participant_label: Labels = None,
+    session_label: Labels = None,
     reference_optional: Annotated[
         bool, typer.Option("--reference-optional", help="Also cases without a reference.", rich_help_panel=FILES)
     ] = False,
@@ -139,8 +141,9 @@ def super_resolve(
         entities = (target_entities, reference_entities)
         if bids and output_format == "dicom":
             raise UsageFault("--output-format", "dicom does not go with --bids, whose files are NIfTI", "leave one out")
+        labels = (participant_label or [], session_label or [])
         found, failed = _cases(
-            target, reference, cases, bids, entities, output, reference_transform, reference_optional, scale, options.output_format
+            target, reference, cases, bids, entities, labels, output, reference_transform, reference_optional, scale, output_format
         )
         use_threads(threads)
         if bids and not dry_run:
@@ -215,10 +218,15 @@ app.command(epilog=examples("report --results results/ --cases patients/"))(repo
 
 
 def main() -> NoReturn:
-    """Entry point of the command. SIGTERM ends a run as Ctrl-C does: the current case is dropped whole, the summary is written."""
+    """Entry point of the command."""
+    run(app)
+
+
+def run(command: Callable[[], object]) -> NoReturn:
+    """Run a command and end the process. SIGTERM ends a run as Ctrl-C does: the current case is dropped whole, the summary is written."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        app()
+        command()
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
     sys.exit(0)
@@ -230,6 +238,7 @@ def _cases(
     cases: Path | None,
     bids: Path | None,
     entities: tuple[str, str],
+    labels: tuple[list[str], list[str]],
     output: Path,
     transform: Path | None,
     reference_optional: bool,
@@ -241,8 +250,9 @@ def _cases(
     for name, given in (("--cases", cases), ("--reference-transform", transform)) if bids else ():
         if given:
             raise UsageFault(name, "does not go with --bids", "leave one out")
-    for name, text in () if bids else zip(("--target-entities", "--reference-entities"), entities, strict=True):
-        if text:
+    names = ("--target-entities", "--reference-entities", "--participant-label", "--session-label")
+    for name, value in () if bids else zip(names, (*entities, *labels), strict=True):
+        if value:
             raise UsageFault(name, "needs --bids", "--bids DIR, or leave it out")
     if cases is not None:
         single = {"--target": target, "--reference": reference, "--reference-transform": transform}
@@ -252,12 +262,10 @@ def _cases(
         if output.is_file():
             raise UsageFault(output, "is a file, a folder is needed with --cases", "give --output a folder")
         return find_cases(cases, output, reference_optional, output_format)
+    if bids is not None:
+        return bids_cases(bids, bids_request(target, reference, entities, labels, reference_optional), output)
     if target is None:
         raise UsageFault("--target", "is missing", "--target FILE --reference FILE, or --cases FOLDER")
-    if bids is not None:
-        if reference is None:
-            raise UsageFault("--reference", "is missing, --bids needs its suffix", "--reference T2w, or another suffix")
-        return bids_cases(bids, str(target), str(reference), entities, output, reference_optional)
     return [lone_case(target, reference, output, transform, scale)], []
 
 

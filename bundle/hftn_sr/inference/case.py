@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from hftn_sr.inference.options import OutputFormat, PairOptions
-from hftn_sr.volumes.volume import Volume
+from hftn_sr.volumes.volume import Grid, Volume
 
 __all__ = ["RECORD_KEY", "RESULTS", "Case", "CaseImages", "Outcome", "side_files"]
 
@@ -28,7 +29,8 @@ class Case:
         reference: high-resolution one of another contrast; None for none.
         output: NIfTI file to write; folder of a derived DICOM series where its name does not end in .nii or .nii.gz.
         transform: ITK file that maps target points to reference points; None for none.
-        sidecar: further content of the side file, in which the record then stands under RECORD_KEY; for BIDS.
+        sidecar: function from the result's grid to further content of the side file, in which the record then stands under RECORD_KEY; for
+            BIDS. None for the record alone.
     """
 
     name: str
@@ -36,7 +38,7 @@ class Case:
     reference: Path | None
     output: Path
     transform: Path | None = None
-    sidecar: dict[str, Any] = field(default_factory=dict)
+    sidecar: Callable[[Grid], dict[str, Any]] | None = None
 
     @property
     def suffix(self) -> str:

@@ -86,7 +86,7 @@ def save_result(
         taken = {**seconds, "network": seconds.get("network", 0) + restored.waited, "restore_and_save": rest}
         record["seconds"] = {step: round(value, 2) for step, value in taken.items()}
         outdated = not options.preview and bool(own_record(side_file))  # a picture of the result that is replaced
-        files.write(side_file, [json_bytes({**case.sidecar, RECORD_KEY: record} if case.sidecar else record)])
+        files.write(side_file, [json_bytes({**case.sidecar(pair.grid), RECORD_KEY: record} if case.sidecar else record)])
         # The record goes first: should this run be killed between the two, a later one sees in it whose the picture is.
         files.into_place([side_file, *([preview] if options.preview else []), case.output])
     if outdated:

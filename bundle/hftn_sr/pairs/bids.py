@@ -1,26 +1,49 @@
-"""Pairs in a BIDS dataset: two contrasts of one session, found by their names.
+"""Images of a BIDS dataset: their names, and where they lie.
 
 Source: Brain Imaging Data Structure 1.10, bids-specification.readthedocs.io.
 """
 
 from __future__ import annotations
 
+import json
+import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
-from hftn_sr.errors import Fault, NothingToDo, UsageFault
+from hftn_sr.errors import Fault, UsageFault
+from hftn_sr.volumes.files import check_present
 
-__all__ = ["BidsImage", "BidsPair", "BidsPairs", "find_pairs", "read_entities"]
+__all__ = [
+    "DESCRIPTION",
+    "RUN",
+    "BidsImage",
+    "Entities",
+    "check_dataset",
+    "check_labels",
+    "differing",
+    "entities_text",
+    "read_object",
+    "read_entities",
+    "read_labels",
+    "session_folders",
+    "suffix_of",
+]
 
 Entities = dict[str, str]
 
+DESCRIPTION = "dataset_description.json"
 NAME = re.compile(r"(?P<entities>(?:[a-zA-Z]+-[a-zA-Z0-9+]+_)+)(?P<suffix>[a-zA-Z0-9]+)\.nii(?:\.gz)?")
+SIDE_FILE = re.compile(r"(?P<entities>(?:[a-zA-Z]+-[a-zA-Z0-9+]+_)*)(?P<suffix>[a-zA-Z0-9]+)\.json")
 ENTITY = re.compile(r"([a-zA-Z]+)-([a-zA-Z0-9+]*)")
 NOT_MAGNITUDE = ("phase", "real", "imag")  # values of the entity part
-REPEATED = "run"  # the entity in which scans may differ that are otherwise the same
+RUN = "run"  # the entity in which scans may differ that are otherwise the same
+INDICES = (RUN, "echo", "flip", "inv", "split", "chunk")  # entities whose values are numbers: 01 is 1
+AFTER_RES = ("den", "label")  # entities that stand between res and desc
+MOST_NAMED = 20  # labels that a message lists
 
 
 @dataclass(frozen=True)
@@ -41,106 +64,113 @@ class BidsImage:
         return dict(ENTITY.findall(_parts(self.path)[0]))
 
     @property
+    def stem(self) -> str:
+        """The name without its ending."""
+        return self.path.name.removesuffix(".gz").removesuffix(".nii")
+
+    @property
     def relative(self) -> str:
         """The path within its dataset, with forward slashes."""
         return self.path.relative_to(self.dataset).as_posix()
+
+    def value(self, entity: str) -> str:
+        """Value of an entity as it is compared, an index without leading zeros; empty where the entity is absent."""
+        return _comparable(entity, self.entities.get(entity, ""))
+
+    def chosen_by(self, names: Iterable[str]) -> Entities:
+        """The values of these entities; empty for those that are absent."""
+        return {name: self.entities.get(name, "") for name in names}
 
     def fits(self, wanted: Entities) -> bool:
         """Whether it has these entities; an empty value wants the entity to be absent. Of complex images only magnitudes fit unasked."""
         if "part" not in wanted and self.entities.get("part") in NOT_MAGNITUDE:
             return False
-        return all(self.entities.get(name, "") == value for name, value in wanted.items())
+        return all(self.value(name) == _comparable(name, value) for name, value in wanted.items())
 
-    def derived(self, description: str) -> str:
-        """Path of what is made of it, relative to the derivative dataset: the same name with another `desc`."""
-        entities = {name: value for name, value in self.entities.items() if name != "desc"} | {"desc": description}
-        name = "_".join(f"{name}-{value}" for name, value in entities.items())
-        return f"{self.path.parent.relative_to(self.dataset).as_posix()}/{name}_{_parts(self.path)[1]}.nii.gz"
+    def derived(self, resolution: str, description: str) -> str:
+        """Path of what is made of it, relative to the derivative dataset: the same name with another `res` and `desc`."""
+        kept = {name: value for name, value in self.entities.items() if name not in ("res", "desc")}
+        late = {name: kept.pop(name) for name in AFTER_RES if name in kept}
+        entities = kept | {"res": resolution} | late | {"desc": description}
+        return f"{self.path.parent.relative_to(self.dataset).as_posix()}/{entities_text(entities)}_{suffix_of(self.path)}.nii.gz"
 
+    def metadata(self) -> dict[str, Any]:
+        """What its side files say: by the inheritance principle those of its suffix, and of none but its entities, in its folder and above.
 
-@dataclass(frozen=True)
-class BidsPair:
-    """Two contrasts of one session.
+        Raises:
+            Fault: one cannot be read, or is not fetched.
+        """
+        found: dict[str, Any] = {}
+        for folder in reversed(self.path.relative_to(self.dataset).parents):
+            for path in sorted((self.dataset / folder).glob("*.json"), key=lambda path: path.name.count("_")):  # the closest one last
+                name = SIDE_FILE.fullmatch(path.name)
+                if name and name["suffix"] == suffix_of(self.path) and set(ENTITY.findall(name["entities"])) <= self.entities.items():
+                    found |= read_object(path)
+        return found
 
-    Args:
-        name: the target's name without its ending.
-        target: low-resolution.
-        reference: of another contrast; None for a target that goes alone.
-    """
-
-    name: str
-    target: BidsImage
-    reference: BidsImage | None
-
-
-@dataclass(frozen=True)
-class BidsPairs:
-    """What was found.
-
-    Args:
-        pairs: those that can be run.
-        faults: by subject and session, or by target: why there is no pair.
-        without_target: number of subjects' sessions with a reference but no target.
-    """
-
-    pairs: list[BidsPair]
-    faults: dict[str, Fault]
-    without_target: int
+    @staticmethod
+    def of(dataset: Path, folder: Path, suffix: str) -> list[BidsImage]:
+        """The images of a suffix in a folder, and links that lead nowhere: git-annex leaves them for what is not fetched."""
+        return [BidsImage(dataset, path) for path in sorted(folder.glob("*.nii*")) if suffix_of(path) == suffix and not path.is_dir()]
 
 
-def find_pairs(
-    dataset: Path, target: str, reference: str, of_target: Entities, of_reference: Entities, reference_optional: bool = False
-) -> BidsPairs:
-    """Look through `sub-*/[ses-*/]anat` for images of two suffixes.
-
-    A target is paired with the reference of its own subject and session. Several targets that differ only in `run` are a pair each, with
-    the reference of the same run or else the only one. Whatever else is ambiguous is a fault that lists the candidates: which of two
-    references is the right one is not for a program to guess.
-
-    Args:
-        dataset: folder with dataset_description.json.
-        target: suffix, as FLAIR.
-        reference: likewise; may be the same suffix if the entities tell the two apart.
-        of_target: entities that the target must have; an empty value: must not have.
-        of_reference: likewise.
-        reference_optional: let a target go alone where its session has no such reference.
+def check_dataset(dataset: Path) -> None:
+    """Find out whether a folder is that of a BIDS dataset.
 
     Raises:
-        Fault: not a BIDS dataset.
-        UsageFault: a suffix that cannot be one.
-        NothingToDo: no image of the target's suffix with these entities.
+        Fault: it is not.
     """
-    _check_suffix("--target", target)
-    _check_suffix("--reference", reference)
     if not dataset.is_dir():
-        raise Fault(dataset, "no such folder", "give --bids the folder of a BIDS dataset")
-    if not (dataset / "dataset_description.json").is_file():
-        raise Fault(dataset, "not a BIDS dataset (no dataset_description.json in it)", "give --bids the dataset's top folder")
-    pairs: list[BidsPair] = []
-    faults: dict[str, Fault] = {}
-    without_target = 0
-    for folder in _sessions(dataset):
-        targets = [image for image in _images(dataset, folder, target) if image.fits(of_target)]
-        references = [image for image in _images(dataset, folder, reference) if image.fits(of_reference)]
-        without_target += bool(references and not targets)
-        session = "_".join(folder.relative_to(dataset).parts[:-1])
-        if fault := _ambiguous(folder, "target", target, targets):
-            faults[session] = fault
-            continue
-        for image in targets:
-            name = image.path.name.removesuffix(".gz").removesuffix(".nii")
-            candidates = [other for other in references if other.path != image.path]
-            alone = reference_optional and not candidates
-            try:
-                pairs.append(BidsPair(name, image, None if alone else _reference(image, reference, candidates)))
-            except Fault as fault:
-                faults[name] = fault
-    if not pairs and not faults:
-        asked = f" with {'_'.join(f'{name}-{value}' for name, value in of_target.items())}" if of_target else ""
-        there = ", ".join(sorted({_parts(path)[1] for folder in _sessions(dataset) for path in folder.glob("*.nii*")} - {""})) or "no image"
-        finding = f"no target (searched sub-*/[ses-*/]anat/*_{target}.nii[.gz]{asked}, found {there})"
-        raise NothingToDo(dataset, finding, "--target SUFFIX of an image that is there")
-    return BidsPairs(pairs, faults, without_target)
+        raise Fault(dataset, "no such folder", "give the folder of a BIDS dataset")
+    if not os.path.lexists(dataset / DESCRIPTION):
+        raise Fault(dataset, f"not a BIDS dataset (no {DESCRIPTION} in it)", "give the dataset's top folder")
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """The JSON object in a file; empty if there is none.
+
+    Raises:
+        Fault: it cannot be read, or is not fetched.
+    """
+    if not os.path.lexists(path):
+        return {}
+    check_present(path)
+    try:
+        content = json.loads(path.read_text(encoding="utf-8-sig"))
+    except (OSError, ValueError) as error:
+        raise Fault(path, f"cannot be read as JSON ({error})", "correct or remove it") from None
+    if not isinstance(content, dict):
+        raise Fault(path, "holds no JSON object", "correct or remove it")
+    return content
+
+
+def session_folders(dataset: Path, participants: Sequence[str] = (), sessions: Sequence[str] = ()) -> Iterator[Path]:
+    """The folders with anatomical images, by subject and session.
+
+    Args:
+        dataset: folder of the dataset.
+        participants: labels of the subjects; empty for all.
+        sessions: labels of the sessions; empty for all, and for subjects without sessions.
+    """
+    for subject in _folders(dataset, "sub-", participants):
+        for session in [*([] if sessions else [subject]), *_folders(subject, "ses-", sessions)]:
+            if (session / "anat").is_dir():
+                yield session / "anat"
+
+
+def check_labels(dataset: Path, participants: Sequence[str], sessions: Sequence[str]) -> None:
+    """Refuse labels that the dataset does not have.
+
+    Raises:
+        UsageFault: it has no such participant, or none of the participants has such a session.
+    """
+    _check_labels("--participant-label", dataset, "sub-", participants, [dataset])
+    _check_labels("--session-label", dataset, "ses-", sessions, _folders(dataset, "sub-", participants))
+
+
+def read_labels(prefix: str, labels: Iterable[str]) -> tuple[str, ...]:
+    """Labels without their prefix `sub-` or `ses-`, each once."""
+    return tuple(dict.fromkeys(label.removeprefix(prefix) for label in labels))
 
 
 def read_entities(option: str, text: str) -> Entities:
@@ -156,10 +186,20 @@ def read_entities(option: str, text: str) -> Entities:
     return entities
 
 
-def _check_suffix(option: str, suffix: str) -> None:
-    if not re.fullmatch("[a-zA-Z0-9]+", suffix):
-        finding = f"{suffix!r} is no BIDS suffix, which is needed with --bids"
-        raise UsageFault(option, finding, f"{option} {'FLAIR' if option == '--target' else 'T2w'}")
+def entities_text(entities: Entities) -> str:
+    """Entities as `read_entities` reads them."""
+    return "_".join(f"{name}-{value}" for name, value in entities.items())
+
+
+def differing(images: Sequence[BidsImage]) -> list[str]:
+    """The entities in which images differ, apart from the run."""
+    names = dict.fromkeys(name for image in images for name in image.entities if name != RUN)
+    return [name for name in names if len({image.value(name) for image in images}) > 1]
+
+
+def suffix_of(path: Path) -> str:
+    """Suffix of an image, as FLAIR; empty if the name is none of BIDS."""
+    return _parts(path)[1]
 
 
 def _parts(path: Path) -> tuple[str, str]:
@@ -168,46 +208,20 @@ def _parts(path: Path) -> tuple[str, str]:
     return (match["entities"], match["suffix"]) if match else ("", "")
 
 
-def _sessions(dataset: Path) -> Iterator[Path]:
-    """The folders with anatomical images, by subject and session."""
-    for subject in sorted(dataset.glob("sub-*")):
-        for session in [subject, *sorted(subject.glob("ses-*"))]:
-            if (session / "anat").is_dir():
-                yield session / "anat"
+def _comparable(entity: str, value: str) -> str:
+    return str(int(value)) if entity in INDICES and value.isdecimal() else value
 
 
-def _images(dataset: Path, folder: Path, suffix: str) -> list[BidsImage]:
-    """Links that lead nowhere too, as git-annex leaves them for what is not fetched: reading them says so."""
-    return [BidsImage(dataset, path) for path in sorted(folder.glob("*.nii*")) if _parts(path)[1] == suffix and not path.is_dir()]
+def _folders(folder: Path, prefix: str, labels: Sequence[str]) -> list[Path]:
+    found = sorted(path for path in folder.glob(f"{prefix}*") if path.is_dir())
+    return [path for path in found if not labels or path.name.removeprefix(prefix) in labels]
 
 
-def _ambiguous(folder: Path, role: str, suffix: str, candidates: Sequence[BidsImage]) -> Fault | None:
-    """The fault of candidates among which a choice must be made; None where there is none to make."""
-    apart = [name for name in dict.fromkeys(name for image in candidates for name in image.entities) if name != REPEATED]
-    apart = [name for name in apart if len({image.entities.get(name, "") for image in candidates}) > 1]
-    names = ", ".join(image.path.name for image in candidates)
-    if apart:
-        choices = " or ".join(f"{apart[0]}-{value}" for value in sorted({image.entities.get(apart[0], "") for image in candidates}))
-        return Fault(folder, f"{len(candidates)} {suffix} images could be the {role} ({names})", f"--{role}-entities {choices}")
-    if len({tuple(sorted(image.entities.items())) for image in candidates}) < len(candidates):
-        return Fault(folder, f"several files of one image ({names})", "keep one of them")
-    return None
-
-
-def _reference(target: BidsImage, suffix: str, candidates: list[BidsImage]) -> BidsImage:
-    folder = target.path.parent
-    if not candidates:
-        raise Fault(
-            target.path,
-            f"no reference beside it (searched *_{suffix}.nii[.gz] in its folder)",
-            "check --reference and its entities, or --reference-optional",
-        )
-    if fault := _ambiguous(folder, "reference", suffix, candidates):
-        raise fault
-    same_run = [image for image in candidates if image.entities.get(REPEATED, "") == target.entities.get(REPEATED, "")]
-    chosen = same_run if len(candidates) > 1 else candidates
-    if len(chosen) != 1:
-        names, run = ", ".join(image.path.name for image in candidates), candidates[0].entities.get(REPEATED, "")
-        finding = f"{len(candidates)} runs of {suffix} could be its reference ({names})"
-        raise Fault(target.path, finding, f"--reference-entities {REPEATED}-{run}, or another")
-    return chosen[0]
+def _check_labels(option: str, dataset: Path, prefix: str, labels: Sequence[str], folders: Sequence[Path]) -> None:
+    there = sorted({path.name.removeprefix(prefix) for folder in folders for path in _folders(folder, prefix, ())})
+    missing = [label for label in labels if label not in there]
+    if missing:
+        more = f" and {len(there) - MOST_NAMED} more" if len(there) > MOST_NAMED else ""
+        present = f"{', '.join(there[:MOST_NAMED])}{more}" if there else "none"
+        names = ", ".join(f"{prefix}{label}" for label in missing)
+        raise UsageFault(option, f"no {names} in {dataset} (present: {present})", f"{option} {there[0]}" if there else "leave it out")

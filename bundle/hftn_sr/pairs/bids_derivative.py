@@ -5,32 +5,35 @@ Source: Brain Imaging Data Structure 1.10, sections on derivatives, bids-specifi
 
 from __future__ import annotations
 
-import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 from hftn_sr._version import __version__
 from hftn_sr.errors import Fault, UsageFault
-from hftn_sr.pairs.bids import BidsPair
+from hftn_sr.pairs.bids import DESCRIPTION, BidsImage, read_object
+from hftn_sr.pairs.bids_pairs import BidsPair
 from hftn_sr.pairs.datalist import relative
 from hftn_sr.volumes.files import json_bytes, write_files
+from hftn_sr.volumes.volume import Grid
 
-__all__ = ["check_place", "sidecar", "write_description"]
+__all__ = ["check_place", "check_source", "result_path", "sidecar", "unknown_stripping", "with_resolution", "write_description"]
 
 BIDS_VERSION = "1.10.0"
-DESCRIPTION = "dataset_description.json"
 SOURCE = "raw"  # how the source is called in BIDS URIs
 PROGRAM = "hftn-sr"
+RESOLUTION, DESC = "hi", "sr"  # labels of the entities res and desc of every result
+SKULL_STRIPPED = "SkullStripped"
 NOT_BIDS = ("*_preview.png", "summary.json", "summary.csv", "report.html", "report_files", "report_files/")
 README = """# Super-resolved MR images
 
 Made by hftn-sr {version} from the dataset that `dataset_description.json` links as `raw`. Research use only. Not for clinical use.
 
-Each image with `desc-sr` has the contrast and the field of view of its target and a finer in-plane grid; detail beyond what the target
-measured was taken from a reference of another contrast, where there was one, and estimated by a network. Its JSON file names both
-(`Sources`), the target first, and holds the record of the run under `HftnSr`: versions, hashes, options, warnings. `*_preview.png` are
-pictures for a first look.
+Each image with `res-hi` and `desc-sr` has the contrast and the field of view of its target on a finer in-plane grid. Its JSON file gives
+the voxel sizes (`Resolution`), names target and reference (`Sources`, the target first) and holds the record of the run under `HftnSr`:
+versions, hashes, options, warnings. Detail beyond what the target measured was taken from the reference, where there was one, and
+estimated by a network. `*_preview.png` are pictures for a first look.
 """
 
 
@@ -45,18 +48,18 @@ def check_place(dataset: Path, output: Path) -> None:
     if place == source or source in place.parents:
         inside = place.relative_to(source).parts
         if len(inside) < 2 or inside[0] != "derivatives":
-            fix = f"--output '{dataset / 'derivatives' / PROGRAM}', or a folder elsewhere"
+            fix = f"the output folder '{dataset / 'derivatives' / PROGRAM}', or one elsewhere"
             raise UsageFault(output, "lies inside the source dataset, which is never written to", fix)
     if output.is_file():
-        raise Fault(output, "is a file, a folder is needed with --bids", "give --output a folder")
+        raise Fault(output, "is a file, a folder is needed for a BIDS dataset", "another output folder")
     if not output.is_dir() or not any(not path.name.startswith(".") for path in output.iterdir()):
         return
     known = _description(output)
     if not any(isinstance(program, dict) and program.get("Name") == PROGRAM for program in _list(known.get("GeneratedBy"))):
-        raise Fault(output, f"holds files that are not a dataset of {PROGRAM}", "choose an empty folder for --output")
+        raise Fault(output, f"holds files that are not a dataset of {PROGRAM}", "an empty output folder")
     link = known.get("DatasetLinks")
     if not isinstance(link, dict) or link.get(SOURCE) != _link(dataset, output):
-        raise Fault(output, f"was made from another dataset ({link})", "choose another --output")
+        raise Fault(output, f"was made from another dataset ({link})", "another output folder")
 
 
 def write_description(dataset: Path, output: Path) -> None:
@@ -85,29 +88,83 @@ def write_description(dataset: Path, output: Path) -> None:
         output / "README.md": README.format(version=__version__).encode(),
         output / ".bidsignore": "".join(f"{pattern}\n" for pattern in NOT_BIDS).encode(),
     }
-    contents = {path: content for path, content in wanted.items() if not path.exists()}
-    if description != known:
-        contents[output / DESCRIPTION] = json_bytes(description)
-    write_files(contents)
+    contents = {output / DESCRIPTION: json_bytes(description)} if description != known else {}  # first: another run sees whose folder it is
+    write_files(contents | {path: content for path, content in wanted.items() if not path.exists()})
 
 
-def sidecar(pair: BidsPair) -> tuple[dict[str, Any], str]:
-    """What the side file of the pair's result says by the rules of BIDS, and a warning where one of them cannot be kept; empty for none."""
+def result_path(target: BidsImage) -> str:
+    """Path of a target's result, relative to the derivative dataset."""
+    return target.derived(RESOLUTION, DESC)
+
+
+def sidecar(pair: BidsPair) -> dict[str, Any]:
+    """What the side file of the pair's result says by the rules of BIDS, apart from its resolution.
+
+    SkullStripped is required of a derivative, but known only where the target's side files say it: raw datasets, too, are shared with the
+    brain extracted. It is left out where it is not known, for a validator to miss it, rather than be made up.
+
+    Raises:
+        Fault: a side file cannot be read.
+    """
     used = f"HftnSr says whether {pair.reference.path.name} was used" if pair.reference else "no reference was there"
-    content: dict[str, Any] = {
+    told = pair.target.metadata()
+    return {
         "Description": f"{pair.target.path.name} at a finer in-plane resolution; {used}.",
-        "Sources": [f"bids:{SOURCE}:{image.relative}" for image in (pair.target, pair.reference) if image],
+        "Sources": [_uri(image) for image in (pair.target, pair.reference) if image],
+        **{key: told[key] for key in ("SpatialReference", SKULL_STRIPPED) if key in told},
     }
-    told = _read(pair.target.path.with_name(pair.target.path.name.removesuffix(".gz").removesuffix(".nii") + ".json"))
-    if "SpatialReference" in told:
-        content["SpatialReference"] = told["SpatialReference"]
-    if _description(pair.target.dataset).get("DatasetType", "raw") == "raw":
-        content["SkullStripped"] = bool(told.get("SkullStripped", False))  # a raw image is as the scanner gave it
-    elif "SkullStripped" in told:
-        content["SkullStripped"] = bool(told["SkullStripped"])
-    else:
-        return content, f"{pair.target.path.name}: its side file does not say SkullStripped, which BIDS wants of derivatives; add it there"
-    return content, ""
+
+
+def with_resolution(content: dict[str, Any], grid: Grid) -> dict[str, Any]:
+    """The side file's content with the meaning of the entity res."""
+    return {**content, "Resolution": f"{' x '.join(f'{size:.4g}' for size in grid.spacing)} mm, finer in plane than the source"}
+
+
+def check_source(output: Path, target: BidsImage) -> None:
+    """Find out whether an earlier result is of this target: images that differ in `desc` or `res` alone give one name.
+
+    Raises:
+        Fault: it was made from another image.
+    """
+    try:
+        sources = read_object(output.with_name(f"{BidsImage(output.parent, output).stem}.json")).get("Sources")
+    except Fault:
+        return  # the run finds out whether the result may be replaced
+    first = str(_list(sources)[0]) if _list(sources) else ""
+    if first and _without_ending(first) != _without_ending(_uri(target)):
+        fix = f"another output folder for {target.path.name}, or remove {output.name} with its .json"
+        raise Fault(output, f"was made from another image ({first})", fix)
+
+
+def unknown_stripping(output: Path, cases: Mapping[str, dict[str, Any]], suffix: str) -> str:
+    """Note on results whose side files cannot say SkullStripped; empty where all do, or where a side file of the output says it for them.
+
+    Args:
+        output: folder of the derivative dataset.
+        cases: path of the result, relative to `output`, to the content of its side file.
+        suffix: suffix of the results, as FLAIR.
+    """
+    unknown = [name for name, content in cases.items() if SKULL_STRIPPED not in {**content, **_told(BidsImage(output, output / name))}]
+    if not unknown:
+        return ""
+    cure = f'put {{"{SKULL_STRIPPED}": false}}, or true, into {output / f"{suffix}.json"}'
+    count = f"{len(unknown)} side file{'s' if len(unknown) > 1 else ''}"
+    return f"{SKULL_STRIPPED} is left out of {count}, as the targets' side files do not say it; BIDS requires it: {cure}"
+
+
+def _told(result: BidsImage) -> dict[str, Any]:
+    try:
+        return result.metadata()
+    except Fault:
+        return {}  # the run finds out whether the result may be replaced
+
+
+def _uri(image: BidsImage) -> str:
+    return f"bids:{SOURCE}:{image.relative}"
+
+
+def _without_ending(name: str) -> str:
+    return name.removesuffix(".gz").removesuffix(".nii")
 
 
 def _link(dataset: Path, output: Path) -> str:
@@ -116,20 +173,7 @@ def _link(dataset: Path, output: Path) -> str:
 
 
 def _description(folder: Path) -> dict[str, Any]:
-    return _read(folder / DESCRIPTION)
-
-
-def _read(path: Path) -> dict[str, Any]:
-    """The JSON object in a file; empty if there is none."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8-sig"))
-    except (FileNotFoundError, NotADirectoryError):
-        return {}
-    except (OSError, ValueError) as error:
-        raise Fault(path, f"cannot be read as JSON ({error})", "correct or remove it") from None
-    if not isinstance(content, dict):
-        raise Fault(path, "holds no JSON object", "correct or remove it")
-    return content
+    return read_object(folder / DESCRIPTION)
 
 
 def _list(value: Any) -> list[Any]:
