@@ -12,7 +12,7 @@ import safetensors.torch
 import torch
 
 from hftn_sr.errors import Fault, UsageFault
-from hftn_sr.networks import NETWORKS
+from hftn_sr.networks import NETWORKS, build_network
 from hftn_sr.networks import weights as weights_module
 from hftn_sr.networks.weights import check_model, load_model, load_weights, save_weights, shipped_models
 from tiny import tiny_network
@@ -225,3 +225,23 @@ def test_without_shipped_models_the_message_says_so(tmp_path, monkeypatch):
     assert shipped_models() == {}
     with pytest.raises(UsageFault, match="shipped: none"):
         load_model("base", 2)
+
+
+def test_weights_for_any_acquisition_serve_every_scale(tmp_path):
+    network = build_network("small", None, {"channels": 4, "levels": 2})
+    save_weights(tmp_path / "w.safetensors", network, {})
+    for scale in (2, 4, None):
+        model = load_model(str(tmp_path / "w.safetensors"), scale)
+        assert (model.scale, model.name) == (None, "w any")
+
+
+def test_weights_of_a_scale_are_not_taken_for_another_loss(tmp_path):
+    save_weights(tmp_path / "w.safetensors", build_network("small", 2, {"channels": 4, "levels": 2}), {})
+    with pytest.raises(UsageFault, match=r"are for scale 2 along both in-plane axes.*Fix: weights for any acquisition"):
+        load_model(str(tmp_path / "w.safetensors"), None)
+
+
+@pytest.mark.parametrize("method", ["hftn", "edsr", "sanet"])
+def test_networks_that_need_a_scale_say_so(method):
+    with pytest.raises(ValueError, match="expected a scale of 2 or 4 for the method"):
+        build_network(method, None)

@@ -31,7 +31,7 @@ class GatedUNet(nn.Module):
     bands, the zero-filled skip and that both contrasts enter together: ours, after HFTN-SR.
 
     Args:
-        scale: upscaling factor s, 2 or 4; of no consequence for the layers.
+        scale: upscaling factor s, 2 or 4, or None for any acquisition; of no consequence for the layers.
         channels: feature channels C on the high-resolution grid; a multiple of 4 for `equivariant`.
         levels: resolutions L, each half of the one before.
         gated: False lets the skips through as they are, to measure what the gates bring.
@@ -41,16 +41,16 @@ class GatedUNet(nn.Module):
         ValueError: an option outside what is listed here.
     """
 
-    def __init__(self, scale: int, channels: int = 48, levels: int = 4, gated: bool = True, equivariant: bool = True) -> None:
+    def __init__(self, scale: int | None, channels: int = 48, levels: int = 4, gated: bool = True, equivariant: bool = True) -> None:
         super().__init__()
-        if scale not in (2, 4):
-            raise ValueError(f"expected a scale of 2 or 4, got {scale}")
+        if scale not in (2, 4, None):
+            raise ValueError(f"expected a scale of 2 or 4, or None, got {scale}")
         if channels < 1 or levels < 2:
             raise ValueError(f"expected at least 1 channel and 2 levels, got {channels} and {levels}")
         if equivariant and channels % TURNS:
             raise ValueError(f"expected channels that {TURNS} divides, or turning=False, got {channels}")
         self.options = {"scale": scale, "channels": channels, "levels": levels, "gated": gated, "equivariant": equivariant}
-        self.scale, self.multiple = scale, 2 ** (levels - 1)
+        self.multiple = 2 ** (levels - 1)
         widths = [channels * 2**level for level in range(levels)]
         self.down = nn.ModuleList(_level(before, own) for before, own in zip([3, *widths[:-1]], widths, strict=True))
         self.enlarge = nn.ModuleList(nn.Sequential(nn.Conv2d(2 * own, 4 * own, 1), nn.PixelShuffle(2)) for own in reversed(widths[:-1]))

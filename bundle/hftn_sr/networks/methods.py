@@ -70,20 +70,22 @@ METHODS: dict[str, Method] = {
 }
 
 
-def build_network(method: str, scale: int, options: Mapping[str, Any] | None = None) -> nn.Module:
+def build_network(method: str, scale: int | None, options: Mapping[str, Any] | None = None) -> nn.Module:
     """The untrained network of a method.
 
     Args:
         method: key of METHODS.
-        scale: upscaling factor s, 2 or 4.
+        scale: upscaling factor s, 2 or 4; None for any acquisition, which `base` and `small` can take.
         options: what differs from the method's own.
 
     Raises:
-        ValueError: no such method, or no such option of its network.
+        ValueError: no such method, no such option of its network, or a network that needs a scale.
     """
     if method not in METHODS:
         raise ValueError(f"expected a method of {', '.join(METHODS)}, got {method!r}")
     chosen = METHODS[method]
+    if scale is None and NETWORKS[chosen.network] is not GatedUNet:
+        raise ValueError(f"expected a scale of 2 or 4 for the method {method}, which knows no other loss of resolution")
     options = {**chosen.options, **(options or {})}
     try:
         return NETWORKS[chosen.network](scale=scale, **options)

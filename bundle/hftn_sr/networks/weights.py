@@ -29,6 +29,7 @@ __all__ = [
     "load_weights",
     "save_weights",
     "shipped_models",
+    "shipped_names",
     "untrained_network",
     "weights_metadata",
 ]
@@ -47,10 +48,10 @@ class Model:
 
     Args:
         network: in evaluation mode, on the device asked for.
-        name: as asked for, with the scale.
+        name: as asked for, with the scale or "any".
         path: the weights' file.
         sha256: of that file.
-        scale: upscaling factor s.
+        scale: upscaling factor s; None for weights that serve any acquisition.
         record: how it was trained.
     """
 
@@ -58,7 +59,7 @@ class Model:
     name: str
     path: Path
     sha256: str
-    scale: int
+    scale: int | None
     record: dict[str, Any]
 
 
@@ -70,26 +71,30 @@ def shipped_models() -> dict[str, str]:
     return {name.strip().lstrip("*"): sha256 for sha256, name in lines}
 
 
+def shipped_names(scale: int | None = None) -> list[str]:
+    """Names of the shipped models; with a scale, of those that serve it; for None, of those that serve any acquisition."""
+    serving = ("any",) if scale is None else ("any", f"x{scale}")
+    return sorted({name.rsplit("_", 1)[0] for name in shipped_models() if name.removesuffix(".safetensors").endswith(serving)})
+
+
 def check_model(model: str) -> None:
-    """Find out, before any case is read, that there is such a model for one of the scales.
+    """Find out, before any case is read, that there is such a model for some acquisition.
 
     Raises:
         UsageFault: neither a shipped model nor a .safetensors file that exists.
     """
-    try:
-        path = _path(model, 2)
-    except UsageFault:
-        path = _path(model, 4)
+    found = [scale for scale in (2, 4) if (MODELS_FOLDER / f"{model}_x{scale}.safetensors").is_file()]
+    path = _path(model, found[0] if found else None)
     if not path.is_file():
         raise UsageFault(path, "no such weights file", "check --model")
 
 
-def load_model(model: str, scale: int, device: torch.device | str = "cpu", option: str = "--model") -> Model:
-    """A trained network for `scale`.
+def load_model(model: str, scale: int | None, device: torch.device | str = "cpu", option: str = "--model") -> Model:
+    """A trained network for `scale`: weights of that scale, else weights that serve any acquisition.
 
     Args:
         model: `base`, `small`, `hftn`, or the path of a .safetensors file written by `save_weights`.
-        scale: 2 or 4.
+        scale: 2 or 4; None for an acquisition that lost resolution otherwise.
         device: where the network is wanted.
         option: by which the user named the model, for errors.
 
@@ -105,7 +110,9 @@ def load_model(model: str, scale: int, device: torch.device | str = "cpu", optio
     network, record = _network(path, content)
     _check_scale(path, network, scale)
     network = channels_last(network.eval().requires_grad_(False).to(device))
-    return Model(network, f"{path.stem if path.parent != MODELS_FOLDER else model} x{scale}", path, sha256, scale, record)
+    own: int | None = network.options["scale"]  # type: ignore[assignment,index]
+    name = f"{path.stem if path.parent != MODELS_FOLDER else model} {'any' if own is None else f'x{own}'}"
+    return Model(network, name, path, sha256, own, record)
 
 
 def load_weights(network: Network, path: Path | str) -> Network:
@@ -126,12 +133,12 @@ def load_weights(network: Network, path: Path | str) -> Network:
     return network
 
 
-def untrained_network(weights: Path | str, scale: int, method: str = "base") -> nn.Module:
+def untrained_network(weights: Path | str, scale: int | None, method: str = "base") -> nn.Module:
     """The network that weights are for, as the workflows build it before they load them.
 
     Args:
         weights: a .safetensors file, which says for which network and options it is, or a .pt file with a plain state dict, which does not.
-        scale: 2 or 4.
+        scale: 2 or 4; None for any acquisition.
         method: key of METHODS, for a .pt file.
 
     Raises:
@@ -179,7 +186,7 @@ def described_weights(path: Path) -> tuple[nn.Module, dict[str, Any]]:
     return _described(path, _content(path))
 
 
-def _path(model: str, scale: int, option: str = "--model") -> Path:
+def _path(model: str, scale: int | None, option: str = "--model") -> Path:
     if model.endswith((".safetensors", ".pt", ".pth", ".ts")) or "/" in model or "\\" in model:
         path = Path(model)
         if path.suffix != ".safetensors":
@@ -187,8 +194,10 @@ def _path(model: str, scale: int, option: str = "--model") -> Path:
         return path
     path = MODELS_FOLDER / f"{model}_x{scale}.safetensors"
     if not path.is_file():
-        known = sorted({name.rsplit("_x", 1)[0] for name in shipped_models() if name.endswith(".safetensors")})
-        finding = f"no model {model!r} for scale {scale} (shipped: {', '.join(known) or 'none'})"
+        path = MODELS_FOLDER / f"{model}_any.safetensors"
+    if not path.is_file():
+        wanted = f"scale {scale}" if scale else "this loss of resolution"
+        finding = f"no model {model!r} for {wanted} (shipped: {', '.join(shipped_names(scale)) or 'none'})"
         raise UsageFault(option, finding, "name one of those or a .safetensors file")
     return path
 
@@ -232,9 +241,12 @@ def _described(path: Path, content: bytes) -> tuple[nn.Module, dict[str, Any]]:
     return network, record
 
 
-def _check_scale(path: Path, network: nn.Module, scale: int) -> None:
-    own: int = network.options["scale"]  # type: ignore[assignment,index]
-    if own != scale:
+def _check_scale(path: Path, network: nn.Module, scale: int | None) -> None:
+    own: int | None = network.options["scale"]  # type: ignore[assignment,index]
+    if own is not None and own != scale:
+        if scale is None:
+            finding = f"these weights are for scale {own} along both in-plane axes, this target lost resolution otherwise"
+            raise UsageFault(path, finding, "weights for any acquisition, such as --model small")
         raise UsageFault(path, f"these weights are for scale {own}, scale {scale} is needed", f"--scale {own}")
 
 

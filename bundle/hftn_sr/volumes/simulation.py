@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from hftn_sr.acquisition import Acquisition
 from hftn_sr.errors import Fault
 from hftn_sr.kspace import Decomposition, decompose, truncate, zero_fill
 from hftn_sr.volumes.scratch import blocks
@@ -106,16 +107,23 @@ def intensity_unit_of(parts: Iterable[NDArray[np.float32]], size: int) -> float:
     return float(np.interp(place, np.arange(len(brightest)), np.sort(brightest)))
 
 
-def stack_channels(target: Tensor, reference: Tensor, factor: int, decomposition: Decomposition = "band") -> Tensor:
-    """The network's input from whole slices: zero-filled target, low and high component of the reference.
+def stack_channels(target: Tensor, reference: Tensor, acquisition: int | Acquisition, decomposition: Decomposition = "band") -> Tensor:
+    """The network's input from whole slices: target on the result's grid, low and high component of the reference.
 
     Args:
         target: low-resolution slices (..., h, w).
-        reference: high-resolution slices (..., s*h, s*w).
-        factor: scale s.
-        decomposition: see `kspace.decompose`.
+        reference: high-resolution slices (..., H, W).
+        acquisition: what the target kept of the two in-plane axes; a scale s for 1/s of the k-space of both.
+        decomposition: see `kspace.decompose`; `band` alone goes with an acquisition.
 
     Returns:
-        (3, ..., s*h, s*w).
+        (3, ..., H, W).
+
+    Raises:
+        ValueError: another decomposition with an acquisition.
     """
-    return torch.stack([zero_fill(target, factor), *decompose(reference, factor, decomposition)])
+    if isinstance(acquisition, int):
+        return torch.stack([zero_fill(target, acquisition), *decompose(reference, acquisition, decomposition)])
+    if decomposition != "band":
+        raise ValueError(f"expected the decomposition 'band' for an acquisition, got {decomposition!r}")
+    return torch.stack([acquisition.interpolate(target, reference.shape[-2:]), *acquisition.split(reference)])

@@ -40,7 +40,7 @@ class SuperResolve(InferTask):
 
     def weights(self) -> dict[str, str]:
         """Choices of `weights`, shipped models and trained runs, and the `--model` of each; `base` first."""
-        names = {name.rsplit("_x", 1)[0] for name in shipped_models() if name.endswith(".safetensors")}
+        names = {name.rsplit("_", 1)[0] for name in shipped_models() if name.endswith(".safetensors")}
         shipped = sorted(names, key=lambda name: (name != "base", name))
         trained = {f"run:{path.parent.name}": str(path) for path in sorted(self.runs.glob("*/best.safetensors"))}
         return {**{name: name for name in shipped}, **trained}
