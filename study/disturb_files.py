@@ -98,9 +98,9 @@ def _rows(raw: Path, case: str, model: str, scale: int) -> Iterator[Row]:
         disturbances = list(_disturbed(raw, truth, reference, low.grid.finer(scale, axis)))
         for name, volume in track(disturbances, f"{case} x{scale}", console=Console(stderr=True), transient=True):
             save_nifti(file, volume, "")
-            lies, default = (prepare_pair(target, file, replace(options, scale=scale)) for options in (AS_IT_LIES, DEFAULT))
+            lies, default = (prepare_pair(target, file, replace(options, scale=(scale, scale))) for options in (AS_IT_LIES, DEFAULT))
             yield Row(name, score(lies), score(default), _how(default))
-        yield Row(NO_REFERENCE, None, score(prepare_pair(target, None, PairOptions(scale=scale))), "the target alone")
+        yield Row(NO_REFERENCE, None, score(prepare_pair(target, None, PairOptions(scale=(scale, scale)))), "the target alone")
 
 
 def _volumes(raw: Path, case: str) -> tuple[Volume, Volume]:

@@ -58,7 +58,7 @@ def test_degrade_super_resolve_and_evaluate_keep_the_place_when_4_does_not_divid
     assert read_nifti(low).data.shape == (7, 6, 3)
     done = command("super-resolve", "--target", low, "--reference", reference, "--output", result, "--model", zero_weights[4])
     assert done.exit_code == 0
-    assert "scale 4 chosen" in done.stderr
+    assert "scale 4: voxel sizes" in done.stderr
     np.testing.assert_allclose(points(read_nifti(result).grid), points(read_nifti(truth).grid)[1:29, 1:25], atol=1e-4)
     evaluated = command("evaluate", "--prediction", result, "--truth", truth, "--json", scores)
     figures = json.loads(scores.read_text(encoding="utf-8"))
@@ -175,7 +175,10 @@ def test_the_picture_is_written_unless_declined(tmp_path, put_case, command, wei
 def test_warnings_come_with_the_name_of_the_case(tmp_path, put_case, super_resolve):
     target, reference = put_case(tmp_path)
     result = super_resolve("--target", target, "--reference", reference, "--output", tmp_path / "o.nii.gz")
-    assert "WARNING target.nii.gz scale 2 chosen: nearest to the ratio 2.00 of in-plane voxel sizes" in result.stderr
+    assert (
+        "WARNING target.nii.gz measured 20 x 22 of 40 x 44 (left-right x front-back); scale 2: voxel sizes are 2.00 x 2.00 times the reference's"
+        in result.stderr
+    )
 
 
 def test_a_target_goes_without_a_reference_and_is_warned_of(tmp_path, put_case, super_resolve):
@@ -202,10 +205,10 @@ def test_a_step_that_takes_long_is_logged_with_the_name_of_its_case():
     ("arguments", "message"),
     [
         (("--taget", "a.nii"), "--target"),
-        (("--reference_transform", "a.txt"), "--reference-transform"),
+        (("--reference-trasform", "a.txt"), "--reference-transform"),
         (("--data-consistancy",), "--data-consistency"),
         (("--target", "a.nii", "--reference", "b.nii", "--output", "c.nii", "d.nii"), "unexpected extra argument"),
-        (("--scale", "two"), "Invalid value for '--scale'"),
+        (("--device", "gpu"), "Invalid value for '--device'"),
         (("--overwrite", "sometimes"), "Invalid value for '--overwrite'"),
         (("--through-plane", "3"), "Invalid value for '--through-plane'"),
         (("--frame", "-1"), "Invalid value for '--frame'"),
@@ -230,12 +233,11 @@ def test_a_misspelt_command_is_refused(command):
     [
         ((), "--output: is missing"),
         (("--output", "o.nii"), "--target: is missing"),
-        (("--output", "o.nii", "--target", "t.nii"), "--scale: is missing, it cannot be found without a reference"),
         (("--output", "o.nii", "--target", "t.nii", "--reference-transform", "t.txt"), "--reference-transform: needs a reference"),
         (("--output", "o.nii", "--target", "t.nii", "--reference-optional"), "--reference-optional: needs --cases"),
         (("--output", "o", "--bids", "ds", "--target", "FLAIR"), "--reference: is missing, a BIDS dataset needs its suffix"),
         (("--output", "o", "--cases", "in", "--target", "t.nii"), "--target: does not go with --cases"),
-        (("--output", "o.nii", "--target", "t.nii", "--reference", "r.nii", "--scale", "3"), "--scale: scale 3 (need 2 or 4)"),
+        (("--output", "o.nii", "--target", "t.nii", "--reference", "r.nii", "--scale", "0.5"), "--scale: 0.5x0.5 would make voxels larger"),
         (("--output", "o.nii", "--target", "t.nii", "--reference", "r.nii", "--model", "bigger"), "--model: no model 'bigger'"),
         (("--output", "o.nii", "--target", "t.nii", "--reference", "r.nii", "--model", "m.pt"), "weights of this kind could run code"),
         (
@@ -395,7 +397,7 @@ def test_a_dry_run_writes_nothing_at_all(tmp_path, put_case, super_resolve):
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
     result = super_resolve("--cases", tmp_path / "in", "--output", tmp_path / "out", "--dry-run")
     assert result.exit_code == 0
-    assert result.stdout.count("would write 40 x 44 x 4 voxels of 1 x 1 x 3 mm at scale 2") == 2
+    assert result.stdout.count("would write 40 x 44 x 4 voxels of 1 x 1 x 3 mm: measured 20 x 22 of 40 x 44") == 2
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before
 
 

@@ -15,7 +15,7 @@ import torch
 from hftn_sr.errors import Fault, NothingToDo, check_scale
 from hftn_sr.inference.batch import find_cases, lone_case, run_cases
 from hftn_sr.inference.case import Case, Outcome
-from hftn_sr.inference.options import OutputFormat, Overwrite, PairBy, Register, RunOptions, UnfitReference, run_options
+from hftn_sr.inference.options import OutputFormat, Overwrite, PairBy, Register, RunOptions, Sizes, UnfitReference, run_options
 from hftn_sr.inference.reporter import Reporter
 from hftn_sr.networks.precision import Precision
 from hftn_sr.scoring.evaluation import evaluate_volumes
@@ -42,7 +42,10 @@ def super_resolve(
     reference: StrPath | None,
     output: StrPath,
     *,
-    scale: Literal[2, 4] | None = None,
+    scale: Sizes | None = None,
+    acquired: Sizes | None = None,
+    voxel: Sizes | None = None,
+    slice_thickness: float | None = None,
     model: str = "base",
     device: Literal["auto", "cpu", "cuda"] = "auto",
     precision: Precision = "auto",
@@ -63,9 +66,13 @@ def super_resolve(
 
     Args:
         target: low-resolution volume: .nii, .nii.gz, fastMRI .h5 or folder of a DICOM series.
-        reference: high-resolution volume of the same head in another contrast, on any grid; None for none, which needs scale.
+        reference: high-resolution volume of the same head in another contrast, on any grid; None for none.
         output: .nii or .nii.gz (or, for DICOM, folder) to write, with a .json record and a _preview.png beside it.
-        scale: upscaling factor, 2 or 4; None takes the one nearest to the ratio of in-plane voxel sizes.
+        scale: upscaling factor, one for both in-plane axes or one for each in the array's order: 2, 1.6, (1, 2), "1x2"; None goes by what
+            the scan measured and by the reference's voxels.
+        acquired: matrix that was measured of the target's file, as (256, 205), where its header does not say it.
+        voxel: voxel sizes of the result in mm, two in-plane or all three, in the array's order.
+        slice_thickness: of the target's slices in mm, where its header does not say it.
         model: `base`, `small`, another shipped model, or a .safetensors file.
         device: device of the network; `auto` is CUDA where there is one.
         precision: arithmetic of the network: `float32`, or `bfloat16` for its convolutions; `auto` is bfloat16 where that is known to be
@@ -104,6 +111,9 @@ def super_resolve(
         preview=preview,
         output_format=output_format,
         scale=scale,
+        acquired=acquired,
+        voxel=voxel,
+        slice_thickness=slice_thickness,
         through_plane=through_plane,
         reference_transform=transform,
         register=register,
@@ -111,7 +121,7 @@ def super_resolve(
         pair_by=pair_by,
         read=read or ReadOptions(),
     )
-    case = lone_case(Path(target), Path(reference) if reference else None, Path(output), transform, scale)
+    case = lone_case(Path(target), Path(reference) if reference else None, Path(output), transform)
     (outcome,) = super_resolve_cases([case], options, reporter, strict=True)
     if outcome.status == "skipped":
         raise NothingToDo(case.output, outcome.message, "choose another output or overwrite")

@@ -190,7 +190,8 @@ def test_the_record_says_what_was_done_with_what(case, run, weights):
         assert record[role]["sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()
     assert record["model"]["training"] == {"iterations": 0}
     assert record["scale"] == 2
-    assert record["scale_chosen"] == "nearest to the ratio 2.00 of in-plane voxel sizes"
+    assert record["acquired"]["words"] == "measured 20 x 22 of 40 x 44 (left-right x front-back)"
+    assert record["acquired"]["source"] == "scale 2: voxel sizes are 2.00 x 2.00 times the reference's"
     assert (record["coverage"], record["voxels_without_reference"]) == (1.0, 0)
     assert 1.02 < record["similarity"]["value"] <= 2
     assert record["placement"] == {"by": "header", "transform": None, "register": "auto"}
@@ -198,7 +199,7 @@ def test_the_record_says_what_was_done_with_what(case, run, weights):
     assert set(record["seconds"]) == {"read_and_place", "network", "restore_and_save"}
     assert record["seconds"]["network"] > 0
     assert record["warnings"] == [
-        "scale 2 chosen: nearest to the ratio 2.00 of in-plane voxel sizes",
+        "measured 20 x 22 of 40 x 44 (left-right x front-back); scale 2: voxel sizes are 2.00 x 2.00 times the reference's",
         "slices are too small or too smooth to check whether the reference fits; it is used all the same",
     ]
     assert record["fingerprint"]["options"]["data_consistency"] is True
@@ -215,7 +216,7 @@ def test_what_was_found_while_reading_is_recorded(case, run):
     assert any("volume 0 of 1 taken" in warning for warning in outcome.record["warnings"])
     assert any("1 voxels that are not finite taken as 0" in warning for warning in outcome.record["warnings"])
     assert outcome.warnings == tuple(outcome.record["warnings"])
-    assert outcome.record["scale_chosen"] == "as asked"
+    assert outcome.record["acquired"]["source"] == "scale as asked"
 
 
 def test_a_reference_that_covers_only_a_part_is_counted_in_the_record(tmp_path, pair, run):
@@ -274,7 +275,7 @@ def test_the_same_image_as_target_and_reference_is_refused_also_under_another_na
 
 def test_a_swapped_pair_is_refused_by_its_voxel_sizes_and_warned_of_when_the_scale_is_forced(case, run):
     swapped = dataclasses.replace(case, target=case.reference, reference=case.target)
-    with pytest.raises(Fault, match=r"0\.50 times those of the reference, near neither 2 nor 4"):
+    with pytest.raises(Fault, match=r"nothing to gain: its voxels of 1 x 1 x 3 mm are finer than the reference"):
         run(swapped)
     outcome = run(swapped, {"scale": 2})
     assert any("are coarser than the result's (0.50 mm); are the two swapped?" in warning for warning in outcome.warnings)
@@ -303,9 +304,12 @@ def test_a_target_that_the_scanner_interpolated_is_warned_of(tmp_path, pair, run
         outcomes.append(run(Case("one", *files, tmp_path / "c.nii"), overwrite="always"))
     found = [[warning for warning in outcome.warnings if "outer k-space" in warning] for outcome in outcomes]
     assert [len(warnings) for warnings in found] == [1, 0]
-    assert "the target's outer k-space is empty along left-right and front-back: it was interpolated after the scan" in found[0][0]
-    assert [outcome.record["interpolated_in_plane"] for outcome in outcomes] == [True, False]
-    assert [outcome.record["data_consistency"]["applied"] for outcome in outcomes] == [False, True]  # empty is not measured
+    assert found[0][0].startswith(
+        "measured 21 x 23 of 80 x 88 (left-right x front-back); outer k-space is empty: interpolated by the scanner"
+    )
+    assert any("that the scanner interpolated the target, it does not know" in warning for warning in outcomes[0].warnings)
+    for outcome in outcomes:  # what was measured is put back, and nothing else
+        assert outcome.record["data_consistency"]["applied"] and outcome.record["data_consistency"]["residual"] < 1e-6
 
 
 def test_a_target_without_a_positive_voxel_is_refused(tmp_path, pair, run):
@@ -612,7 +616,7 @@ def test_a_dry_run_checks_everything_and_writes_nothing(tmp_path, case, run):
     before = sorted(tmp_path.rglob("*"))
     outcome = run(case, dry_run=True, preview=True)
     assert outcome.status == "planned"
-    assert outcome.message == "would write 40 x 44 x 4 voxels of 1 x 1 x 3 mm at scale 2"
+    assert outcome.message == "would write 40 x 44 x 4 voxels of 1 x 1 x 3 mm: measured 20 x 22 of 40 x 44 (left-right x front-back)"
     assert outcome.record["coverage"] == 1
     assert sorted(tmp_path.rglob("*")) == before
     case.reference.write_bytes(b"")

@@ -35,7 +35,7 @@ def test_one_of_several_gpus_can_be_named(monkeypatch):
         ({"precision": "half"}, "--precision: 'half' is not known"),
         ({"tta": 3}, "--tta: 3 is not known"),
         ({"overwrite": "sometimes"}, "--overwrite: 'sometimes' is not known"),
-        ({"scale": 3}, r"--scale: scale 3 \(need 2 or 4\)\. Fix: --scale 2 or --scale 4"),
+        ({"scale": "two"}, r"--scale: 'two' .*\. Fix: --scale 2 or --scale 1x2"),
         ({"register": "affine"}, "--register: 'affine' is not known"),
     ],
 )

@@ -14,7 +14,9 @@ import pytest
 import torch
 
 from hftn_sr import api
+from hftn_sr.acquisition import Acquisition
 from hftn_sr.errors import Fault
+from hftn_sr.inference.acquired import Acquired
 from hftn_sr.inference.case import Case, Outcome
 from hftn_sr.kspace import truncate, zero_fill
 from hftn_sr.report import viewer
@@ -62,6 +64,12 @@ def entry_of(case, folder):
     return make_entry(case, case.output.parent, folder)
 
 
+def halved(low):
+    """What is kept of an image of twice the samples of `low` along both in-plane axes."""
+    grid = low.grid.finer(2, 2)
+    return Acquired(grid, 2, Acquisition.from_matrix(low.data.shape, grid.shape), low.data.shape, "as asked")
+
+
 # Images
 
 
@@ -90,7 +98,7 @@ def test_a_file_that_has_changed_since_is_not_shown_as_if_it_were_the_one(made, 
     entry = entry_of(changed, tmp_path / "files")
     assert (entry["pictures"], entry["viewer"], entry["figures"]) == (None, None, None)
     assert entry["warnings"][-1] == (f"{other}: no pictures, this is not the file that the record tells of (another sha256). Fix: {cure}.")
-    assert entry["summary"]["scale"] == 2  # the record still speaks
+    assert entry["summary"]["acquired"].startswith("measured ")  # the record still speaks
 
 
 def test_a_result_too_large_to_be_held_is_a_finding_without_pictures(made, monkeypatch):
@@ -183,7 +191,7 @@ def test_pictures_have_the_proportions_of_the_head(spacing, size):
     low = phantom((20, 10, 1), (2 * spacing[0], 2 * spacing[1], 3.0), degrees=(0, 0, 0))
     full = phantom((40, 20, 1), spacing, degrees=(0, 0, 0))
     bright = full.on(full.grid, np.full(full.data.shape, 100, np.float32))
-    images = Images(low, None, bright, 2, 2)
+    images = Images(low, None, bright, halved(low))
     assert draw_strips(images, find_extent(bright, 2)).size == size
 
 
@@ -192,7 +200,7 @@ def test_a_large_slice_is_drawn_smaller():
     full = phantom((side, side // 2, 1), (0.2, 0.2, 3.0), degrees=(0, 0, 0))
     low = phantom((side // 2, side // 4, 1), (0.4, 0.4, 3.0), degrees=(0, 0, 0))
     bright = full.on(full.grid, np.full(full.data.shape, 100, np.float32))
-    assert draw_strips(Images(low, None, bright, 2, 2), find_extent(bright, 2)).size == (LARGEST, LARGEST // 2)
+    assert draw_strips(Images(low, None, bright, halved(low)), find_extent(bright, 2)).size == (LARGEST, LARGEST // 2)
 
 
 # Viewer

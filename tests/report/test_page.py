@@ -161,7 +161,7 @@ def test_a_damaged_record_fails_alone(results):
     write_report(folder, [bad, good])
     text = " ".join(Elements(folder / PAGE).text)
     assert "2 cases: 1 failed, 1 done" in text
-    assert "target_sr.json: is not a complete record (KeyError('scale'))" in text
+    assert "target_sr.json: is not a complete record (KeyError('acquired'))" in text
 
 
 def test_a_page_of_another_program_is_not_overwritten(results):

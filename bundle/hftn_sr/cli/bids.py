@@ -104,7 +104,16 @@ def bids_cases(dataset: Path, request: BidsRequest, output: Path) -> tuple[list[
             faults[pair.name] = fault
             continue
         beside = pair.reference.path if pair.reference else None
-        cases.append(Case(pair.name, pair.target.path, beside, output / name, sidecar=partial(with_resolution, contents[name])))
+        cases.append(
+            Case(
+                pair.name,
+                pair.target.path,
+                beside,
+                output / name,
+                sidecar=partial(with_resolution, contents[name]),
+                scan=pair.target.metadata(),
+            )
+        )
     if note := unknown_stripping(output, contents, request.target):
         typer.echo(note, err=True)
     failed = [Outcome(name, "failed", output / name, str(fault)) for name, fault in faults.items()]

@@ -40,7 +40,13 @@ app = typer.Typer(
 )
 app.add_typer(data)
 
-FILES, NETWORK, REFERENCE, READING = "Files", "Network", "Reference", "Reading"  # groups of the options of super-resolve
+FILES, RESOLUTION, NETWORK, REFERENCE, READING = (
+    "Files",
+    "Resolution",
+    "Network",
+    "Reference",
+    "Reading",
+)  # groups of the options of super-resolve
 
 Labels = Annotated[Optional[list[str]], typer.Option(metavar="<01 02>", help="Only these of a BIDS dataset.", rich_help_panel=FILES)]  # noqa: UP045 - typer
 Axis = Annotated[Optional[int], typer.Option(help="Slice axis; default: by voxel size.", min=0, max=2, rich_help_panel=READING)]  # noqa: UP045 - typer
@@ -89,7 +95,10 @@ def super_resolve(
     preview: Annotated[bool, typer.Option(help="Write a picture.", rich_help_panel=FILES)] = True,
     page: Annotated[bool, typer.Option("--report/--no-report", help="Write a QC page.", rich_help_panel=FILES)] = True,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check all inputs, write nothing.", rich_help_panel=FILES)] = False,
-    scale: Annotated[Optional[int], typer.Option(help="2 or 4; default: by voxel sizes.", rich_help_panel=NETWORK)] = None,  # noqa: UP045 - typer
+    scale: Annotated[str, typer.Option(metavar="<2|1.6|1x2>", help="Default: by voxel sizes.", rich_help_panel=RESOLUTION)] = "",
+    acquired: Annotated[str, typer.Option(metavar="<256x205>", help="Measured matrix of the target.", rich_help_panel=RESOLUTION)] = "",
+    voxel: Annotated[str, typer.Option(metavar="<0.5x0.5x1>", help="Of the result, in mm.", rich_help_panel=RESOLUTION)] = "",
+    slice_thickness: Annotated[Optional[float], typer.Option(help="Of the target, in mm.", rich_help_panel=RESOLUTION)] = None,  # noqa: UP045 - typer
     model: Annotated[str, typer.Option(help="base, small, hftn or FILE.", rich_help_panel=NETWORK)] = "base",
     device: Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="Where the network runs.", rich_help_panel=NETWORK)] = "auto",
     precision: Annotated[
@@ -130,7 +139,10 @@ def super_resolve(
             data_consistency=data_consistency,
             preview=preview,
             output_format=output_format,
-            scale=scale,
+            scale=scale or None,
+            acquired=acquired or None,
+            voxel=voxel or None,
+            slice_thickness=slice_thickness,
             through_plane=through_plane,
             reference_transform=reference_transform,
             register=register,
@@ -143,7 +155,7 @@ def super_resolve(
             raise UsageFault("--output-format", "dicom does not go with --bids, whose files are NIfTI", "leave one out")
         labels = (participant_label or [], session_label or [])
         found, failed = _cases(
-            target, reference, cases, bids, entities, labels, output, reference_transform, reference_optional, scale, output_format
+            target, reference, cases, bids, entities, labels, output, reference_transform, reference_optional, output_format
         )
         use_threads(threads)
         if bids and not dry_run:
@@ -242,7 +254,6 @@ def _cases(
     output: Path,
     transform: Path | None,
     reference_optional: bool,
-    scale: int | None,
     output_format: OutputFormat,
 ) -> tuple[list[Case], list[Outcome]]:
     from hftn_sr.inference.batch import find_cases, lone_case
@@ -266,7 +277,7 @@ def _cases(
         return bids_cases(bids, bids_request(target, reference, entities, labels, reference_optional), output)
     if target is None:
         raise UsageFault("--target", "is missing", "--target FILE --reference FILE, or --cases FOLDER")
-    return [lone_case(target, reference, output, transform, scale)], []
+    return [lone_case(target, reference, output, transform)], []
 
 
 def _read_options(

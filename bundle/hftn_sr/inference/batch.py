@@ -14,8 +14,7 @@ from typing import Any
 import torch
 
 from hftn_sr.errors import ALL_FAILED, INTERRUPTED, NOTHING, OK, SOME_FAILED, Fault, NothingToDo, UsageFault
-from hftn_sr.inference.case import RESULTS, Case, Outcome
-from hftn_sr.inference.findings import missing_scale
+from hftn_sr.inference.case import RESULTS, Case, Outcome, Status
 from hftn_sr.inference.options import OutputFormat, RunOptions
 from hftn_sr.inference.reporter import Reporter
 from hftn_sr.inference.run import run_case
@@ -66,7 +65,7 @@ def find_cases(
     return cases, failed
 
 
-def lone_case(target: Path, reference: Path | None, output: Path, transform: Path | None, scale: int | None) -> Case:
+def lone_case(target: Path, reference: Path | None, output: Path, transform: Path | None) -> Case:
     """The case of one pair, or of a target alone.
 
     Args:
@@ -74,15 +73,12 @@ def lone_case(target: Path, reference: Path | None, output: Path, transform: Pat
         reference: high-resolution one of another contrast; None for none.
         output: NIfTI file, or folder of a DICOM series, to write.
         transform: ITK file that maps target points to reference points; None for none.
-        scale: upscaling factor that was asked for; None for none.
 
     Raises:
-        UsageFault: a transform, or no scale, without a reference.
+        UsageFault: a transform without a reference.
     """
     if reference is None and transform:
         raise UsageFault("--reference-transform", "needs a reference", "--reference FILE, or leave it out")
-    if reference is None and scale is None:
-        raise missing_scale()
     return Case(target.name, target, reference, output, transform)
 
 
@@ -104,7 +100,7 @@ def run_cases(
     Raises:
         Exception: with `strict`, whatever a case raises.
     """
-    model: Callable[[int], Model] = functools.lru_cache(lambda scale: load_model(options.model, scale, options.device))
+    model: Callable[[int | None], Model] = functools.lru_cache(lambda scale: load_model(options.model, scale, options.device))
     reporter.begin(len(cases) + len(failed))
     for outcome in failed:
         reporter.end(outcome)
@@ -116,7 +112,8 @@ def run_cases(
         except Exception as error:
             if strict:
                 raise
-            outcome = Outcome(case.name, "failed", case.output, _one_line(case, error))
+            status: Status = "skipped" if isinstance(error, NothingToDo) else "failed"
+            outcome = Outcome(case.name, status, case.output, _one_line(case, error))
         reporter.end(outcome)
         yield outcome
 

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from hftn_sr.inference.acquired import Acquired
 from hftn_sr.inference.options import OutputFormat, PairOptions
 from hftn_sr.volumes.volume import Grid, Volume
 
-__all__ = ["RECORD_KEY", "RESULTS", "Case", "CaseImages", "Outcome", "side_files"]
+__all__ = ["RECORD_KEY", "RESULTS", "Case", "CaseImages", "Outcome", "Status", "side_files"]
 
 Status = Literal["done", "skipped", "planned", "failed"]
 
@@ -29,6 +30,7 @@ class Case:
         reference: high-resolution one of another contrast; None for none.
         output: NIfTI file to write; folder of a derived DICOM series where its name does not end in .nii or .nii.gz.
         transform: ITK file that maps target points to reference points; None for none.
+        scan: how the target was measured, by the names of BIDS; None takes its header or the JSON file beside it.
         sidecar: function from the result's grid to further content of the side file, in which the record then stands under RECORD_KEY; for
             BIDS. None for the record alone.
     """
@@ -38,6 +40,7 @@ class Case:
     reference: Path | None
     output: Path
     transform: Path | None = None
+    scan: Mapping[str, Any] | None = None
     sidecar: Callable[[Grid], dict[str, Any]] | None = None
 
     @property
@@ -81,15 +84,18 @@ class CaseImages:
         target: low-resolution image, as read.
         reference: reference on the result's grid; None where the network was given none.
         result: super-resolved image.
-        scale: upscaling factor s.
-        through_plane: array axis along which slices lie.
+        acquired: what the target's scan kept.
     """
 
     target: Volume
     reference: Volume | None
     result: Volume
-    scale: int
-    through_plane: int
+    acquired: Acquired
+
+    @property
+    def through_plane(self) -> int:
+        """Array axis along which slices lie."""
+        return self.acquired.through_plane
 
 
 def side_files(output: Path) -> tuple[Path, Path]:

@@ -4,36 +4,29 @@ from __future__ import annotations
 
 from typing import Any
 
-import nibabel as nib
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from hftn_sr.errors import SCALES, Fault, UsageFault, check_scale
+from hftn_sr.errors import Fault
 from hftn_sr.volumes.alignment import FARTHEST, Alignment
-from hftn_sr.volumes.nifti import VolumeHeader
 from hftn_sr.volumes.scratch import blocks
 from hftn_sr.volumes.simulation import in_plane_last
-from hftn_sr.volumes.volume import Grid, Volume
+from hftn_sr.volumes.volume import Volume
 
 __all__ = [
     "alignment_record",
     "apart",
     "check_distinct",
-    "choose_scale",
-    "interpolated_axes",
-    "interpolation_warning",
+    "measured_samples",
     "LOW_SIMILARITY",
     "MIN_COVERAGE",
     "unfit_reason",
     "misplaced",
     "NO_MEMORY",
     "NOT_MENDED",
-    "missing_scale",
 ]
 
-SCALE_TOLERANCE = 0.15  # relative distance of the voxel sizes' ratio from a scale
-ONE_AXIS = 1.5  # ratio of the two in-plane voxel sizes from which only one axis has low resolution
 MIN_COVERAGE = 0.8  # share of the target's grid that the reference must cover
 LOW_SIMILARITY = 1.02  # normalised mutual information; unrelated volumes stay below, aligned contrasts of one head well above
 NO_MATCH = "the edges of target and reference do not match"
@@ -46,54 +39,9 @@ DIRECTIONS = ("left-right", "front-back", "head-foot")  # of the axes of RAS+
 # 0.04 along the axis that their scanners filled, two stay above (0.043, 0.054).
 EMPTY = 0.04  # share of a band's power density left two bands further out, below which k-space ends in between
 BANDS, BAND = np.arange(0.3, 0.61, 0.05), 0.1  # where the bands compared begin, and how wide they are, as shares of the Nyquist frequency
+EDGE = 0.02  # share of the Nyquist frequency on either side over which the power's fall is looked for
 BESIDE = 0.3  # share of the other axis' Nyquist frequency: scanners leave the corners of k-space out
 FEWEST_LINES = 32  # a side, below which a band holds too few
-
-
-def choose_scale(
-    target: Volume | VolumeHeader, reference: Volume | VolumeHeader | None, through_plane: int, asked: int | None
-) -> tuple[int, str]:
-    """Upscaling factor and the reason for it, in words.
-
-    Args:
-        target: low-resolution image.
-        reference: high-resolution image; None for none.
-        through_plane: the target's through-plane axis.
-        asked: scale that the user asked for; None for none.
-
-    Raises:
-        UsageFault: asked is neither 2 nor 4, or is needed because there is no reference.
-        Fault: the voxel sizes fit neither scale, or only one in-plane axis has low resolution.
-    """
-    if asked is not None:
-        check_scale(asked)
-        return asked, "as asked"
-    if reference is None:
-        raise missing_scale()
-    own = np.delete(target.grid.spacing, through_plane)
-    if own.max() / own.min() > ONE_AXIS:
-        raise Fault(
-            target.path,
-            f"in-plane voxels of {own[0]:.2f} x {own[1]:.2f} mm: low resolution along one axis only, which this method does not treat",
-            "give a target with one in-plane resolution",
-        )
-    finest = np.delete(reference.grid.spacing, reference.grid.through_plane())
-    ratio = float(np.sqrt(own.prod() / finest.prod()))
-    nearest = min(SCALES, key=lambda scale: abs(ratio - scale) / scale)
-    if abs(ratio - nearest) / nearest > SCALE_TOLERANCE:
-        finding = f"in-plane voxels are {ratio:.2f} times those of the reference, near neither 2 nor 4"
-        coarser = [scale for scale in SCALES if scale <= ratio]
-        if not coarser:
-            raise Fault(target.path, f"{finding}: too little to gain in-plane, and thick slices are not treated", "give a coarser target")
-        raise Fault(target.path, finding, f"--scale {coarser[-1]}, whose voxels stay coarser than the reference's")
-    return nearest, f"nearest to the ratio {ratio:.2f} of in-plane voxel sizes"
-
-
-def missing_scale() -> UsageFault:
-    """The fault of a target that has neither a reference nor a scale."""
-    return UsageFault(
-        "--scale", "is missing, it cannot be found without a reference", "--scale 2 or --scale 4, or --reference FILE of another contrast"
-    )
 
 
 def check_distinct(target: Volume, reference: Volume) -> None:
@@ -106,19 +54,19 @@ def check_distinct(target: Volume, reference: Volume) -> None:
         raise Fault(reference.path, "is the same image as the target", "give another contrast of the same head as --reference")
 
 
-def interpolated_axes(target: Volume, through_plane: int) -> tuple[int, ...]:
-    """In-plane array axes along which the outer k-space of the target is empty: the image was interpolated there after the scan.
+def measured_samples(target: Volume, through_plane: int) -> dict[int, int]:
+    """Samples of k-space that hold anything, by in-plane array axis along which the outer ones are empty: interpolated after the scan.
 
     Each axis is judged by itself: scanners often measure less of k-space along the phase direction alone and fill it up with zeros. The
     power density along the axis, over the inner part of the other axis, then drops at a cliff; without zero-filling it declines slowly.
     Magnitude voxels, noise and rounding to integers leave some power in the empty part. Resampling leaves more: on a grid twice as fine
     cubic resampling is mostly found and linear mostly missed; on one 1.5 times as fine it is hardly ever found. Slices below 32 voxels a
-    side are not judged.
+    side are not judged. The count is rather a few too large than too small, so that nothing is taken for empty that was measured.
     """
     slices = in_plane_last(torch.from_numpy(target.data), target.grid.slice_axes(through_plane))
     axes = target.grid.slice_axes(through_plane)[1:]
     if min(slices.shape[1:]) < FEWEST_LINES:
-        return ()
+        return {}
     # So that squares stay within float32. By NumPy: torch would copy a volume whose axes do not lie in order.
     peak = max(float(target.data.max()), -float(target.data.min()))
     power = np.zeros(slices.shape[1:])
@@ -126,7 +74,19 @@ def interpolated_axes(target: Volume, through_plane: int) -> tuple[int, ...]:
         power += torch.fft.fft2(slices[block] / peak).abs().square().sum(0).numpy()
     rows, columns = (np.abs(np.fft.fftfreq(size)) * 2 for size in power.shape)
     densities = (rows, power[:, columns <= BESIDE].mean(1)), (columns, power[rows <= BESIDE].mean(0))
-    return tuple(axis for axis, density in zip(axes, densities, strict=True) if _cliff(*density) < EMPTY)
+    return {axis: _edge(*density) for axis, density in zip(axes, densities, strict=True) if _cliff(*density) < EMPTY}
+
+
+def _edge(frequencies: NDArray[np.float64], density: NDArray[np.float64]) -> int:
+    """Number of central samples before the cliff: where the logarithm of the power falls most from a few samples to the next few."""
+    size = len(frequencies)
+    half = size // 2
+    both = np.array([density[k] + density[-k] for k in range(1, half + 1)])  # from 1 to the Nyquist frequency, both signs
+    level = np.log(both + both.max() * np.finfo(np.float32).eps ** 2)
+    width = max(2, round(EDGE * half))
+    start = int(BANDS[0] * half)
+    falls = [level[k - width : k].mean() - level[k : k + width].mean() for k in range(start, half - width)]
+    return min(size, 2 * (start + int(np.argmax(falls))) + 1)
 
 
 def _cliff(frequencies: NDArray[np.float64], density: NDArray[np.float64]) -> float:
@@ -138,56 +98,46 @@ def _cliff(frequencies: NDArray[np.float64], density: NDArray[np.float64]) -> fl
     return min(mean(start + 2 * BAND) / max(mean(start), np.finfo(float).tiny) for start in BANDS)
 
 
-def interpolation_warning(grid: Grid, axes: tuple[int, ...]) -> str:
-    """Warning for a target on `grid` that was interpolated along these array axes."""
-    directions = nib.orientations.io_orientation(grid.affine)[:, 0]
-    along = " and ".join(DIRECTIONS[int(directions[axis])] for axis in axes)
-    return (
-        f"the target's outer k-space is empty along {along}: it was interpolated after the scan, and its true resolution is lower "
-        "than its voxel size; its k-space is not put back into the result"
-    )
-
-
-def unfit_reason(alignment: Alignment, scale: int) -> str:
+def unfit_reason(alignment: Alignment, factor: float) -> str:
     """Why a reference would make the result worse than using none; empty where it would not."""
     if not alignment.fits:
         return f"{NO_MATCH} (agreement {alignment.prominence:.2f}, usually above 0.24): another patient, another visit, or far out of place"
-    if alignment.displacement * scale > WORSE_THAN_NONE:
-        return f"it seems to lie {apart(alignment, scale)} away from where it belongs, which is worse than no reference"
+    if alignment.displacement * factor > WORSE_THAN_NONE:
+        return f"it seems to lie {apart(alignment, factor)} away from where it belongs, which is worse than no reference"
     return ""
 
 
-def misplaced(alignment: Alignment, scale: int, tried: str = "") -> list[str]:
+def misplaced(alignment: Alignment, factor: float, tried: str = "") -> list[str]:
     """Warning for a reference that is used although it shows something else than the target, or lies elsewhere; empty if in place.
 
     Args:
         alignment: alignment of the reference as it is used.
-        scale: upscaling factor s.
+        factor: voxels of the result for each measured one, along an axis.
         tried: why registration is no cure, `NOT_MENDED` or `NO_MEMORY`; empty where it was not tried.
     """
     if alignment.in_place:
         return []
     cure = f"{tried}; place it by --reference-transform" if tried else "try --register rigid"
     if not alignment.fits:
-        return [f"{unfit_reason(alignment, scale)}; {cure}, and do not trust fine detail"]
-    return [f"the reference seems to lie {apart(alignment, scale)} away from where it belongs, which costs detail; {cure}"]
+        return [f"{unfit_reason(alignment, factor)}; {cure}, and do not trust fine detail"]
+    return [f"the reference seems to lie {apart(alignment, factor)} away from where it belongs, which costs detail; {cure}"]
 
 
-def apart(alignment: Alignment, scale: int) -> str:
+def apart(alignment: Alignment, factor: float) -> str:
     """Distance of a reference from where it belongs, in words."""
     in_plane = alignment.displacement > FARTHEST or not alignment.slice_offset
-    distance = alignment.displacement * scale
+    distance = alignment.displacement * factor
     voxels = [f"{distance:.{1 if distance >= 1 else 2}f} voxels of the result"] if in_plane else []
     return " and ".join([*voxels, *(["a slice"] if alignment.slice_offset else [])])
 
 
-def alignment_record(alignment: Alignment | None, scale: int) -> dict[str, Any] | None:
+def alignment_record(alignment: Alignment | None, factor: float) -> dict[str, Any] | None:
     """Entry of the record for an alignment; None where slices are too small or without edges."""
     if alignment is None:
         return None
     return {
         "measure": "agreement of edge directions, 0 to 1",
         "value": round(alignment.prominence, 4),
-        "displacement_voxels": round(alignment.displacement * scale, 2),
+        "displacement_voxels": round(alignment.displacement * factor, 2),
         "slice_offset": alignment.slice_offset,
     }

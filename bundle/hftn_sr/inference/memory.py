@@ -21,7 +21,7 @@ from hftn_sr.volumes.resampling import plan, same_grid
 from hftn_sr.volumes.scratch import BLOCK, IN_MEMORY
 from hftn_sr.volumes.volume import Grid
 
-__all__ = ["Demand", "available", "check_memory", "demand", "measured_peak", "network_bytes", "reset_peak"]
+__all__ = ["Demand", "available", "check_memory", "check_room", "demand", "measured_peak", "network_bytes", "reset_peak"]
 
 # Measured on volumes of 0.1 to 200 million voxels, with both shipped networks, at both scales (tests/inference/test_memory.py).
 LIBRARIES = 128 << 20  # bytes that libraries take on their first use, and the heap, whose blocks below 32 MB are freed in pieces
@@ -108,6 +108,15 @@ def check_memory(path: Path, needed: Demand) -> None:
     if not needed.fits:
         finding = f"too large for the memory (needs {_gb(needed.more)}, {_gb(needed.available or 0)} is free)"
         raise Fault(path, finding, "close other programs, use a machine with more memory, or crop both images to the part of interest")
+
+
+def check_room(target: VolumeHeader) -> None:
+    """Refuse a target, before its voxels are read, whose voxels alone do not fit the memory.
+
+    Raises:
+        Fault: it needs more memory than there is.
+    """
+    check_memory(target.path, Demand(0, 4 * _count(target.grid), available()))
 
 
 def network_bytes(network: nn.Module, height: int, width: int) -> int:

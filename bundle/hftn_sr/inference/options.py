@@ -3,26 +3,41 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 import torch
 
-from hftn_sr.errors import UsageFault, check_choice, check_scale
+from hftn_sr.acquisition import parse_sizes
+from hftn_sr.errors import UsageFault, check_choice
 from hftn_sr.kspace import Decomposition
 from hftn_sr.networks.precision import ChosenPrecision, choose_precision, choose_tta
 from hftn_sr.networks.weights import check_model
 from hftn_sr.volumes.nifti import ReadOptions
 from hftn_sr.volumes.reading import is_fastmri
 
-__all__ = ["OutputFormat", "Overwrite", "PairBy", "PairOptions", "Register", "RunOptions", "UnfitReference", "choose_device", "run_options"]
+__all__ = [
+    "OutputFormat",
+    "Overwrite",
+    "PairBy",
+    "PairOptions",
+    "Register",
+    "RunOptions",
+    "Sizes",
+    "UnfitReference",
+    "as_sizes",
+    "choose_device",
+    "run_options",
+]
 
 Overwrite = Literal["never", "stale", "always"]
 OutputFormat = Literal["nifti", "dicom"]
 Register = Literal["auto", "none", "rigid"]
 UnfitReference = Literal["leave-out", "use"]
 PairBy = Literal["auto", "header", "index"]
+Sizes = str | float | Sequence[float]  # one for all axes, or one for each in the array's order; "1x2" as on the command line
 
 
 @dataclass(frozen=True)
@@ -30,7 +45,10 @@ class PairOptions:
     """How two files become a pair.
 
     Args:
-        scale: upscaling factor, 2 or 4; None takes the one nearest to the ratio of in-plane voxel sizes.
+        scale: upscaling factors along the two in-plane axes, in the array's order, or one for both; None finds them out.
+        acquired: matrix that was measured of the target's file, in the array's order; None finds it out.
+        voxel: voxel sizes of the result in mm, two in-plane or all three, in the array's order; None finds them out.
+        slice_thickness: of the target's slices in mm; None takes it from its header, else the distance between slices.
         through_plane: the target's through-plane array axis 0, 1 or 2; None takes the one whose voxel size differs.
         reference_transform: ITK file that maps a target point to a reference point, applied before any registration; None for none.
         register: `auto` registers a reference that does not lie in place, and keeps that only if its edges then lie better; `rigid`
@@ -46,7 +64,10 @@ class PairOptions:
         UsageFault: a value is unknown, or two options exclude each other.
     """
 
-    scale: int | None = None
+    scale: tuple[float, float] | None = None
+    acquired: tuple[int, int] | None = None
+    voxel: tuple[float, ...] | None = None
+    slice_thickness: float | None = None
     through_plane: int | None = None
     reference_transform: Path | None = None
     register: Register = "auto"
@@ -56,8 +77,12 @@ class PairOptions:
     read: ReadOptions = field(default_factory=ReadOptions)
 
     def __post_init__(self) -> None:
-        if self.scale is not None:
-            check_scale(self.scale)
+        object.__setattr__(self, "scale", as_sizes("--scale", self.scale, 2))
+        object.__setattr__(self, "acquired", as_sizes("--acquired", self.acquired, 2))
+        object.__setattr__(self, "voxel", as_sizes("--voxel", self.voxel, 2, 3))
+        if self.acquired and all(size == int(size) for size in self.acquired):
+            object.__setattr__(self, "acquired", tuple(int(size) for size in self.acquired))
+        _check_loss(self.scale, self.acquired, self.voxel, self.slice_thickness)
         check_choice("--register", self.register, get_args(Register))
         check_choice("--unfit-reference", self.unfit_reference, get_args(UnfitReference))
         check_choice("--through-plane", self.through_plane, (0, 1, 2, None))
@@ -171,3 +196,37 @@ def choose_device(device: str | torch.device) -> str:
     if kind == "cuda" and not torch.cuda.is_available():
         raise UsageFault("--device", "cuda was asked for, PyTorch sees no CUDA device", "--device cpu, or install a CUDA build of PyTorch")
     return ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+
+
+def as_sizes(option: str, given: Sizes | None, *counts: int) -> tuple[float, ...] | None:
+    """An option of one size or one for each axis, as a tuple; None stays.
+
+    Args:
+        option: its name, for the error.
+        given: for example 2, "1x2", (256, 205).
+        counts: numbers of axes that it may be for; one size stands for the first of them.
+
+    Raises:
+        UsageFault: not positive numbers, or not so many.
+    """
+    if given is None:
+        return None
+    text = given if isinstance(given, str) else "x".join(map(str, [given] if isinstance(given, (int, float)) else given))
+    sizes = parse_sizes(option, text)
+    sizes = sizes * counts[0] if len(sizes) == 1 else sizes
+    if len(sizes) not in counts:
+        raise UsageFault(option, f"{text!r} ({len(sizes)} numbers, need {' or '.join(map(str, counts))})", f"{option} 2 or {option} 1x2")
+    return sizes
+
+
+def _check_loss(
+    scale: tuple[float, ...] | None, acquired: tuple[float, ...] | None, voxel: tuple[float, ...] | None, thickness: float | None
+) -> None:
+    if scale and voxel:
+        raise UsageFault("--voxel", "does not go with --scale", "leave one of them out")
+    if scale and min(scale) < 1:
+        raise UsageFault("--scale", f"{'x'.join(f'{each:g}' for each in scale)} would make voxels larger", "--scale 2 or --scale 1x2")
+    if acquired and any(size != int(size) for size in acquired):
+        raise UsageFault("--acquired", "needs whole numbers of samples", "--acquired 256x205")
+    if thickness is not None and not (thickness > 0 and thickness != float("inf")):
+        raise UsageFault("--slice-thickness", f"{thickness} mm (need a positive size)", "--slice-thickness 5")

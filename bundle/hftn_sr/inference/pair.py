@@ -14,13 +14,12 @@ import torch
 from torch import Tensor, nn
 
 from hftn_sr.errors import Fault
+from hftn_sr.inference.acquired import Acquired
 from hftn_sr.inference.case import CaseImages
 from hftn_sr.inference.findings import (
     LOW_SIMILARITY,
     alignment_record,
     check_distinct,
-    interpolated_axes,
-    interpolation_warning,
 )
 from hftn_sr.inference.options import PairOptions
 from hftn_sr.inference.plan import Plan, plan_pair
@@ -45,26 +44,24 @@ class PreparedPair:
 
     Args:
         target: low-resolution image, as read.
+        acquired: what its scan kept, and the grid of the result.
         on_grid: the reference on the grid in its own unit; None where none is used, and the network gets zeros.
         unit: target intensity that counts as 1.
         reference_unit: reference intensity that counts as 1.
-        grid: grid of the result, in the target's axis order.
-        through_plane: the target's through-plane axis.
         reference_sha256: hash of the reference's file; None for none.
-        scale: upscaling factor s.
+        scale: that of the network's weights; None for weights that serve any acquisition.
         decomposition: how the reference is split.
         record: entries of the side file about the pair.
         warnings: warnings for the user.
     """
 
     target: Volume
+    acquired: Acquired
     on_grid: Scratch | None
     unit: float
     reference_unit: float
-    grid: Grid
-    through_plane: int
     reference_sha256: str | None
-    scale: int
+    scale: int | None
     decomposition: Decomposition
     record: dict[str, Any]
     warnings: tuple[str, ...]
@@ -74,33 +71,50 @@ class PreparedPair:
         return self.grid.shape[self.through_plane]
 
     @property
+    def grid(self) -> Grid:
+        """Grid of the result, in the target's axis order."""
+        return self.acquired.grid
+
+    @property
+    def through_plane(self) -> int:
+        """The target's through-plane axis."""
+        return self.acquired.through_plane
+
+    @property
     def axes(self) -> tuple[int, int, int]:
         """Array axes in the network's order, see `Grid.slice_axes`."""
-        return self.grid.slice_axes(self.through_plane)
+        return self.acquired.axes
+
+    def of_file(self, index: int) -> Tensor:
+        """(h, w), a slice of the target's file in units of `unit`."""
+        return in_plane_last(torch.from_numpy(self.target.data), self.axes)[index] / self.unit
 
     def measured(self, index: int) -> Tensor:
-        """(h, w), a slice of the target in units of `unit`."""
-        return in_plane_last(torch.from_numpy(self.target.data), self.axes)[index] / self.unit
+        """(h, w), what the scan measured of a slice, in units of `unit`."""
+        return self.acquired.measured(self.of_file(index))
 
     def reference(self, index: int) -> Tensor:
         """(H, W), a slice of the reference in its own unit; zeros without one."""
         if self.on_grid is None:
-            return torch.zeros([self.grid.shape[axis] for axis in self.axes[1:]])
+            return torch.zeros(self.acquired.slice_size)
         return in_plane_last(torch.from_numpy(self.on_grid.volume), self.axes)[index]
 
     def slice(self, index: int) -> Tensor:
         """(3, H, W), the network's input for a slice; intensities around 0 to 1."""
-        return stack_channels(self.measured(index), self.reference(index) / self.reference_unit, self.scale, self.decomposition)
+        reference = self.reference(index) / self.reference_unit
+        if self.scale:  # as weights of this scale were trained, which know no interpolation
+            return stack_channels(self.of_file(index), reference, self.scale, self.decomposition)
+        return stack_channels(self.measured(index), reference, self.acquired.plane, self.decomposition)
 
     def images(self, result: Volume) -> CaseImages:
         """The pair with its result on the high-resolution grid."""
         reference = self.target.on(self.grid, self.on_grid.volume) if self.on_grid else None
-        return CaseImages(self.target, reference, result, self.scale, self.through_plane)
+        return CaseImages(self.target, reference, result, self.acquired)
 
     @property
     def image(self) -> Tensor:
         """(3, H, W, D), the network's input for all slices, through-plane last."""
-        height, width = (self.grid.shape[axis] for axis in self.axes[1:])
+        height, width = self.acquired.slice_size
         image = torch.empty(3, height, width, len(self))
         for index in range(len(self)):
             image[..., index] = self.slice(index)
@@ -115,6 +129,7 @@ def prepare_pair(
     reporter: Reporter | None = None,
     may_register: bool = True,
     plan: Plan | None = None,
+    any_acquisition: bool = False,
 ) -> PreparedPair:
     """Read a low-resolution target and its reference, and place the reference on the target's high-resolution grid.
 
@@ -126,57 +141,52 @@ def prepare_pair(
         reporter: listener that hears of steps that take long.
         may_register: whether there is memory for a registration that `options.register` "auto" calls for.
         plan: plan of this pair; None makes it.
+        any_acquisition: whether the network's weights serve any acquisition, not only the plan's scale.
 
     Raises:
         Fault: a file cannot be used, or the two do not belong together.
     """
     plan = plan or plan_pair(target_path, reference_path, options)
-    scale, through_plane = plan.scale, plan.through_plane
-    target, placed, reference_sha256 = read_volume(target_path, options.read), None, None
+    target, acquired, placed, reference_sha256 = plan.volume, plan.acquired, None, None
     if reference_path is None:
         found: dict[str, Any] = {"coverage": 0.0, "similarity": None, "alignment": None, "placement": None}
-        warnings = [*target.notes, ALONE]
+        warnings = [*target.notes, *_of_scan(acquired, options), ALONE]
     else:
         reference = read_volume(reference_path, options.read, blank=options.unfit_reference == "leave-out")
         check_distinct(target, reference)
         reference_sha256, by_index = reference.sha256, options.by_index(target_path, reference_path)
         if by_index:
-            target, reference = paired_by_index(target, reference, scale, through_plane)
-        warnings = list(dict.fromkeys((*target.notes, *reference.notes)))
-        if options.scale is None:
-            warnings.append(f"scale {scale} chosen: {plan.scale_chosen}")
+            target, reference = paired_by_index(target, reference, acquired.grid, acquired.through_plane)
+            acquired = acquired.over(target.grid)
+        warnings = [*dict.fromkeys((*target.notes, *reference.notes)), *_of_scan(acquired, options)]
         temporary = folder or Path(gettempdir())
-        placed = place_reference(target, reference, scale, through_plane, options, by_index, temporary, reporter, may_register)
+        placed = place_reference(target, reference, acquired, options, by_index, temporary, reporter, may_register)
         alike = similarity(target, placed.volume)
-        warnings += [*placed.warnings, *_findings(placed, target.grid.finer(scale, through_plane), through_plane, alike)]
+        warnings += [*placed.warnings, *_findings(placed, acquired, alike)]
         found = {
             "coverage": round(placed.coverage, 4),
             "similarity": {"measure": "normalised mutual information, 1 to 2", "value": round(alike, 4)},
-            "alignment": alignment_record(placed.alignment, scale),
+            "alignment": alignment_record(placed.alignment, acquired.factor),
             "placement": {"by": "index" if by_index else "header", **placed.record},
         }
-    grid, used = target.grid.finer(scale, through_plane), bool(placed and placed.on_grid)
-    size = math.prod(grid.shape)
-    interpolated = interpolated_axes(target, through_plane)
-    warnings += [interpolation_warning(grid, interpolated)] if interpolated else []
+    used = bool(placed and placed.on_grid)
+    size = math.prod(acquired.grid.shape)
     record = {
-        "scale": scale,
-        "scale_chosen": plan.scale_chosen,
-        "through_plane": through_plane,
-        "interpolated_in_plane": bool(interpolated),
+        "scale": acquired.scale,
+        "acquired": acquired.record(),
+        "through_plane": acquired.through_plane,
         "coverage": found["coverage"],
         "voxels_without_reference": round((1 - placed.coverage) * size) if placed and used else size,
         **found,
     }
     return PreparedPair(
         target=target,
+        acquired=acquired,
         on_grid=placed.on_grid if placed else None,
         unit=_unit(target),
         reference_unit=placed.unit if placed else 1.0,
-        grid=grid,
-        through_plane=through_plane,
         reference_sha256=reference_sha256,
-        scale=scale,
+        scale=None if any_acquisition else acquired.scale,
         decomposition=options.decomposition,
         record=record,
         warnings=tuple(warnings),
@@ -205,7 +215,13 @@ def apply_network(network: nn.Module, pair: PreparedPair, device: torch.device |
         yield from pred
 
 
-def _findings(placed: Placed, grid: Grid, through_plane: int, alike: float) -> list[str]:
+def _of_scan(acquired: Acquired, options: PairOptions) -> list[str]:
+    """What was measured and how that was found out, unless it is only what was asked for; and what contradicts it."""
+    asked = (options.scale or options.voxel) and not acquired.interpolated
+    return [*([] if asked else [f"{acquired.describe()}; {acquired.source}"]), *acquired.warnings]
+
+
+def _findings(placed: Placed, acquired: Acquired, alike: float) -> list[str]:
     """Warnings about a reference, except for its place."""
     found = []
     if placed.on_grid and placed.coverage < 1 - 1e-6:
@@ -218,7 +234,7 @@ def _findings(placed: Placed, grid: Grid, through_plane: int, alike: float) -> l
             f"check that they belong together{cure}"
         )
     finest = float(placed.volume.grid.spacing.min())
-    wanted = float(np.delete(grid.spacing, through_plane).max())
+    wanted = float(np.delete(acquired.grid.spacing, acquired.through_plane).max())
     if finest > 1.5 * wanted:
         found.append(f"the reference's voxels ({finest:.2f} mm) are coarser than the result's ({wanted:.2f} mm); are the two swapped?")
     return found

@@ -1,79 +1,89 @@
-"""What the headers of a pair say of its run, before any voxel is read."""
+"""What the headers of a pair, and the target's voxels, say of its run before the reference is read."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from torch import nn
 
-from hftn_sr.errors import Fault
-from hftn_sr.inference.findings import check_distinct, choose_scale
-from hftn_sr.inference.memory import Demand, demand
+from hftn_sr.errors import NothingToDo
+from hftn_sr.inference.acquired import Acquired, choose_acquired, slice_axis
+from hftn_sr.inference.findings import check_distinct
+from hftn_sr.inference.memory import Demand, check_room, demand
 from hftn_sr.inference.options import PairOptions
 from hftn_sr.volumes.nifti import VolumeHeader
 from hftn_sr.volumes.reading import read_volume, read_volume_header
 from hftn_sr.volumes.resampling import same_grid
-from hftn_sr.volumes.volume import Grid
+from hftn_sr.volumes.scan_matrix import ScanMatrix, beside, scan_matrix
+from hftn_sr.volumes.volume import Grid, Volume
 
 __all__ = ["Plan", "plan_pair"]
 
 
 @dataclass(frozen=True)
 class Plan:
-    """A pair before any of its voxels is read.
+    """A pair before its reference is read.
 
     Args:
         target: low-resolution header.
         reference: high-resolution header; None for none.
-        through_plane: the target's through-plane array axis.
-        scale: upscaling factor s.
-        scale_chosen: reason for the scale, in words.
-        grid: grid of the result.
+        volume: the target's voxels.
+        acquired: what its scan kept, and the grid of the result.
     """
 
     target: VolumeHeader
     reference: VolumeHeader | None
-    through_plane: int
-    scale: int
-    scale_chosen: str
-    grid: Grid
+    volume: Volume
+    acquired: Acquired
+
+    @property
+    def grid(self) -> Grid:
+        """Grid of the result."""
+        return self.acquired.grid
 
     @property
     def voxels(self) -> int:
         """Number of voxels of the result."""
         return math.prod(self.grid.shape)
 
-    @property
-    def slice_size(self) -> tuple[int, int]:
-        """(H, W) of a slice of the result, as the network sees it."""
-        first, second = self.grid.slice_axes(self.through_plane)[1:]
-        return self.grid.shape[first], self.grid.shape[second]
-
     def demand(self, network: nn.Module, device: str) -> tuple[Demand, Demand]:
         """Memory without and with registration, see `memory.demand`."""
-        return demand(self.target, self.reference, self.grid, self.slice_size, network, device)
+        return demand(self.target, self.reference, self.grid, self.acquired.slice_size, network, device)
 
 
-def plan_pair(target_path: Path, reference_path: Path | None, options: PairOptions) -> Plan:
-    """Read the headers of a pair and choose its scale.
+def plan_pair(target_path: Path, reference_path: Path | None, options: PairOptions, scan: Mapping[str, Any] | None = None) -> Plan:
+    """Read the headers of a pair and the target's voxels, and find out what was measured.
 
     Args:
         target_path: low-resolution file or DICOM folder.
         reference_path: high-resolution one; None for none.
         options: how the two become a pair.
+        scan: how the target was measured, by the names of BIDS; None takes its header, or the JSON file beside it.
 
     Raises:
         Fault: a header cannot be used, or the two images do not make a pair.
+        NothingToDo: there is nothing to gain.
     """
     target = read_volume_header(target_path, options.read)
     reference = read_volume_header(reference_path, options.read) if reference_path else None
-    through_plane = target.grid.through_plane() if options.through_plane is None else options.through_plane
+    check_room(target)
+    through_plane = slice_axis(target, options.through_plane)
+    volume = read_volume(target_path, options.read)
     try:
-        scale, why = choose_scale(target, reference, through_plane, options.scale)
-    except Fault:
+        acquired = choose_acquired(target, volume, reference, through_plane, options, _scan(target, through_plane, scan))
+    except NothingToDo:
         if reference_path and reference and same_grid(reference.grid, target.grid):  # perhaps one image twice, as only its voxels show
-            check_distinct(read_volume(target_path, options.read), read_volume(reference_path, options.read, blank=True))
+            check_distinct(volume, read_volume(reference_path, options.read, blank=True))
         raise
-    return Plan(target, reference, through_plane, scale, why, target.grid.finer(scale, through_plane))
+    return Plan(target, reference, volume, acquired)
+
+
+def _scan(target: VolumeHeader, through_plane: int, scan: Mapping[str, Any] | None) -> ScanMatrix:
+    if target.scan:
+        return scan_matrix(target.scan, target.grid, through_plane, "AcquisitionMatrix")
+    known = beside(target.path) if scan is None else scan
+    return scan_matrix(known, target.grid, through_plane, "its side file")

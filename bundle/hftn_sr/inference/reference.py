@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 from hftn_sr.errors import Fault
+from hftn_sr.inference.acquired import Acquired
 from hftn_sr.inference.findings import MIN_COVERAGE, NO_MEMORY, NOT_MENDED, alignment_record, apart, misplaced, unfit_reason
 from hftn_sr.inference.options import PairOptions
 from hftn_sr.inference.reporter import Reporter
-from hftn_sr.kspace import truncate
 from hftn_sr.volumes.alignment import Alignment, edge_alignment
 from hftn_sr.volumes.placement import read_transform
 from hftn_sr.volumes.resampling import coverage, resample_into
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 __all__ = ["Placed", "place_reference"]
 
 ALIGNMENT_SLICES, ALIGNMENT_VOXELS = 12, 2**20
-ALIGNMENT_REACH = 12  # voxels of the result
+ALIGNMENT_REACH, LEAST_REACH = 12, 3  # voxels of the result; of what was measured
 # In voxels of the result; at x2, 0.24 is already not `Alignment.in_place`. A reference in place is measured at most 0.21 off at x2 and 0.28
 # at x4; at x4 one that lies 0.47 off is still `in_place` and loses a fifth of the gain (bundle/docs/design-log.md).
 REGISTERED_FROM = 0.3
@@ -62,8 +62,7 @@ class Placed:
 def place_reference(
     target: Volume,
     reference: Volume,
-    scale: int,
-    through_plane: int,
+    acquired: Acquired,
     options: PairOptions,
     by_index: bool,
     folder: Path,
@@ -75,8 +74,7 @@ def place_reference(
     Args:
         target: low-resolution image.
         reference: image of another contrast, placed by its header or its index.
-        scale: upscaling factor s.
-        through_plane: the target's through-plane axis.
+        acquired: what the target's scan kept, and the grid of the result.
         options: how the two become a pair; `reference_transform`, `register` and `unfit_reference` count.
         by_index: whether the two were paired by index. `auto` does not register these: their headers do not say where slices lie, so that a
             movement in mm means nothing through-plane.
@@ -91,7 +89,7 @@ def place_reference(
     if options.reference_transform:
         reference = reference.moved(read_transform(options.reference_transform))
         record["transform"] = options.reference_transform.name
-    grid = target.grid.finer(scale, through_plane)
+    grid, through_plane, factor = acquired.grid, acquired.through_plane, acquired.factor
 
     blank = reference.data.max() <= max(reference.data.min(), 0)
 
@@ -99,19 +97,19 @@ def place_reference(
         share = coverage(volume.grid, grid)
         if blank:
             return _Lying(volume, share, None, None)
-        first, count = _compared(target.grid, through_plane)
+        first, count = _compared(grid, acquired.samples, through_plane)
         start, number = (0, grid.shape[through_plane]) if share >= MIN_COVERAGE else (first, count)
         slices = _slices(volume, grid, through_plane, start, number, folder)
-        alignment = _alignment(target, slices, scale, through_plane, slice(first, first + count), start)
+        alignment = _alignment(target, slices, acquired, slice(first, first + count), start)
         slices.release()
         return _Lying(volume, share, alignment, slices if share >= MIN_COVERAGE else None)
 
     lies, warnings = lying(reference), []
-    doubted = options.register == "auto" and not by_index and _worth_registering(lies.alignment, scale)
+    doubted = options.register == "auto" and not by_index and _worth_registering(lies.alignment, factor)
     tried = ""
     if doubted and not may_register:
         tried, record["registration_skipped"] = NO_MEMORY, "too little memory"
-        warnings += _in_vain(lies.alignment, scale, tried)
+        warnings += _in_vain(lies.alignment, factor, tried)
     elif doubted or (options.register == "rigid" and not blank):
         tried = NOT_MENDED
         if doubted and reporter:
@@ -122,20 +120,20 @@ def place_reference(
         found = register_rigid(target, reference)
         moved = lying(reference.moved(found.matrix)) if found.kept else lies
         kept = found.kept and moved.coverage >= min(lies.coverage, MIN_COVERAGE) and (not doubted or moved.better_than(lies))
-        record["registration"] = {**_registration(found, kept), "alignment_before": alignment_record(lies.alignment, scale)}
+        record["registration"] = {**_registration(found, kept), "alignment_before": alignment_record(lies.alignment, factor)}
         if doubted:
-            warnings += _registered(found, lies.alignment, scale) if kept else _in_vain(lies.alignment, scale, tried)
+            warnings += _registered(found, lies.alignment, factor) if kept else _in_vain(lies.alignment, factor, tried)
         lies = moved if kept else lies
         del moved  # with it the voxels of a place that was not taken
 
     fault = _not_covering(lies, tried)
     if fault is None:
-        reason = unfit_reason(lies.alignment, scale) if lies.alignment and options.unfit_reference == "leave-out" else ""
+        reason = unfit_reason(lies.alignment, factor) if lies.alignment and options.unfit_reference == "leave-out" else ""
         if reason:
             return _left_out(lies, record, *_reason_and_cure(reason, tried))
         on_grid = lies.on_grid or _slices(lies.volume, grid, through_plane, 0, grid.shape[through_plane], folder)
         if not blank and (unit := _unit(on_grid, lies.volume)):
-            warnings += misplaced(lies.alignment, scale, tried) if lies.alignment else [UNCHECKED]
+            warnings += misplaced(lies.alignment, factor, tried) if lies.alignment else [UNCHECKED]
             return Placed(lies.volume, on_grid, unit, lies.coverage, lies.alignment, record, tuple(warnings))
         fault = Fault(reference.path, "no signal where the target lies", "check this image and its position")
     if options.unfit_reference == "use":
@@ -183,8 +181,8 @@ def _unit(on_grid: Scratch, reference: Volume) -> float:
     return intensity_unit_of(on_grid.parts(), on_grid.volume.size) if min(high - low, high) > faint else 0.0
 
 
-def _worth_registering(alignment: Alignment | None, scale: int) -> bool:
-    return alignment is not None and (not alignment.in_place or alignment.displacement * scale > REGISTERED_FROM)
+def _worth_registering(alignment: Alignment | None, factor: float) -> bool:
+    return alignment is not None and (not alignment.in_place or alignment.displacement * factor > REGISTERED_FROM)
 
 
 def _registration(found: Registration, kept: bool) -> dict[str, Any]:
@@ -196,32 +194,31 @@ def _registration(found: Registration, kept: bool) -> dict[str, Any]:
     }
 
 
-def _registered(found: Registration, before: Alignment | None, scale: int) -> list[str]:
+def _registered(found: Registration, before: Alignment | None, factor: float) -> list[str]:
     """Warning about a registration that `auto` made and kept."""
-    where = f"{apart(before, scale)} away" if before and before.fits else "where its edges do not match the target's"
+    where = f"{apart(before, factor)} away" if before and before.fits else "where its edges do not match the target's"
     moved = f"moved by {found.translation:.1f} mm, turned by {found.rotation:.1f} degrees"
     return [f"the reference lay {where} and was registered: {moved}"]
 
 
-def _in_vain(alignment: Alignment | None, scale: int, tried: str) -> list[str]:
+def _in_vain(alignment: Alignment | None, factor: float, tried: str) -> list[str]:
     """Warning about one that failed or had no memory, for a reference that `misplaced` calls in place."""
-    return [f"the reference seems to lie {apart(alignment, scale)} away; {tried}"] if alignment and alignment.in_place else []
+    return [f"the reference seems to lie {apart(alignment, factor)} away; {tried}"] if alignment and alignment.in_place else []
 
 
-def _compared(target: Grid, through_plane: int) -> tuple[int, int]:
+def _compared(grid: Grid, samples: tuple[int, ...], through_plane: int) -> tuple[int, int]:
     """First and number of the slices whose edges are compared: the middle ones, fewer if they are large, to need less than 100 MB."""
-    depth, height, width = (target.shape[axis] for axis in target.slice_axes(through_plane))
+    depth, height, width = (samples[axis] for axis in grid.slice_axes(through_plane))
     count = min(depth, max(1, min(ALIGNMENT_SLICES, ALIGNMENT_VOXELS // (height * width))))
     return (depth - count) // 2, count
 
 
-def _alignment(target: Volume, reference: Scratch, scale: int, through_plane: int, compared: slice, start: int) -> Alignment | None:
+def _alignment(target: Volume, reference: Scratch, acquired: Acquired, compared: slice, start: int) -> Alignment | None:
     """Alignment of the slices `compared` at the target's resolution, the reference being on the finer grid from slice `start` on."""
-    axes = target.grid.slice_axes(through_plane)
-    measured = in_plane_last(torch.from_numpy(target.data), axes)[compared]
-    slices = in_plane_last(torch.from_numpy(reference.volume), axes)[compared.start - start : compared.stop - start]
-    lowered = torch.stack([truncate(each, scale) for each in slices])
-    return edge_alignment(_within_1(measured), _within_1(lowered), ALIGNMENT_REACH // scale)
+    measured = acquired.measured(in_plane_last(torch.from_numpy(target.data), acquired.axes)[compared])
+    slices = in_plane_last(torch.from_numpy(reference.volume), acquired.axes)[compared.start - start : compared.stop - start]
+    lowered = torch.stack([acquired.plane.simulate(each) for each in slices])
+    return edge_alignment(_within_1(measured), _within_1(lowered), max(int(ALIGNMENT_REACH / acquired.factor), LEAST_REACH))
 
 
 def _within_1(slices: Tensor) -> Tensor:

@@ -16,11 +16,11 @@ import torch
 
 from hftn_sr._version import NOTICE, __version__
 from hftn_sr.errors import Fault
+from hftn_sr.inference.acquired import Acquired
 from hftn_sr.inference.case import RECORD_KEY, Case, side_files
 from hftn_sr.inference.memory import measured_peak
 from hftn_sr.inference.options import RunOptions
 from hftn_sr.inference.pair import PreparedPair
-from hftn_sr.kspace import replace_band, truncate
 from hftn_sr.networks.weights import Model
 from hftn_sr.pictures import Panel, change, picture, shown, white
 from hftn_sr.volumes.dicom import dicom_slices, sha256_of_all
@@ -65,7 +65,7 @@ def save_result(
     """
     started = time.monotonic()
     result = Scratch(pair.grid.shape, pair.through_plane, existing_folder(case.output))
-    consistent = options.data_consistency and not pair.record["interpolated_in_plane"]
+    consistent = options.data_consistency
     restored = _restored(pair, preds, consistent, result)
     volume = pair.target.on(pair.grid, result.volume)
     side_file, preview = side_files(case.output)
@@ -122,11 +122,11 @@ def _restored(pair: PreparedPair, preds: Iterable[torch.Tensor], data_consistenc
         image, measured = pred.double(), pair.measured(index).double()
         if not torch.isfinite(image).all():
             raise Fault(pair.target.path, "the network's output is not finite", "check the intensities of both images and the model")
-        off_network += _squared_distance(image, measured, pair.scale)
+        off_network += _squared_distance(image, measured, pair.acquired)
         if data_consistency:
-            image = replace_band(image, measured, pair.scale)
+            image = pair.acquired.plane.project(image, measured)
         slices[index] = (image * pair.unit).float()
-        off += _squared_distance(slices[index].double() / pair.unit, measured, pair.scale)
+        off += _squared_distance(slices[index].double() / pair.unit, measured, pair.acquired)
         norm += float(measured.square().sum())
         signal.append(float(slices[index].clamp(min=0).mean()))
         for scratch in filter(None, (result, pair.on_grid)):
@@ -136,9 +136,9 @@ def _restored(pair: PreparedPair, preds: Iterable[torch.Tensor], data_consistenc
     return _Restored((off / norm) ** 0.5, (off_network / norm) ** 0.5, int(np.argmax(signal)), waited)
 
 
-def _squared_distance(image: torch.Tensor, measured: torch.Tensor, scale: int) -> float:
-    """Squared L2 distance between the low band of `image` (H, W) and `measured` (h, w)."""
-    return float((truncate(image, scale) - measured).square().sum())
+def _squared_distance(image: torch.Tensor, measured: torch.Tensor, acquired: Acquired) -> float:
+    """Squared L2 distance between what the scan gives of `image` (H, W) and `measured` (h, w)."""
+    return float((acquired.plane.simulate(image) - measured).square().sum())
 
 
 def _write_image(
@@ -152,7 +152,7 @@ def _write_image(
     voxel = " x ".join(f"{size:.3g}" for size in volume.grid.spacing)
     using = "with a reference of another contrast" if pair.on_grid else "without a reference"
     text = (
-        f"Super-resolved in-plane by {pair.scale} to {voxel} mm {using} by hftn-sr {__version__}, weights {model.name} "
+        f"Super-resolved to {voxel} mm ({pair.acquired.describe()}) {using} by hftn-sr {__version__}, weights {model.name} "
         f"sha256 {model.sha256}. {NOTICE}"
     )
     key = json.dumps(fingerprint(case, options, pair.target.sha256, pair.reference_sha256, model), sort_keys=True, default=str)
@@ -179,7 +179,7 @@ def fingerprint(case: Case, options: RunOptions, target: str, reference: str | N
     """Everything that the voxels of a result depend on: hashes of the two images and the model, and the options."""
     chosen = asdict(case.pair_options(options.pair))
     chosen["reference_transform"] = sha256_of(case.transform) if case.transform else None
-    return {
+    found = {
         "version": __version__,
         "target": target,
         "reference": reference,
@@ -191,6 +191,8 @@ def fingerprint(case: Case, options: RunOptions, target: str, reference: str | N
             "tta": options.tta,
         },
     }
+    read_back: dict[str, Any] = json.loads(json.dumps(found))  # to be compared with one that a record holds
+    return read_back
 
 
 def pair_record(case: Case, options: RunOptions, pair: PreparedPair, model: Model) -> dict[str, Any]:
@@ -206,7 +208,7 @@ def pair_record(case: Case, options: RunOptions, pair: PreparedPair, model: Mode
             "sha256": pair.reference_sha256,
             "used": pair.on_grid is not None,
         },
-        "model": {"name": model.name, "file": model.path.name, "sha256": model.sha256, "training": model.record},
+        "model": {"name": model.name, "scale": model.scale, "file": model.path.name, "sha256": model.sha256, "training": model.record},
         "device": options.device,
         "precision": options.precision,
         "tta": options.tta,
@@ -242,7 +244,7 @@ def _preview(pair: PreparedPair, volume: Volume, model: Model, index: int) -> by
         Panel(f"super-resolved ({model.name})", ours, limits),
         change("what the network added", ours - low, float(pair.target.data.max())),
     ]
-    heading = f"slice {index + 1} of {volume.data.shape[pair.through_plane]}, scale {pair.scale}"
+    heading = f"slice {index + 1} of {volume.data.shape[pair.through_plane]}, {pair.acquired.describe()}"
     return picture(panels, heading, unit="% of the target's maximum")
 
 

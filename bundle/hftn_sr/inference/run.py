@@ -12,7 +12,8 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 from torch import nn
 
-from hftn_sr.errors import Fault
+from hftn_sr.errors import Fault, UsageFault
+from hftn_sr.inference.acquired import Acquired
 from hftn_sr.inference.case import SUFFIXES, Case, Outcome, side_files
 from hftn_sr.inference.memory import check_memory, reset_peak
 from hftn_sr.inference.options import RunOptions
@@ -30,7 +31,7 @@ from hftn_sr.volumes.scratch import check_space, disk_bytes, existing_folder
 __all__ = ["run_case"]
 
 
-def run_case(case: Case, options: RunOptions, model: Callable[[int], Model], reporter: Reporter | None = None) -> Outcome:
+def run_case(case: Case, options: RunOptions, model: Callable[[int | None], Model], reporter: Reporter | None = None) -> Outcome:
     """Super-resolve one case.
 
     The result's image is written last: where it stands, its record and picture are complete.
@@ -38,7 +39,7 @@ def run_case(case: Case, options: RunOptions, model: Callable[[int], Model], rep
     Args:
         case: case to run.
         options: options of the run.
-        model: function from a scale to its model.
+        model: function from a scale, or None for another loss of resolution, to its model.
         reporter: listener to the run's progress.
 
     Raises:
@@ -88,7 +89,7 @@ class _Prepared:
     model: Model
 
 
-def _run(case: Case, options: RunOptions, model: Callable[[int], Model], started: float, reporter: Reporter) -> Outcome:
+def _run(case: Case, options: RunOptions, model: Callable[[int | None], Model], started: float, reporter: Reporter) -> Outcome:
     ready = _prepared(case, options, model, reporter)
     prepared = time.monotonic()
     preds = apply_network(ready.network, ready.pair, options.device, reporter)
@@ -98,10 +99,10 @@ def _run(case: Case, options: RunOptions, model: Callable[[int], Model], started
     return outcome
 
 
-def _prepared(case: Case, options: RunOptions, model: Callable[[int], Model], reporter: Reporter) -> _Prepared:
+def _prepared(case: Case, options: RunOptions, model: Callable[[int | None], Model], reporter: Reporter) -> _Prepared:
     chosen = case.pair_options(options.pair)
-    plan = plan_pair(case.target, case.reference, chosen)
-    used = model(plan.scale)
+    plan = plan_pair(case.target, case.reference, chosen, case.scan)
+    used, warnings = _serving(plan.acquired, model)
     trained_with = used.record.get("decomposition", "band")
     if trained_with != chosen.decomposition:
         finding = f"was trained with the decomposition {trained_with!r}, the pair is split by {chosen.decomposition!r}"
@@ -111,14 +112,29 @@ def _prepared(case: Case, options: RunOptions, model: Callable[[int], Model], re
     plain, registering = plan.demand(network, options.device)
     check_memory(case.target, registering if chosen.register == "rigid" else plain)
     check_space(case.output, disk_bytes(plan.voxels))
-    pair = prepare_pair(case.target, case.reference, chosen, existing_folder(case.output), reporter, registering.fits, plan)
+    pair = prepare_pair(
+        case.target, case.reference, chosen, existing_folder(case.output), reporter, registering.fits, plan, used.scale is None
+    )
     needed = registering if "registration" in (pair.record["placement"] or {}) else plain
     memory = {"peak_predicted_gb": round(needed.peak / 1e9, 3)}
-    pair = replace(pair, record={**pair.record, "memory": memory}, warnings=(*pair.warnings, *needed.warnings))
+    pair = replace(pair, record={**pair.record, "memory": memory}, warnings=(*pair.warnings, *warnings, *needed.warnings))
     return _Prepared(pair, network, used)
 
 
-def _planned(case: Case, options: RunOptions, model: Callable[[int], Model], started: float, reporter: Reporter) -> Outcome:
+def _serving(acquired: Acquired, model: Callable[[int | None], Model]) -> tuple[Model, list[str]]:
+    """The model for what the target's scan kept, and what is to be said of it."""
+    if acquired.scale and acquired.mostly_measured:
+        return model(acquired.scale), []
+    try:
+        return model(None), []
+    except UsageFault:
+        if not acquired.scale:
+            raise
+        told = f"was trained for scale {acquired.scale} alone: that the scanner interpolated the target, it does not know"
+        return model(acquired.scale), [f"the model {told}; weights for any acquisition are better here"]
+
+
+def _planned(case: Case, options: RunOptions, model: Callable[[int | None], Model], started: float, reporter: Reporter) -> Outcome:
     reason = _reason_to_skip(case, options, model)
     if reason:
         return Outcome(case.name, "skipped", case.output, reason, seconds=time.monotonic() - started)
@@ -126,7 +142,7 @@ def _planned(case: Case, options: RunOptions, model: Callable[[int], Model], sta
     record = pair_record(case, options, ready.pair, ready.model)
     size = " x ".join(str(size) for size in ready.pair.grid.shape)
     voxel = " x ".join(f"{size:.3g}" for size in ready.pair.grid.spacing)
-    message = f"would write {size} voxels of {voxel} mm at scale {ready.pair.scale}"
+    message = f"would write {size} voxels of {voxel} mm: {ready.pair.acquired.describe()}"
     return Outcome(case.name, "planned", case.output, message, ready.pair.warnings, record, time.monotonic() - started)
 
 
@@ -175,7 +191,7 @@ def _same(path: Path, other: Path) -> bool:
     return path.absolute() == other.absolute() or (path.exists() and other.exists() and path.samefile(other))
 
 
-def _reason_to_skip(case: Case, options: RunOptions, model: Callable[[int], Model]) -> str:
+def _reason_to_skip(case: Case, options: RunOptions, model: Callable[[int | None], Model]) -> str:
     if not os.path.lexists(case.output) or options.overwrite == "always":
         return ""
     if options.overwrite == "never":
@@ -184,7 +200,7 @@ def _reason_to_skip(case: Case, options: RunOptions, model: Callable[[int], Mode
     if not record or "registration_skipped" in (record.get("placement") or {}):  # today's memory may do
         return ""
     try:
-        used = model(record["scale"])
+        used = model(record["model"]["scale"])
         of_reference = volume_sha256(case.reference) if case.reference else None
         wanted = fingerprint(case, options, volume_sha256(case.target), of_reference, used)
         up_to_date = record["output"]["sha256"] == volume_sha256(case.output) and record["fingerprint"] == wanted

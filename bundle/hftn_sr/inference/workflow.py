@@ -45,7 +45,7 @@ class PreparePaird(Transform):
         case: Case = data["case"]
         chosen = case.pair_options(self.options.pair)
         with end_in_one_line():
-            plan = plan_pair(case.target, case.reference, chosen)
+            plan = plan_pair(case.target, case.reference, chosen, case.scan)
             may_register = self.network is None or self._checked(case, plan, self.network)
             pair = prepare_pair(case.target, case.reference, chosen, may_register=may_register, plan=plan)
         return {**data, "image": pair.image, "pair": pair, "seconds": {"read_and_place": time.monotonic() - started}}
@@ -71,7 +71,7 @@ class SaveResultd(Transform):
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Add the `record` of the case."""
-        model = load_model(self.options.model, data["pair"].scale)
+        model = load_model(self.options.model, data["pair"].acquired.scale)
         preds = data["pred"][0, 0].cpu().movedim(-1, 0)
         return {**data, "record": save_result(data["case"], self.options, data["pair"], preds, model, data["seconds"]).record}
 

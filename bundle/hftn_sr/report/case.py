@@ -12,14 +12,14 @@ import numpy as np
 import torch
 
 from hftn_sr.errors import Fault
+from hftn_sr.inference.acquired import Acquired
 from hftn_sr.inference.case import Case, CaseImages, Outcome
-from hftn_sr.kspace import split_bands
 from hftn_sr.volumes.nifti import ReadOptions
 from hftn_sr.volumes.placement import paired_by_index, read_transform
 from hftn_sr.volumes.reading import read_volume, read_volume_header
 from hftn_sr.volumes.resampling import ON_LATTICE, lattice_offset, resample, same_grid
 from hftn_sr.volumes.scratch import IN_MEMORY
-from hftn_sr.volumes.simulation import in_plane_first, in_plane_last, zero_filled
+from hftn_sr.volumes.simulation import in_plane_first, in_plane_last
 from hftn_sr.volumes.volume import Grid, Volume
 
 __all__ = ["Images", "QcCase", "Slab", "cases_of_run", "of_run", "open_images", "was_used"]
@@ -88,13 +88,21 @@ class Images(CaseImages):
         """`count` whole slices from slice `start` on."""
         result = self._cut(self.result, start, count)
         axes = result.grid.slice_axes(self.through_plane)
-        added = split_bands(in_plane_last(torch.from_numpy(result.data), axes), self.scale)[1]
+        added = self.acquired.plane.split(in_plane_last(torch.from_numpy(result.data), axes))[1]
         return Slab(
-            zero_filled(self._cut(self.target, start, count), self.scale, self.through_plane),
+            self.interpolated(start, count),
             self._on_grid(self.reference, result.grid, start, count) if self.reference else None,
             result,
             result.on(result.grid, in_plane_first(added, axes).numpy()),
         )
+
+    def interpolated(self, start: int, count: int) -> Volume:
+        """`count` whole slices of the target from slice `start` on, with zeros around what was measured of its k-space."""
+        part = self._cut(self.target, start, count)
+        measured = self.acquired.measured(in_plane_last(torch.from_numpy(part.data), self.acquired.axes))
+        slices = self.acquired.plane.interpolate(measured, self.acquired.slice_size)
+        grid = self.acquired.over(part.grid).grid
+        return part.on(grid, in_plane_first(slices, self.acquired.axes).numpy())
 
     def _on_grid(self, reference: Volume, grid: Grid, start: int, count: int) -> Volume:
         """`count` slices of the reference from slice `start` on, which lie on `grid`."""
@@ -134,12 +142,13 @@ def open_images(case: QcCase, record: dict[str, Any]) -> Images:
     result = _unchanged(read_volume(case.output), record["output"]["sha256"])
     target = _unchanged(read_volume(case.target, read), record["target"]["sha256"])
     reference = _unchanged(read_volume(case.reference, read), record["reference"]["sha256"]) if case.reference else None
-    scale, through_plane = int(record["scale"]), int(record["through_plane"])
+    acquired = Acquired.of_record(record, target.grid)
     if reference and record["placement"].get("by") == "index":
-        target, reference = paired_by_index(target, reference, scale, through_plane)
-    _check_grid(target, result, scale, through_plane)
+        target, reference = paired_by_index(target, reference, acquired.grid, acquired.through_plane)
+        acquired = acquired.over(target.grid)
+    _check_grid(target, result, acquired.grid)
     reference = reference if was_used(record) else None
-    return Images(target, _placed(reference, case, record["placement"]) if reference else None, result, scale, through_plane)
+    return Images(target, _placed(reference, case, record["placement"]) if reference else None, result, acquired)
 
 
 def was_used(record: dict[str, Any]) -> bool:
@@ -163,8 +172,9 @@ def _placed(reference: Volume, case: QcCase, placement: dict[str, Any]) -> Volum
     return reference.moved(np.array(registration["target_to_reference_ras"])) if registration["kept"] else reference
 
 
-def _check_grid(target: Volume, result: Volume, scale: int, through_plane: int) -> None:
-    grid = target.grid.finer(scale, through_plane)
+def _check_grid(target: Volume, result: Volume, grid: Grid) -> None:
     offset, apart = lattice_offset(grid, result.grid)
     if grid.shape != result.data.shape or any(offset) or apart > ON_LATTICE:
-        raise Fault(result.path, f"no pictures, it does not lie on the grid of {target.path} at scale {scale}", "run the case again")
+        raise Fault(
+            result.path, f"no pictures, it does not lie on the grid that its record tells of for {target.path}", "run the case again"
+        )

@@ -23,7 +23,6 @@ from hftn_sr.scoring.metrics import CONVENTIONS
 from hftn_sr.volumes.files import json_bytes, write_files
 from hftn_sr.volumes.nifti import read_nifti
 from hftn_sr.volumes.reading import volume_sha256
-from hftn_sr.volumes.simulation import zero_filled
 
 __all__ = ["ENTRY", "HIGH_RESIDUAL", "key_of", "make_entry", "place_of", "read_entry"]
 
@@ -158,7 +157,7 @@ def _shown(case: QcCase, record: dict[str, Any], key: str, images: Images | None
 
 def _figures(images: Images, truth_path: Path) -> dict[str, Any]:
     truth = read_nifti(truth_path)
-    low = zero_filled(images.target, images.scale, images.through_plane)
+    low = images.interpolated(0, images.target.data.shape[images.through_plane])
     found = {"zero-filled": evaluate_volumes(low, truth), "super-resolved": evaluate_volumes(images.result, truth)}
     rows = [
         {"name": name, "psnr": _decibel(each["psnr"]), "ssim": f"{each['ssim']:.4f}", "nmse": f"{each['nmse']:.5f}"}
@@ -174,7 +173,7 @@ def _decibel(value: float) -> str:
 
 def _summary(record: dict[str, Any]) -> dict[str, Any]:
     return {
-        "scale": record["scale"],
+        "acquired": record["acquired"]["words"],
         "similarity": f"{record['similarity']['value']:.3f}" if record["similarity"] else "–",
         "low": bool(record["similarity"]) and record["similarity"]["value"] < LOW_SIMILARITY,
         "residual": f"{_residual_of_network(record):.2g}",
@@ -196,7 +195,7 @@ def _facts(record: dict[str, Any]) -> list[list[str]]:
         residual += f", {consistency['residual']:.4g} after the measured k-space was put back"
     steps = ", ".join(f"{name.replace('_', ' ')} {value:.1f}" for name, value in record["seconds"].items())
     return [
-        ["Scale", f"{record['scale']}, {record['scale_chosen']}"],
+        ["Acquired", f"{record['acquired']['words']}; {record['acquired']['source']}"],
         ["Residual", f"{residual}; relative L2 distance from the measured k-space"],
         *(_facts_of_reference(record) if record["reference"]["file"] else []),
         ["Time", f"{sum(record['seconds'].values()):.1f} s on {record['device']}, {record['precision']}: {steps}"],

@@ -140,7 +140,8 @@ def read_dicom_header(path: str | PathLike[str], frame: int | None = None, serie
     Raises:
         Fault: as `read_dicom`, for what can be seen without them.
     """
-    return VolumeHeader(Path(path), _stack(Path(path), frame, series).grid)
+    stack = _stack(Path(path), frame, series)
+    return VolumeHeader(Path(path), stack.grid, dict(stack.slices[0].scan))
 
 
 def dicom_scan(path: str | PathLike[str], frame: int | None = None, series: int | None = None) -> dict[str, str | float]:

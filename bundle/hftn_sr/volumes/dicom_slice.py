@@ -70,6 +70,11 @@ SCAN = {  # how it was measured, by the names and in the units of BIDS, which ar
     "FlipAngle": 1.0,
     "SliceThickness": 1.0,
 }
+MATRIX = (
+    *("AcquisitionMatrix", "InPlanePhaseEncodingDirection", "PercentPhaseFieldOfView"),
+    *("MRAcquisitionFrequencyEncodingSteps", "MRAcquisitionPhaseEncodingStepsInPlane"),
+)
+PHASE = {"ROW": "i", "COL": "j", "COLUMN": "j"}  # the array axis that BIDS names so: lines along a row follow the column index
 VOLUMES_DIFFER_IN = (  # what distinguishes the volumes of one series, the likeliest first
     "EchoTime",
     "InversionTime",
@@ -97,6 +102,10 @@ OF_A_FRAME = {
     "FlipAngle": ("MRTimingAndRelatedParametersSequence", "FlipAngle"),
     "ImageType": ("MRImageFrameTypeSequence", "FrameType"),
     "DiffusionBValue": ("MRDiffusionSequence", "DiffusionBValue"),
+    "InPlanePhaseEncodingDirection": ("MRFOVGeometrySequence", "InPlanePhaseEncodingDirection"),
+    "PercentPhaseFieldOfView": ("MRFOVGeometrySequence", "PercentPhaseFieldOfView"),
+    "MRAcquisitionFrequencyEncodingSteps": ("MRFOVGeometrySequence", "MRAcquisitionFrequencyEncodingSteps"),
+    "MRAcquisitionPhaseEncodingStepsInPlane": ("MRFOVGeometrySequence", "MRAcquisitionPhaseEncodingStepsInPlane"),
     "TriggerTime": ("CardiacSynchronizationSequence", "NominalCardiacTriggerDelayTime"),
     "TemporalPositionIdentifier": ("FrameContentSequence", "TemporalPositionIndex"),
     "AcquisitionNumber": ("FrameContentSequence", "FrameAcquisitionNumber"),
@@ -117,7 +126,7 @@ HEADER = (
         "SamplesPerPixel",
     ),
     *("PhotometricInterpretation", "NumberOfFrames", "Rows", "Columns", "SpacingBetweenSlices", "RescaleSlope", "RescaleIntercept"),
-    *("RealWorldValueMappingSequence", *GROUPS, *SCAN, *VOLUMES_DIFFER_IN),
+    *("RealWorldValueMappingSequence", *GROUPS, *SCAN, *MATRIX, *VOLUMES_DIFFER_IN),
 )
 
 
@@ -510,4 +519,18 @@ def _scan(of: _Classic | _Frame) -> dict[str, str | float]:
         value = _as_text(of.get(name)) if factor is None else round(number * factor, 9) if number else None
         if value:
             found[name] = value
-    return found
+    return found | _matrix(of)
+
+
+def _matrix(of: _Classic | _Frame) -> dict[str, str | float]:
+    """The measured matrix by the names of dicm2niix: samples along the frequency direction, lines, and which axis the lines are along."""
+    direction = PHASE.get(_as_text(of.get("InPlanePhaseEncodingDirection")).strip().upper())
+    rows = [int(number) for each in _as_text(of.get("AcquisitionMatrix")).split("\\") if (number := _number(each)) is not None]
+    base, lines = (max(rows[:2]), max(rows[2:])) if len(rows) == 4 else (0, 0)
+    base = base or int(_positive(of.get("MRAcquisitionFrequencyEncodingSteps")) or 0)
+    lines = lines or int(_positive(of.get("MRAcquisitionPhaseEncodingStepsInPlane")) or 0)
+    if not direction or not base or not lines:
+        return {}
+    share = _positive(of.get("PercentPhaseFieldOfView"))
+    known: dict[str, str | float] = {"BaseResolution": base, "AcquisitionMatrixPE": lines, "PhaseEncodingDirection": direction}
+    return known | ({"PercentPhaseFOV": share} if share else {})

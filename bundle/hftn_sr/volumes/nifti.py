@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -62,10 +62,12 @@ class VolumeHeader:
     Args:
         path: the file.
         grid: where its voxels lie.
+        scan: how it was measured, by the names and in the units of BIDS, as far as its header says.
     """
 
     path: Path
     grid: Grid
+    scan: Mapping[str, Any] = field(default_factory=dict)
 
 
 def read_header(path: str | PathLike[str], options: ReadOptions = ReadOptions()) -> VolumeHeader:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch.nn.functional import grid_sample
 
 from hftn_sr.errors import Fault
-from hftn_sr.volumes.volume import Volume
+from hftn_sr.volumes.volume import Grid, Volume
 
 __all__ = ["chained_transforms", "paired_by_index", "read_transform", "similarity"]
 
@@ -72,34 +72,35 @@ def chained_transforms(transform: str | PathLike[str] | None, inverse_transform:
     return second @ np.linalg.inv(first)
 
 
-def paired_by_index(target: Volume, reference: Volume, scale: int = 1, through_plane: int | None = None) -> tuple[Volume, Volume]:
+def paired_by_index(target: Volume, reference: Volume, grid: Grid | None = None, through_plane: int | None = None) -> tuple[Volume, Volume]:
     """Both volumes with the slices that they have in common, slice i on slice i, for files whose headers do not say where they lie.
 
-    Surplus slices at the end of the longer volume are left out and noted. The reference gets the affine of the target's grid made `scale`
-    times finer in-plane, so that it lies on that grid voxel by voxel: two images of one field of view, from more or less of k-space.
+    Surplus slices at the end of the longer volume are left out and noted. The reference gets the affine of `grid`, so that it lies on it
+    voxel by voxel: two images of one field of view, from more or less of k-space.
 
     Args:
-        target: low-resolution, or of the same resolution at scale 1.
+        target: low-resolution, or of the same resolution without a grid.
         reference: of another contrast.
-        scale: ratio of the in-plane matrices.
+        grid: the target's field of view with the reference's in-plane matrix; None for the target's own grid.
         through_plane: array axis along which slices lie; None for the target's own.
 
     Raises:
-        Fault: the in-plane sizes of the reference are not `scale` times those of the target.
+        Fault: the in-plane sizes of the reference are not those of the grid.
     """
     through_plane = target.grid.through_plane() if through_plane is None else through_plane
-    sizes, others = (np.delete(volume.data.shape, through_plane) for volume in (target, reference))
-    if others.tolist() != (scale * sizes).tolist():
-        found, needed = f"in-plane sizes {others.tolist()}, the target {target.path} has {sizes.tolist()}", (scale * sizes).tolist()
-        if scale == 1:
+    wanted = grid or target.grid
+    sizes, others, needed = (np.delete(each, through_plane).tolist() for each in (target.data.shape, reference.data.shape, wanted.shape))
+    if others != needed:
+        found = f"in-plane sizes {others}, the target {target.path} has {sizes}"
+        if grid is None:
             fix = 'pair images of one matrix, or place them by their headers ("grid": "header" in the datalist)'
             raise Fault(reference.path, f"{found}: they cannot be paired by index", fix)
         fix = "pair scans of one field of view; a scan of full resolution is made a target by hftn-sr degrade"
-        raise Fault(reference.path, f"{found} and needs {needed} at scale {scale}: they cannot be paired by index", fix)
+        raise Fault(reference.path, f"{found} and needs {needed}: they cannot be paired by index", fix)
     counts = [volume.data.shape[through_plane] for volume in (target, reference)]
     common = tuple(slice(min(counts) if axis == through_plane else None) for axis in range(3))
     notes = (f"{counts[0]} and {counts[1]} slices paired up to the shorter, {min(counts)}",) if counts[0] != counts[1] else ()
-    affines = (target.affine, target.grid.finer(scale, through_plane).affine)
+    affines = (target.affine, wanted.affine)
     first, second = (
         replace(volume, data=np.ascontiguousarray(volume.data[common]), affine=affine, notes=volume.notes + notes)
         for volume, affine in zip((target, reference), affines, strict=True)

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 __all__ = ["Grid", "Volume"]
 
+CLEARLY = 1.5  # ratio of the largest voxel size to the next, from which the axis lies across slices though all three sizes differ
 EQUAL_SPACING = 0.01  # relative difference up to which two voxel sizes count as equal
 
 
@@ -48,6 +49,22 @@ class Grid:
         if len(equal) == 1:
             return 3 - sum(equal[0])
         return int(np.argmax(np.abs(self.affine[2, :3] / spacing)))
+
+    def odd_axis(self) -> int | None:
+        """The array axis across the slices as far as sizes can tell it: a single slice, or the odd one out of the voxel sizes.
+
+        None where they cannot. An axis of smaller voxels than the other two must have the fewest of them, too: slices as thick as the phase
+        direction is coarse leave the frequency direction as the odd one.
+        """
+        if self.shape.count(1) == 1:
+            return self.shape.index(1)
+        least, middle, most = (int(axis) for axis in np.argsort(self.spacing, kind="stable"))
+        sizes = self.spacing
+        low, high = sizes[middle] / sizes[least], sizes[most] / sizes[middle]
+        if high > (1 + EQUAL_SPACING if low < 1 + EQUAL_SPACING else CLEARLY):
+            return most
+        fewest = self.shape[least] < min(self.shape[middle], self.shape[most])
+        return least if high < 1 + EQUAL_SPACING < low and fewest else None
 
     def slice_axes(self, through_plane: int) -> tuple[int, int, int]:
         """The array axes as a network sees a slice: through-plane, then the in-plane ones in the order right-left, front-back, head-foot.
