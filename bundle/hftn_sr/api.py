@@ -14,7 +14,7 @@ import torch
 
 from hftn_sr.errors import Fault, NothingToDo, check_scale
 from hftn_sr.inference.batch import find_cases, lone_case, run_cases
-from hftn_sr.inference.case import Case, Outcome
+from hftn_sr.inference.case import LEFT_ALONE, Case, Outcome
 from hftn_sr.inference.options import OutputFormat, Overwrite, PairBy, Register, RunOptions, UnfitReference, run_options
 from hftn_sr.inference.reporter import Reporter
 from hftn_sr.networks.precision import Precision
@@ -113,7 +113,7 @@ def super_resolve(
     )
     case = lone_case(Path(target), Path(reference) if reference else None, Path(output), transform, scale)
     (outcome,) = super_resolve_cases([case], options, reporter, strict=True)
-    if outcome.status == "skipped":
+    if outcome.status in LEFT_ALONE:
         raise NothingToDo(case.output, outcome.message, "choose another output or overwrite")
     return outcome
 
@@ -167,7 +167,7 @@ def degrade(
         through_plane: array axis that keeps its size; None takes the one whose voxel size differs.
         overwrite: whether an output that exists is replaced.
         read: how an ambiguous file is read.
-        log: function called with each finding while reading.
+        log: function called with each finding while reading, a `Note` or a warning.
 
     Returns:
         path of the output.
@@ -205,7 +205,7 @@ def evaluate(prediction: StrPath, truth: StrPath, *, through_plane: int | None =
         read: how ambiguous files are read.
 
     Returns:
-        dictionary with `psnr` (dB), `ssim`, `nmse`, their `conventions`, `voxels_compared`, `warnings`, file names and hashes.
+        dictionary with `psnr` (dB), `ssim`, `nmse`, their `conventions`, `voxels_compared`, `warnings`, `notes`, file names and hashes.
 
     Raises:
         Fault: a file cannot be used, or the two grids do not coincide.

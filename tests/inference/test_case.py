@@ -197,8 +197,8 @@ def test_the_record_says_what_was_done_with_what(case, run, weights):
     assert record["reference"]["used"] is True
     assert set(record["seconds"]) == {"read_and_place", "network", "restore_and_save"}
     assert record["seconds"]["network"] > 0
+    assert record["notes"] == ["scale 2 chosen: nearest to the ratio 2.00 of in-plane voxel sizes"]
     assert record["warnings"] == [
-        "scale 2 chosen: nearest to the ratio 2.00 of in-plane voxel sizes",
         "slices are too small or too smooth to check whether the reference fits; it is used all the same",
     ]
     assert record["fingerprint"]["options"]["data_consistency"] is True
@@ -212,9 +212,9 @@ def test_what_was_found_while_reading_is_recorded(case, run):
     write(case.target, data[..., None], nib.load(case.target).affine)
     read = api.ReadOptions(nan_to_num=True)
     outcome = run(case, {"scale": 2, "read": read})
-    assert any("volume 0 of 1 taken" in warning for warning in outcome.record["warnings"])
+    assert any("volume 0 of 1 taken" in note for note in outcome.record["notes"])
     assert any("1 voxels that are not finite taken as 0" in warning for warning in outcome.record["warnings"])
-    assert outcome.warnings == tuple(outcome.record["warnings"])
+    assert (outcome.warnings, outcome.notes) == (tuple(outcome.record["warnings"]), tuple(outcome.record["notes"]))
     assert outcome.record["scale_chosen"] == "as asked"
 
 
@@ -225,7 +225,7 @@ def test_a_reference_that_covers_only_a_part_is_counted_in_the_record(tmp_path, 
     outcome = run(case)
     assert outcome.record["coverage"] == 0.9
     assert outcome.record["voxels_without_reference"] == 4 * 44 * 4
-    assert "the reference covers 90.0% of the target; elsewhere the result has no detail from it" in outcome.warnings
+    assert "the reference covers 90.0% of the target; elsewhere the result has no detail from it" in outcome.notes
 
 
 def test_a_transform_file_places_the_reference_and_is_recorded(tmp_path, pair, run):
@@ -260,7 +260,7 @@ def test_a_reference_elsewhere_is_left_out_or_refused(tmp_path, pair, run):
         run(case, {"unfit_reference": "use"})
     assert set(folder_of(case.output)) == {"a.nii", "b.nii"}
     outcome = run(case)
-    (warning,) = outcome.warnings[1:]  # the first is of the scale
+    (warning,) = outcome.warnings
     assert re.search(finding.format("the reference was left out, the result is made from the target alone: "), warning)
     assert outcome.record["reference"]["used"] is False
     assert outcome.record["coverage"] < 0.7
@@ -328,7 +328,7 @@ def test_an_output_that_exists_is_left_alone_by_default(case, run):
     run(case)
     before = folder_of(case.output)
     outcome = run(case, {"scale": 2})
-    assert (outcome.status, outcome.message) == ("skipped", "the output exists (--overwrite stale or always redoes it)")
+    assert (outcome.status, outcome.message) == ("done before", "the output exists (--overwrite stale or always redoes it)")
     assert folder_of(case.output) == before
 
 
@@ -349,7 +349,7 @@ def test_stale_redoes_a_case_whose_input_changed(case, run, role):
     run(case)
     new_input(case, role)
     assert run(case, overwrite="stale").status == "done"
-    assert run(case, overwrite="stale").status == "skipped"
+    assert run(case, overwrite="stale").status == "done before"
 
 
 @pytest.mark.parametrize(
@@ -359,7 +359,7 @@ def test_stale_redoes_a_case_whose_input_changed(case, run, role):
 def test_stale_redoes_a_case_whose_options_changed(case, run, placing, options):
     run(case)
     assert run(case, placing, overwrite="stale", **options).status == "done"
-    assert run(case, placing, overwrite="stale", **options).status == "skipped"
+    assert run(case, placing, overwrite="stale", **options).status == "done before"
 
 
 def test_stale_redoes_a_case_whose_model_changed(case, run, weights, zero_weights):
@@ -379,7 +379,7 @@ def test_stale_redoes_a_case_whose_transform_changed(tmp_path, case, run):
     transform.write_text(lines.format(0), encoding="utf-8")
     case = dataclasses.replace(case, transform=transform)
     run(case)
-    assert run(case, overwrite="stale").status == "skipped"
+    assert run(case, overwrite="stale").status == "done before"
     transform.write_text(lines.format(1), encoding="utf-8")
     assert run(case, overwrite="stale").status == "done"
 
@@ -496,7 +496,7 @@ def test_an_output_that_is_a_link_is_replaced_and_its_target_left_alone(case, ru
     other = case.output.with_name("precious.txt")
     other.write_text("precious", encoding="utf-8")
     case.output.symlink_to(other)
-    assert run(case).status == "skipped"
+    assert run(case).status == "done before"
     assert run(case, overwrite="always").status == "done"
     assert not case.output.is_symlink()
     assert other.read_text(encoding="utf-8") == "precious"

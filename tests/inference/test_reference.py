@@ -226,13 +226,13 @@ def test_a_reference_without_signal_is_left_out_with_one_warning_and_once(files,
     case = Case("one", files["target"], blank, tmp_path / "o.nii.gz")
     options = RunOptions(str(weights[2]), overwrite="stale", preview=False, pair=PairOptions(register=register))
     outcomes = [run_case(case, options, lambda scale: load_model(str(weights[2]), scale)) for _ in range(2)]
-    scale, warning = outcomes[0].warnings
-    assert scale == "scale 2 chosen: nearest to the ratio 2.13 of in-plane voxel sizes"
+    (note,), (warning,) = outcomes[0].notes, outcomes[0].warnings
+    assert note == "scale 2 chosen: nearest to the ratio 2.13 of in-plane voxel sizes"
     assert warning == (
         f"{blank}: the reference was left out, the result is made from the target alone: no signal where the target lies. "
         "Fix: check this image and its position"
     )
-    assert [outcome.status for outcome in outcomes] == ["done", "skipped"]
+    assert [outcome.status for outcome in outcomes] == ["done", "done before"]
     assert outcomes[0].record["reference"] == {"file": "blank.nii", "sha256": sha256_of(blank), "used": False}
     api.super_resolve(files["target"], None, tmp_path / "alone.nii.gz", scale=2, model=str(weights[2]))
     np.testing.assert_array_equal(read_nifti(case.output).data, read_nifti(tmp_path / "alone.nii.gz").data)
@@ -294,7 +294,7 @@ def test_a_registration_that_memory_does_not_allow_is_warned_of_and_made_up_for_
         assert "left out" in warning and "; too little memory is free to register it. Fix: check" in warning
         assert "--register rigid" not in warning
     again = run_case(case, options, lambda scale: load_model(str(weights[2]), scale))
-    assert again.status == ("done" if wanted else "skipped")
+    assert again.status == ("done" if wanted else "done before")
     assert len(asked) == wanted
 
 
@@ -326,7 +326,7 @@ def test_a_result_without_a_reference_is_stale_only_where_something_changed(file
     case = Case("one", files["target"], None, tmp_path / "o.nii.gz")
     options = RunOptions(str(weights[2]), overwrite="stale", preview=False, pair=PairOptions(scale=2))
     outcomes = [run_case(case, options, lambda scale: load_model(str(weights[2]), scale)) for _ in range(2)]
-    assert [outcome.status for outcome in outcomes] == ["done", "skipped"]
+    assert [outcome.status for outcome in outcomes] == ["done", "done before"]
     with_one = dataclasses.replace(case, reference=files["in place"])
     assert run_case(with_one, options, lambda scale: load_model(str(weights[2]), scale)).status == "done"
 

@@ -9,7 +9,7 @@ from typing import Annotated, Literal, Optional
 
 import typer
 
-from hftn_sr.cli.faults import Debug, one_line_errors
+from hftn_sr.cli.faults import Debug, one_line_errors, say, tell
 
 __all__ = ["convert"]
 
@@ -33,7 +33,7 @@ def convert(
         from rich.console import Console
         from rich.progress import track
 
-        from hftn_sr.errors import ALL_FAILED, NOTHING, SOME_FAILED, Fault, NothingToDo, UsageFault
+        from hftn_sr.errors import ALL_FAILED, NOTHING, SOME_FAILED, Fault, NothingToDo, UsageFault, interrupted
         from hftn_sr.volumes.conversion import convert_dicom, convert_fastmri
 
         sources = _sources(files)
@@ -50,16 +50,16 @@ def convert(
                     written, notes = convert_fastmri(path, output, image, overwrite == "always")
             except NothingToDo as nothing:
                 skipped += 1
-                typer.echo(f"SKIPPED {nothing}", err=True)
+                say(f"SKIPPED {nothing}", err=True)
             except Fault as fault:
-                if debug:
+                if debug or interrupted(fault):
                     raise
                 failed += 1
-                typer.echo(f"ERROR {fault}", err=True)
+                say(f"ERROR {fault}", err=True)
             else:
                 for note in notes:
-                    typer.echo(f"WARNING {note}", err=True)
-                typer.echo(written)
+                    tell(note)
+                say(written)
         if failed:
             raise typer.Exit(ALL_FAILED if failed == len(sources) else SOME_FAILED)
         if skipped == len(sources):
@@ -95,5 +95,5 @@ def _inside(folder: Path) -> list[Path]:
     passed = sorted(each.name for each in folder.iterdir() if each.is_dir() and each not in inside and not each.name.startswith("."))
     if inside and passed:
         shown = ", ".join(passed[:4]) + (f" and {len(passed) - 4} more" if len(passed) > 4 else "")
-        typer.echo(f"{folder}: passed over sub-folders without images of their own: {shown}; name them to look into them", err=True)
+        say(f"{folder}: passed over sub-folders without images of their own: {shown}; name them to look into them", err=True)
     return inside or ([folder] if holds_dicom(folder) else [])

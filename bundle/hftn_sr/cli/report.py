@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hftn_sr.cli.faults import Debug, OptionalPath, one_line_errors
+from hftn_sr.cli.faults import Debug, OptionalPath, one_line_errors, say
 
 if TYPE_CHECKING:
     from hftn_sr.inference.case import Case
@@ -45,7 +45,7 @@ def report(
                     raise UsageFault(name, "does not go with a folder of results", "name one result, or give --cases")
             if cases is None:
                 raise UsageFault("--cases", "is missing", "--cases FOLDER, whose sub-folders the results were made from")
-            typer.echo(draw_report(results, _of_folder(cases, results)))
+            say(draw_report(results, _of_folder(cases, results)))
             return
         if cases is not None:
             raise UsageFault("--cases", "does not go with one result", "--target FILE --reference FILE")
@@ -57,7 +57,7 @@ def report(
             if not path.exists():
                 raise Fault(path, "no such file or folder", "check the name")
         case = QcCase(results.name, results, target, reference, reference_transform, truth)
-        typer.echo(draw_report(results.parent, [case]))
+        say(draw_report(results.parent, [case]))
 
 
 def draw_report(folder: Path, cases: Sequence[QcCase]) -> Path:

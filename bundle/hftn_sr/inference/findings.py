@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from hftn_sr.errors import SCALES, Fault, UsageFault, check_scale
+from hftn_sr.errors import SCALES, Fault, Note, UsageFault, check_scale
 from hftn_sr.volumes.alignment import FARTHEST, Alignment
 from hftn_sr.volumes.nifti import VolumeHeader
 from hftn_sr.volumes.scratch import blocks
@@ -30,6 +30,7 @@ __all__ = [
     "NO_MEMORY",
     "NOT_MENDED",
     "missing_scale",
+    "partly_covered",
 ]
 
 SCALE_TOLERANCE = 0.15  # relative distance of the voxel sizes' ratio from a scale
@@ -94,6 +95,12 @@ def missing_scale() -> UsageFault:
     return UsageFault(
         "--scale", "is missing, it cannot be found without a reference", "--scale 2 or --scale 4, or --reference FILE of another contrast"
     )
+
+
+def partly_covered(share: float) -> str:
+    """Finding about a reference that covers this share of the target: a note while it is most of it."""
+    text = f"the reference covers {share:.1%} of the target; elsewhere the result has no detail from it"
+    return Note(text) if share >= MIN_COVERAGE else text
 
 
 def check_distinct(target: Volume, reference: Volume) -> None:

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from hftn_sr.errors import Fault
+from hftn_sr.errors import Fault, Note, notes_among, warnings_among
 from hftn_sr.inference.case import CaseImages
 from hftn_sr.inference.findings import (
     LOW_SIMILARITY,
@@ -21,6 +21,7 @@ from hftn_sr.inference.findings import (
     check_distinct,
     interpolated_axes,
     interpolation_warning,
+    partly_covered,
 )
 from hftn_sr.inference.options import PairOptions
 from hftn_sr.inference.plan import Plan, plan_pair
@@ -54,7 +55,8 @@ class PreparedPair:
         scale: upscaling factor s.
         decomposition: how the reference is split.
         record: entries of the side file about the pair.
-        warnings: warnings for the user.
+        warnings: what may be wrong.
+        notes: what else the user should know.
     """
 
     target: Volume
@@ -68,6 +70,7 @@ class PreparedPair:
     decomposition: Decomposition
     record: dict[str, Any]
     warnings: tuple[str, ...]
+    notes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         """Number of slices."""
@@ -144,7 +147,7 @@ def prepare_pair(
             target, reference = paired_by_index(target, reference, scale, through_plane)
         warnings = list(dict.fromkeys((*target.notes, *reference.notes)))
         if options.scale is None:
-            warnings.append(f"scale {scale} chosen: {plan.scale_chosen}")
+            warnings.append(Note(f"scale {scale} chosen: {plan.scale_chosen}"))
         temporary = folder or Path(gettempdir())
         placed = place_reference(target, reference, scale, through_plane, options, by_index, temporary, reporter, may_register)
         alike = similarity(target, placed.volume)
@@ -179,7 +182,8 @@ def prepare_pair(
         scale=scale,
         decomposition=options.decomposition,
         record=record,
-        warnings=tuple(warnings),
+        warnings=warnings_among(warnings),
+        notes=notes_among(warnings),
     )
 
 
@@ -209,7 +213,7 @@ def _findings(placed: Placed, grid: Grid, through_plane: int, alike: float) -> l
     """Warnings about a reference, except for its place."""
     found = []
     if placed.on_grid and placed.coverage < 1 - 1e-6:
-        found.append(f"the reference covers {placed.coverage:.1%} of the target; elsewhere the result has no detail from it")
+        found.append(partly_covered(placed.coverage))
     warned = placed.alignment is not None and not placed.alignment.fits
     if placed.on_grid and alike < LOW_SIMILARITY and not warned:
         cure = "" if {"registration", "registration_skipped"} & placed.record.keys() else ", or try --register rigid"

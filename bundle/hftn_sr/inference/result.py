@@ -213,6 +213,7 @@ def pair_record(case: Case, options: RunOptions, pair: PreparedPair, model: Mode
         "threads": torch.get_num_threads(),
         **pair.record,
         "warnings": list(pair.warnings),
+        "notes": list(pair.notes),
         "fingerprint": fingerprint(case, options, pair.target.sha256, pair.reference_sha256, model),
     }
 

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from hftn_sr.errors import Fault
+from hftn_sr.errors import Fault, notes_among, warnings_among
 from hftn_sr.scoring.metrics import CONVENTIONS, WINDOW, scores
 from hftn_sr.volumes.resampling import ON_LATTICE, lattice_offset
 from hftn_sr.volumes.volume import Volume
@@ -46,6 +46,7 @@ def evaluate_volumes(prediction: Volume, truth: Volume, through_plane: int | Non
         truth: measured volume.
         through_plane: the axis along which SSIM takes slices; None for the truth's own.
     """
+    found = (*prediction.notes, *truth.notes)
     axis = truth.grid.through_plane() if through_plane is None else through_plane
     ours, theirs = (torch.from_numpy(np.moveaxis(part, axis, -1).copy()) for part in common_part(prediction, truth))
     if min(theirs.shape[:2]) < WINDOW or theirs.max() <= 0:
@@ -55,7 +56,8 @@ def evaluate_volumes(prediction: Volume, truth: Volume, through_plane: int | Non
         "protocol": "corrected",
         **scores(ours, theirs),
         "conventions": CONVENTIONS,
-        "warnings": [*prediction.notes, *truth.notes],
+        "warnings": list(warnings_among(found)),
+        "notes": list(notes_among(found)),
         "voxels_compared": list(theirs.shape),
         "prediction": {"file": Path(prediction.path).name, "sha256": prediction.sha256},
         "truth": {"file": Path(truth.path).name, "sha256": truth.sha256},
