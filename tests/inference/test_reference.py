@@ -175,6 +175,41 @@ def test_one_that_is_registered_and_then_left_out_has_one_warning(files, place, 
     )
 
 
+def test_one_that_is_registered_and_still_not_in_place_has_one_warning_that_says_both(place, registered, monkeypatch):
+    registered(1.0)
+    found = iter([Alignment(0.4, 0.4, 0), Alignment(0.4, 0.2, 0)])
+    monkeypatch.setattr(reference_module, "_alignment", lambda *_: next(found))
+    (warning,) = place("in place", unfit_reference="use").warnings
+    assert warning == (
+        "the reference lay 0.80 voxels of the result away and was registered: moved by 1.0 mm, turned by 0.0 degrees; "
+        "it still seems to lie 0.40 voxels of the result away, which costs detail; place it by --reference-transform"
+    )
+
+
+@pytest.mark.parametrize(("name", "register"), [("away", "auto"), ("other", "auto"), ("in place", "rigid")])
+def test_a_dry_run_says_that_it_would_register_and_does_not(files, tmp_path, weights, registered, name, register):
+    asked = registered(0)
+    case = Case("one", files["target"], files[name], tmp_path / "new" / "o.nii.gz")
+    options = RunOptions(str(weights[2]), dry_run=True, pair=PairOptions(scale=2, register=register))
+    outcome = run_case(case, options, lambda scale: load_model(str(weights[2]), scale))
+    assert (outcome.status, asked, (tmp_path / "new").exists()) == ("planned", [], False)
+    where = {"away": r"\d\.\d voxels of the result away", "other": "where its edges do not match the target's"}.get(name)
+    wanted = rf"the reference lies {where}: a run would register it, and use it where it then fits" if where else "a run would register .*"
+    (found,) = (*outcome.warnings, *outcome.notes)
+    assert re.fullmatch(wanted, found)
+    assert bool(outcome.notes) is (register == "rigid")
+
+
+@pytest.mark.parametrize("name", ["away", "other"])
+def test_no_cure_names_an_option_that_the_run_refuses(files, place, registered, name):
+    registered(-9.0)
+    words = "put its transform into the folder of the case as reference_transform.txt"
+    for options in ({}, {"unfit_reference": "use"}, {"register": "none", "unfit_reference": "use"}, {"register": "none"}):
+        for warning in place(name, placing=words, **options).warnings:
+            assert "--reference-transform" not in warning
+            assert words in warning or "try --register rigid" in warning
+
+
 def test_a_vain_registration_of_one_nearly_in_place_leaves_a_warning(files, registered, monkeypatch):
     registered(0.1)
     monkeypatch.setattr(reference_module, "_alignment", lambda *_: Alignment(0.4, 0.1, 0))

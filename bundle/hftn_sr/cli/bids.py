@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = ["BidsCommand", "bids_cases"]
 
+PLACING = "run this pair alone with its transform, by --target and --reference"
 LABELS = ("--participant-label", "--session-label")  # options that take several values
 
 
@@ -103,7 +104,9 @@ def bids_cases(dataset: Path, request: BidsRequest, output: Path) -> tuple[list[
             faults[pair.name] = fault
             continue
         beside = pair.reference.path if pair.reference else None
-        cases.append(Case(pair.name, pair.target.path, beside, output / name, sidecar=partial(with_resolution, contents[name])))
+        cases.append(
+            Case(pair.name, pair.target.path, beside, output / name, sidecar=partial(with_resolution, contents[name]), placing=PLACING)
+        )
     if note := unknown_stripping(output, contents, request.target):
         say(note, err=True)
     failed = [Outcome(name, "failed", output / name, str(fault)) for name, fault in faults.items()]

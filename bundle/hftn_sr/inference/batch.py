@@ -26,6 +26,7 @@ from hftn_sr.volumes.files import write_bytes, write_json
 
 __all__ = ["check_summary", "exit_code", "find_cases", "lone_case", "run_cases", "write_summary"]
 
+PLACING = "put its transform into the folder of the case as reference_transform.txt"
 FORMULA = ("=", "+", "-", "@", "'")  # how texts begin that a spreadsheet computes; the apostrophe, so that it can be undone
 
 
@@ -57,7 +58,7 @@ def find_cases(
             if reference_optional and (target := lone_target(sub)):
                 cases.append(Case(sub.name, target, None, result))
             elif files := case_files(sub):
-                cases.append(Case(sub.name, files.target, files.reference, result, files.transform))
+                cases.append(Case(sub.name, files.target, files.reference, result, files.transform, placing=PLACING))
         except Fault as fault:
             failed.append(Outcome(sub.name, "failed", result, str(fault)))
     if not cases and not failed:

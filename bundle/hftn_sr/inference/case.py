@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from hftn_sr.inference.options import OutputFormat, PairOptions
+from hftn_sr.inference.options import PLACING, OutputFormat, PairOptions
 from hftn_sr.volumes.volume import Grid, Volume
 
 __all__ = ["LEFT_ALONE", "RECORD_KEY", "RESULTS", "STANDING", "Case", "CaseImages", "Outcome", "side_files"]
@@ -33,6 +33,7 @@ class Case:
         transform: ITK file that maps target points to reference points; None for none.
         sidecar: function from the result's grid to further content of the side file, in which the record then stands under RECORD_KEY; for
             BIDS. None for the record alone.
+        placing: how a transform is given in this kind of run, in the words of a cure.
     """
 
     name: str
@@ -41,6 +42,7 @@ class Case:
     output: Path
     transform: Path | None = None
     sidecar: Callable[[Grid], dict[str, Any]] | None = None
+    placing: str = PLACING
 
     @property
     def suffix(self) -> str:
@@ -49,7 +51,7 @@ class Case:
 
     def pair_options(self, options: PairOptions) -> PairOptions:
         """`options` with this case's own transform."""
-        return replace(options, reference_transform=self.transform)
+        return replace(options, reference_transform=self.transform, placing=self.placing)
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from hftn_sr.errors import SCALES, Fault, Note, UsageFault, check_scale
+from hftn_sr.inference.options import PLACING
 from hftn_sr.volumes.alignment import FARTHEST, Alignment
 from hftn_sr.volumes.nifti import VolumeHeader
 from hftn_sr.volumes.scratch import blocks
@@ -21,6 +22,7 @@ __all__ = [
     "apart",
     "check_distinct",
     "choose_scale",
+    "coarser_along",
     "interpolated_axes",
     "interpolation_warning",
     "LOW_SIMILARITY",
@@ -34,6 +36,7 @@ __all__ = [
 ]
 
 SCALE_TOLERANCE = 0.15  # relative distance of the voxel sizes' ratio from a scale
+COARSER = 1.5  # ratio of voxel sizes from which a reference counts as coarser than the result
 ONE_AXIS = 1.5  # ratio of the two in-plane voxel sizes from which only one axis has low resolution
 MIN_COVERAGE = 0.8  # share of the target's grid that the reference must cover
 LOW_SIMILARITY = 1.02  # normalised mutual information; unrelated volumes stay below, aligned contrasts of one head well above
@@ -95,6 +98,24 @@ def missing_scale() -> UsageFault:
     return UsageFault(
         "--scale", "is missing, it cannot be found without a reference", "--scale 2 or --scale 4, or --reference FILE of another contrast"
     )
+
+
+def coarser_along(reference: Grid, grid: Grid, through_plane: int) -> list[str]:
+    """Warning for a reference whose voxels are wider than those of the result along an in-plane axis of the result; empty otherwise."""
+    axes = [axis for axis in range(3) if axis != through_plane]
+    along = grid.affine[:3, axes] / grid.spacing[axes]  # a column a direction
+    widths = 1 / np.linalg.norm(np.linalg.solve(reference.affine[:3, :3], along), axis=0)
+    wanted = grid.spacing[axes]
+    coarse = widths > COARSER * wanted
+    told = [" x ".join(f"{size:.2f}" for size in sizes) for sizes in (widths, wanted)]
+    if coarse.all():
+        return [f"the reference's voxels ({told[0]} mm in plane) are coarser than the result's ({told[1]} mm); are the two swapped?"]
+    if coarse.any():
+        index = int(coarse.argmax())
+        name = DIRECTIONS[int(np.abs(along[:, index]).argmax())]
+        sizes = f"{widths[index]:.2f} mm, the result's {wanted[index]:.2f} mm"
+        return [f"the reference's voxels are coarse along {name} ({sizes}): the result gains little detail there"]
+    return []
 
 
 def partly_covered(share: float) -> str:
@@ -164,17 +185,18 @@ def unfit_reason(alignment: Alignment, scale: int) -> str:
     return ""
 
 
-def misplaced(alignment: Alignment, scale: int, tried: str = "") -> list[str]:
+def misplaced(alignment: Alignment, scale: int, tried: str = "", placing: str = PLACING) -> list[str]:
     """Warning for a reference that is used although it shows something else than the target, or lies elsewhere; empty if in place.
 
     Args:
         alignment: alignment of the reference as it is used.
         scale: upscaling factor s.
         tried: why registration is no cure, `NOT_MENDED` or `NO_MEMORY`; empty where it was not tried.
+        placing: how a transform is given, in the words of a cure.
     """
     if alignment.in_place:
         return []
-    cure = f"{tried}; place it by --reference-transform" if tried else "try --register rigid"
+    cure = f"{tried}; {placing}" if tried else "try --register rigid"
     if not alignment.fits:
         return [f"{unfit_reason(alignment, scale)}; {cure}, and do not trust fine detail"]
     return [f"the reference seems to lie {apart(alignment, scale)} away from where it belongs, which costs detail; {cure}"]

@@ -9,7 +9,6 @@ from pathlib import Path
 from tempfile import gettempdir
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -19,6 +18,7 @@ from hftn_sr.inference.findings import (
     LOW_SIMILARITY,
     alignment_record,
     check_distinct,
+    coarser_along,
     interpolated_axes,
     interpolation_warning,
     partly_covered,
@@ -116,7 +116,7 @@ def prepare_pair(
     options: PairOptions,
     folder: Path | None = None,
     reporter: Reporter | None = None,
-    may_register: bool = True,
+    may_register: bool | None = True,
     plan: Plan | None = None,
 ) -> PreparedPair:
     """Read a low-resolution target and its reference, and place the reference on the target's high-resolution grid.
@@ -127,7 +127,8 @@ def prepare_pair(
         options: how the two become a pair.
         folder: folder for the voxels of a reference too large for memory; None for the system's temporary folder.
         reporter: listener that hears of steps that take long.
-        may_register: whether there is memory for a registration that `options.register` "auto" calls for.
+        may_register: whether there is memory for a registration that `options.register` "auto" calls for; None registers nothing and says
+            that a run would.
         plan: plan of this pair; None makes it.
 
     Raises:
@@ -214,18 +215,13 @@ def _findings(placed: Placed, grid: Grid, through_plane: int, alike: float) -> l
     found = []
     if placed.on_grid and placed.coverage < 1 - 1e-6:
         found.append(partly_covered(placed.coverage))
-    warned = placed.alignment is not None and not placed.alignment.fits
-    if placed.on_grid and alike < LOW_SIMILARITY and not warned:
+    if placed.on_grid and alike < LOW_SIMILARITY and placed.alignment is None:  # edges tell more, where there are any
         cure = "" if {"registration", "registration_skipped"} & placed.record.keys() else ", or try --register rigid"
         found.append(
             f"target and reference are hardly alike (normalised mutual information {alike:.3f}, usually above {LOW_SIMILARITY}): "
             f"check that they belong together{cure}"
         )
-    finest = float(placed.volume.grid.spacing.min())
-    wanted = float(np.delete(grid.spacing, through_plane).max())
-    if finest > 1.5 * wanted:
-        found.append(f"the reference's voxels ({finest:.2f} mm) are coarser than the result's ({wanted:.2f} mm); are the two swapped?")
-    return found
+    return found + coarser_along(placed.volume.grid, grid, through_plane)
 
 
 def _unit(target: Volume) -> float:

@@ -178,6 +178,7 @@ def _releasing(chunks: Iterable[bytes], scratch: Scratch) -> Iterator[bytes]:
 def fingerprint(case: Case, options: RunOptions, target: str, reference: str | None, model: Model) -> dict[str, Any]:
     """Everything that the voxels of a result depend on: hashes of the two images and the model, and the options."""
     chosen = asdict(case.pair_options(options.pair))
+    del chosen["placing"]  # words
     chosen["reference_transform"] = sha256_of(case.transform) if case.transform else None
     return {
         "version": __version__,

@@ -112,7 +112,8 @@ def _prepared(case: Case, options: RunOptions, model: Callable[[int], Model], re
     plain, registering = plan.demand(network, options.device)
     check_memory(case.target, registering if chosen.register == "rigid" else plain)
     check_space(case.output, disk_bytes(plan.voxels))
-    pair = prepare_pair(case.target, case.reference, chosen, existing_folder(case.output), reporter, registering.fits, plan)
+    may_register = None if options.dry_run and registering.fits else registering.fits
+    pair = prepare_pair(case.target, case.reference, chosen, existing_folder(case.output), reporter, may_register, plan)
     needed = registering if "registration" in (pair.record["placement"] or {}) else plain
     memory = {"peak_predicted_gb": round(needed.peak / 1e9, 3)}
     pair = replace(pair, record={**pair.record, "memory": memory}, warnings=(*pair.warnings, *needed.warnings))
