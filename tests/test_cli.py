@@ -20,6 +20,7 @@ import hftn_sr
 from hftn_sr.cli.progress import ConsoleReporter
 from hftn_sr.volumes import files
 from hftn_sr.volumes.nifti import read_nifti
+from hftn_sr.volumes.simulation import zero_filled
 from phantoms import oblique, phantom, points, write, write_volume
 
 BUNDLE = Path(hftn_sr.__file__).parents[1]
@@ -66,6 +67,22 @@ def test_degrade_super_resolve_and_evaluate_keep_the_place_when_4_does_not_divid
     assert figures["psnr"] > 100
     assert f"PSNR  {figures['psnr']:.2f} dB  (dB, by volume, peak = maximum of the truth volume)" in evaluated.stdout
     assert "protocol corrected, 28 x 24 x 3 voxels compared" in evaluated.stdout
+
+
+def test_evaluate_prints_zero_filling_where_it_is_given_the_target(tmp_path, put_case, super_resolve, command):
+    truth = write_volume(tmp_path / "truth.nii", phantom())
+    target, reference = put_case(tmp_path)
+    result = tmp_path / "o.nii.gz"
+    assert super_resolve("--target", target, "--reference", reference, "--output", result, "--no-report").exit_code == 0
+    asked = ("evaluate", "--truth", truth, "--target", target, "--json", tmp_path / "s.json", "--prediction")
+    done = command(*asked, result)
+    found = json.loads((tmp_path / "s.json").read_text(encoding="utf-8"))["zero_filling"]
+    assert f"zero-filling  PSNR  {found['psnr']:.2f} dB  SSIM  {found['ssim']:.4f}  NMSE  {found['nmse']:.5f}" in done.stdout.splitlines()
+    low = zero_filled(read_nifti(target), 2, 2)
+    assert found["psnr"] == pytest.approx(hftn_sr.evaluate(write_volume(tmp_path / "z.nii", low), truth)["psnr"], abs=1e-3)
+    wrong = command(*asked[:-3], "--prediction", truth, "--target", reference)
+    assert wrong.exit_code == 9
+    assert "its grid made 2 or 4 times finer in plane is not that of" in faults(wrong)[0]
 
 
 def test_an_equal_volume_has_an_infinite_psnr_in_text_and_json(tmp_path, command):
@@ -170,6 +187,17 @@ def test_the_picture_is_written_unless_declined(tmp_path, put_case, command, wei
         arguments = ("--target", target, "--reference", reference, "--output", tmp_path / "o.nii.gz", "--overwrite", "always")
         assert command("super-resolve", "--model", weights[2], *arguments, option).exit_code == 0
         assert (tmp_path / "o_preview.png").exists() == there
+
+
+def test_a_lone_file_is_named_once(tmp_path, put_case, super_resolve, monkeypatch):
+    put_case(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    image = read_nifti(Path("target.nii.gz"))
+    write(tmp_path / "target.nii.gz", image.data[..., None], image.affine)
+    asked = ("--target", "target.nii.gz", "--reference", "reference.nii.gz", "--output", "o.nii.gz", "--no-report")
+    assert "target.nii.gz: volume 0 of 1 taken from sizes (20, 22, 4, 1)" in super_resolve(*asked).stderr.splitlines()
+    Path("target.nii.gz").write_bytes(b"")
+    assert faults(super_resolve(*asked, "--overwrite", "always"))[0].startswith("ERROR target.nii.gz: empty file")
 
 
 def test_notes_and_warnings_come_with_the_name_of_the_case(tmp_path, put_case, super_resolve):

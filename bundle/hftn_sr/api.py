@@ -18,7 +18,8 @@ from hftn_sr.inference.case import LEFT_ALONE, Case, Outcome
 from hftn_sr.inference.options import OutputFormat, Overwrite, PairBy, Register, RunOptions, UnfitReference, run_options
 from hftn_sr.inference.reporter import Reporter
 from hftn_sr.networks.precision import Precision
-from hftn_sr.scoring.evaluation import evaluate_volumes
+from hftn_sr.scoring.evaluation import evaluate_volumes, zero_filled_like
+from hftn_sr.scoring.metrics import SCORES
 from hftn_sr.volumes.files import check_writable
 from hftn_sr.volumes.nifti import ReadOptions, save_nifti
 from hftn_sr.volumes.reading import read_volume
@@ -195,23 +196,39 @@ def degrade(
     return result
 
 
-def evaluate(prediction: StrPath, truth: StrPath, *, through_plane: int | None = None, read: ReadOptions | None = None) -> dict[str, Any]:
+def evaluate(
+    prediction: StrPath,
+    truth: StrPath,
+    *,
+    target: StrPath | None = None,
+    through_plane: int | None = None,
+    read: ReadOptions | None = None,
+) -> dict[str, Any]:
     """PSNR, SSIM and NMSE of a prediction against the truth, by protocol `corrected`.
 
     Args:
         prediction: volume, .nii or .nii.gz, on the truth's grid or a crop of it.
         truth: high-resolution volume: .nii, .nii.gz, fastMRI .h5 or folder of a DICOM series.
+        target: low-resolution volume that the prediction was made from, to score zero-filling, too; None for none.
         through_plane: array axis along which SSIM takes slices; None for the truth's own.
         read: how ambiguous files are read.
 
     Returns:
-        dictionary with `psnr` (dB), `ssim`, `nmse`, their `conventions`, `voxels_compared`, `warnings`, `notes`, file names and hashes.
+        dictionary with `psnr` (dB), `ssim`, `nmse`, their `conventions`, `voxels_compared`, `warnings`, `notes`, file names and hashes;
+        with `target` also `zero_filling`, a dictionary of its three scores.
 
     Raises:
-        Fault: a file cannot be used, or the two grids do not coincide.
+        Fault: a file cannot be used, or the grids do not coincide.
     """
     options = read or ReadOptions()
-    return evaluate_volumes(read_volume(prediction, options), read_volume(truth, options), through_plane)
+    result, whole = read_volume(prediction, options), read_volume(truth, options)
+    found = evaluate_volumes(result, whole, through_plane)
+    if target is None:
+        return found
+    low = read_volume(target, options)
+    baseline = evaluate_volumes(zero_filled_like(low, result), whole, through_plane)
+    told = {"target": {"file": Path(target).name, "sha256": low.sha256}, "zero_filling": {name: baseline[name] for name in SCORES}}
+    return {**found, **told}
 
 
 def use_threads(threads: int | None) -> None:

@@ -40,6 +40,7 @@ app = typer.Typer(
 )
 app.add_typer(data)
 
+FIGURES = {"psnr": (" dB", 2), "ssim": ("", 4), "nmse": ("", 5)}  # name to unit and digits
 FILES, NETWORK, REFERENCE, READING = "Files", "Network", "Reference", "Reading"  # groups of the options of super-resolve
 
 Labels = Annotated[Optional[list[str]], typer.Option(metavar="<01 02>", help="Only these of a BIDS dataset.", rich_help_panel=FILES)]  # noqa: UP045 - typer
@@ -111,7 +112,7 @@ def super_resolve(
     assume_affine: AssumeAffine = None,
     debug: Debug = False,
 ) -> None:
-    """Super-resolve a low-resolution MR volume with the help of another contrast."""
+    """Super-resolve an MR volume with help of another contrast."""
     with one_line_errors(debug):
         from hftn_sr.api import run_options, use_threads
 
@@ -166,7 +167,10 @@ def degrade(
     assume_affine: AssumeAffine = None,
     debug: Debug = False,
 ) -> None:
-    """Simulate a faster scan: keep the central 1/SCALE of each in-plane k-space axis."""
+    """Simulate a faster scan of less in-plane resolution.
+
+    The central 1/SCALE of each in-plane k-space axis is kept.
+    """
     with one_line_errors(debug):
         from hftn_sr import api
         from hftn_sr.cli.waiting import waiting
@@ -179,10 +183,11 @@ def degrade(
         say(output)
 
 
-@app.command(epilog=examples("evaluate --prediction sr.nii.gz --truth flair.nii.gz"))
+@app.command(epilog=examples("evaluate --prediction sr.nii --truth flair.nii --target lr.nii"))
 def evaluate(
     prediction: Annotated[Path, typer.Option(help="Image on the truth's grid or on a crop of it.")],
     truth: Annotated[Path, typer.Option(help="High-resolution image, or DICOM folder.")],
+    target: Annotated[OptionalPath, typer.Option(help="Low-resolution image: scores zero-filling.")] = None,
     protocol: Annotated[Literal["corrected"], typer.Option(help="Conventions of the scores; they are printed.")] = "corrected",
     json_file: Annotated[OptionalPath, typer.Option("--json", help="JSON file for the scores.")] = None,
     through_plane: Axis = None,
@@ -191,30 +196,37 @@ def evaluate(
     assume_affine: AssumeAffine = None,
     debug: Debug = False,
 ) -> None:
-    """Print PSNR, SSIM and NMSE of a result against the truth, on the voxels that both have."""
+    """Print PSNR, SSIM and NMSE of a result against the truth. They are taken on the voxels that both have."""
     with one_line_errors(debug):
         from hftn_sr import api
         from hftn_sr.cli.waiting import waiting
         from hftn_sr.volumes.files import write_json
 
-        if json_file and any(json_file.absolute() == path.absolute() for path in (prediction, truth)):
+        if json_file and any(json_file.absolute() == path.absolute() for path in (prediction, truth, target) if path):
             raise UsageFault("--json", f"{json_file} is an input, it would be overwritten", "--json FILE.json")
         read = _read_options(frame, nan_to_num, False, assume_affine)
         with waiting(f"compare {prediction}"):
-            scores = api.evaluate(prediction, truth, through_plane=through_plane, read=read)
+            scores = api.evaluate(prediction, truth, target=target, through_plane=through_plane, read=read)
         for finding in (*scores["notes"], *scores["warnings"]):
             tell(finding)
-        for name, unit, digits in (("psnr", " dB", 2), ("ssim", "", 4), ("nmse", "", 5)):
-            typer.echo(f"{name.upper()}  {scores[name]:.{digits}f}{unit}  ({scores['conventions'][name]})")
+        for name in FIGURES:
+            say(f"{_figure(name, scores)}  ({scores['conventions'][name]})")
+        if zero_filling := scores.get("zero_filling"):
+            say(f"zero-filling  {'  '.join(_figure(name, zero_filling) for name in FIGURES)}")
         typer.echo(f"protocol {protocol}, {' x '.join(map(str, scores['voxels_compared']))} voxels compared")
         if json_file:
             write_json(json_file, {key: value if value != float("inf") else "infinite" for key, value in scores.items()})
 
 
-app.command(epilog=examples("convert singlecoil_val/file1000041.h5 --output nifti/"))(convert)
+def _figure(name: str, scores: dict[str, float]) -> str:
+    unit, digits = FIGURES[name]
+    return f"{name.upper()}  {scores[name]:.{digits}f}{unit}"
+
+
+app.command(epilog=examples("convert dicom/flair --output nifti/", "convert singlecoil_val/file1000041.h5 --output nifti/"))(convert)
 app.command(epilog=examples("export --model base --scale 2 --format onnx --output base_x2.onnx"))(export)
 app.command(epilog=examples("doctor"))(doctor)
-app.command(epilog=examples("report --results results/ --cases patients/"))(report)
+app.command(epilog=examples("report --results results/ --cases patients/", "report --results derivatives/hftn-sr"))(report)
 
 
 def main() -> NoReturn:

@@ -17,7 +17,7 @@ HDF5_SUFFIXES = (".h5", ".hdf5")
 
 
 def convert(
-    files: Annotated[list[Path], typer.Argument(help="fastMRI .h5 files, DICOM folders, or folders of these.", metavar="FILE...")],
+    files: Annotated[list[Path], typer.Argument(help="DICOM folders, fastMRI .h5 files, or folders of these.", metavar="FILE...")],
     output: Annotated[Path, typer.Option(help="Folder for the .nii.gz files and their .json side files.")],
     image: Annotated[
         Literal["auto", "reconstruction_esc", "reconstruction_rss", "kspace"],
@@ -28,7 +28,10 @@ def convert(
     overwrite: Annotated[Literal["never", "always"], typer.Option(help="Replace existing outputs.")] = "never",
     debug: Debug = False,
 ) -> None:
-    """Convert fastMRI .h5 files and DICOM series to NIfTI. An .h5 file does not say where its scan lies."""
+    """Convert DICOM series and fastMRI .h5 files to NIfTI.
+
+    An .h5 file does not say where its scan lies.
+    """
     with one_line_errors(debug):
         from rich.console import Console
         from rich.progress import track
