@@ -20,6 +20,7 @@ import hftn_sr
 from hftn_sr.cli.progress import ConsoleReporter
 from hftn_sr.volumes import files
 from hftn_sr.volumes.nifti import read_nifti
+from hftn_sr.volumes.simulation import zero_filled
 from phantoms import oblique, phantom, points, write, write_volume
 
 BUNDLE = Path(hftn_sr.__file__).parents[1]
@@ -68,6 +69,22 @@ def test_degrade_super_resolve_and_evaluate_keep_the_place_when_4_does_not_divid
     assert "protocol corrected, 28 x 24 x 3 voxels compared" in evaluated.stdout
 
 
+def test_evaluate_prints_zero_filling_where_it_is_given_the_target(tmp_path, put_case, super_resolve, command):
+    truth = write_volume(tmp_path / "truth.nii", phantom())
+    target, reference = put_case(tmp_path)
+    result = tmp_path / "o.nii.gz"
+    assert super_resolve("--target", target, "--reference", reference, "--output", result, "--no-report").exit_code == 0
+    asked = ("evaluate", "--truth", truth, "--target", target, "--json", tmp_path / "s.json", "--prediction")
+    done = command(*asked, result)
+    found = json.loads((tmp_path / "s.json").read_text(encoding="utf-8"))["zero_filling"]
+    assert f"zero-filling  PSNR  {found['psnr']:.2f} dB  SSIM  {found['ssim']:.4f}  NMSE  {found['nmse']:.5f}" in done.stdout.splitlines()
+    low = zero_filled(read_nifti(target), 2, 2)
+    assert found["psnr"] == pytest.approx(hftn_sr.evaluate(write_volume(tmp_path / "z.nii", low), truth)["psnr"], abs=1e-3)
+    wrong = command(*asked[:-3], "--prediction", truth, "--target", reference)
+    assert wrong.exit_code == 9
+    assert "its grid made 2 or 4 times finer in plane is not that of" in faults(wrong)[0]
+
+
 def test_an_equal_volume_has_an_infinite_psnr_in_text_and_json(tmp_path, command):
     truth = write_volume(tmp_path / "a.nii", phantom((12, 12, 2)))
     assert "PSNR  inf dB" in command("evaluate", "--prediction", truth, "--truth", truth, "--json", tmp_path / "s.json").stdout
@@ -97,13 +114,13 @@ def test_degrade_leaves_what_exists_and_never_its_input(tmp_path, command):
     assert read_nifti(truth).data.shape == (12, 12, 2)
 
 
-def test_degrade_and_evaluate_warn_of_what_they_found_while_reading(tmp_path, command):
+def test_degrade_and_evaluate_say_what_they_found_while_reading(tmp_path, command):
     truth = write(tmp_path / "a.nii", phantom((12, 12, 2)).data[..., None], oblique((1, 1, 3)))
     for arguments in (
         ("degrade", "--input", truth, "--output", tmp_path / "b.nii", "--scale", 2),
         ("evaluate", "--prediction", truth, "--truth", truth),
     ):
-        assert "WARNING a.nii: volume 0 of 1 taken from sizes (12, 12, 2, 1)" in command(*arguments).stderr
+        assert command(*arguments).stderr == "a.nii: volume 0 of 1 taken from sizes (12, 12, 2, 1)\n"
 
 
 def test_the_cure_that_a_fault_names_works(tmp_path, command):
@@ -117,12 +134,12 @@ def test_the_cure_that_a_fault_names_works(tmp_path, command):
 # One pair
 
 
-def test_a_fault_is_one_line_that_names_case_path_finding_and_cure(tmp_path, put_case, super_resolve):
+def test_a_fault_is_one_line_that_names_path_finding_and_cure(tmp_path, put_case, super_resolve):
     target, reference = put_case(tmp_path)
     target.write_bytes(b"")
     result = super_resolve("--target", target, "--reference", reference, "--output", tmp_path / "o.nii.gz")
     assert result.exit_code == 9
-    assert faults(result) == [f"ERROR target.nii.gz {target}: empty file (0 bytes). Fix: copy or export it again from its source."]
+    assert faults(result) == [f"ERROR {target}: empty file (0 bytes). Fix: copy or export it again from its source."]
     assert result.stdout == ""
 
 
@@ -172,13 +189,24 @@ def test_the_picture_is_written_unless_declined(tmp_path, put_case, command, wei
         assert (tmp_path / "o_preview.png").exists() == there
 
 
-def test_warnings_come_with_the_name_of_the_case(tmp_path, put_case, super_resolve):
+def test_a_lone_file_is_named_once(tmp_path, put_case, super_resolve, monkeypatch):
+    put_case(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    image = read_nifti(Path("target.nii.gz"))
+    write(tmp_path / "target.nii.gz", image.data[..., None], image.affine)
+    asked = ("--target", "target.nii.gz", "--reference", "reference.nii.gz", "--output", "o.nii.gz", "--no-report")
+    assert "target.nii.gz: volume 0 of 1 taken from sizes (20, 22, 4, 1)" in super_resolve(*asked).stderr.splitlines()
+    Path("target.nii.gz").write_bytes(b"")
+    assert faults(super_resolve(*asked, "--overwrite", "always"))[0].startswith("ERROR target.nii.gz: empty file")
+
+
+def test_notes_and_warnings_come_with_the_name_of_the_case(tmp_path, put_case, super_resolve):
     target, reference = put_case(tmp_path)
     result = super_resolve("--target", target, "--reference", reference, "--output", tmp_path / "o.nii.gz")
-    assert (
-        "WARNING target.nii.gz measured 20 x 22 of 40 x 44 (left-right x front-back); scale 2: voxel sizes are 2.00 x 2.00 times the reference's"
-        in result.stderr
-    )
+    assert result.stderr.splitlines() == [
+        "target.nii.gz measured 20 x 22 of 40 x 44 (left-right x front-back); scale 2: voxel sizes are 2.00 x 2.00 times the reference's",
+        "WARNING target.nii.gz slices are too small or too smooth to check whether the reference fits; it is used all the same",
+    ]
 
 
 def test_a_target_goes_without_a_reference_and_is_warned_of(tmp_path, put_case, super_resolve):
@@ -205,7 +233,7 @@ def test_a_step_that_takes_long_is_logged_with_the_name_of_its_case():
     ("arguments", "message"),
     [
         (("--taget", "a.nii"), "--target"),
-        (("--reference-trasform", "a.txt"), "--reference-transform"),
+        (("--reference-transfrom", "a.txt"), "--reference-transform"),
         (("--data-consistancy",), "--data-consistency"),
         (("--target", "a.nii", "--reference", "b.nii", "--output", "c.nii", "d.nii"), "unexpected extra argument"),
         (("--device", "gpu"), "Invalid value for '--device'"),
@@ -316,7 +344,7 @@ def test_a_folder_of_good_and_bad_cases_is_worked_off_and_summed_up(tmp_path, pu
     assert "not a NIfTI file (found text)" in rows["bad"]["message"]
     again = super_resolve("--cases", source, "--output", output)
     assert again.exit_code == 8
-    assert statuses(output)["good [1]"] == "skipped"
+    assert statuses(output)["good [1]"] == "done before"
 
 
 def test_a_case_without_a_reference_is_done_where_that_is_asked_for(tmp_path, put_case, super_resolve, command):
@@ -332,7 +360,7 @@ def test_a_case_without_a_reference_is_done_where_that_is_asked_for(tmp_path, pu
     with (output / "summary.csv").open(encoding="utf-8", newline="") as stream:
         rows = {row["case"]: row for row in csv.DictReader(stream)}
     assert (rows["lone"]["status"], rows["lone"]["reference"], rows["lone"]["similarity"]) == ("done", "none", "")
-    assert rows["pair"]["status"] == "skipped"
+    assert rows["pair"]["status"] == "done before"
     again = command("report", "--results", output, "--cases", source)
     assert again.exit_code == 0, again.stderr
     assert "2 cases: 2 done" in (output / "report.html").read_text(encoding="utf-8")
@@ -464,4 +492,4 @@ def test_an_interrupted_run_drops_its_case_whole_and_sums_up(tmp_path, put_case,
     assert (summary["interrupted"], summary["exit_code"]) == (True, 130)
     assert list((tmp_path / "out" / "b").iterdir()) == []
     assert super_resolve("--cases", tmp_path / "in", "--output", tmp_path / "out").exit_code == 0
-    assert statuses(tmp_path / "out") == {"a": "skipped", "b": "done", "c": "done"}
+    assert statuses(tmp_path / "out") == {"a": "done before", "b": "done", "c": "done"}

@@ -14,11 +14,12 @@ import torch
 
 from hftn_sr.errors import Fault, NothingToDo, check_scale
 from hftn_sr.inference.batch import find_cases, lone_case, run_cases
-from hftn_sr.inference.case import Case, Outcome
+from hftn_sr.inference.case import LEFT_ALONE, Case, Outcome
 from hftn_sr.inference.options import OutputFormat, Overwrite, PairBy, Register, RunOptions, Sizes, UnfitReference, run_options
 from hftn_sr.inference.reporter import Reporter
 from hftn_sr.networks.precision import Precision
-from hftn_sr.scoring.evaluation import evaluate_volumes
+from hftn_sr.scoring.evaluation import evaluate_volumes, zero_filled_like
+from hftn_sr.scoring.metrics import SCORES
 from hftn_sr.volumes.files import check_writable
 from hftn_sr.volumes.nifti import ReadOptions, save_nifti
 from hftn_sr.volumes.reading import read_volume
@@ -123,7 +124,7 @@ def super_resolve(
     )
     case = lone_case(Path(target), Path(reference) if reference else None, Path(output), transform)
     (outcome,) = super_resolve_cases([case], options, reporter, strict=True)
-    if outcome.status == "skipped":
+    if outcome.status in LEFT_ALONE:
         raise NothingToDo(case.output, outcome.message, "choose another output or overwrite")
     return outcome
 
@@ -177,7 +178,7 @@ def degrade(
         through_plane: array axis that keeps its size; None takes the one whose voxel size differs.
         overwrite: whether an output that exists is replaced.
         read: how an ambiguous file is read.
-        log: function called with each finding while reading.
+        log: function called with each finding while reading, a `Note` or a warning.
 
     Returns:
         path of the output.
@@ -205,23 +206,39 @@ def degrade(
     return result
 
 
-def evaluate(prediction: StrPath, truth: StrPath, *, through_plane: int | None = None, read: ReadOptions | None = None) -> dict[str, Any]:
+def evaluate(
+    prediction: StrPath,
+    truth: StrPath,
+    *,
+    target: StrPath | None = None,
+    through_plane: int | None = None,
+    read: ReadOptions | None = None,
+) -> dict[str, Any]:
     """PSNR, SSIM and NMSE of a prediction against the truth, by protocol `corrected`.
 
     Args:
         prediction: volume, .nii or .nii.gz, on the truth's grid or a crop of it.
         truth: high-resolution volume: .nii, .nii.gz, fastMRI .h5 or folder of a DICOM series.
+        target: low-resolution volume that the prediction was made from, to score zero-filling, too; None for none.
         through_plane: array axis along which SSIM takes slices; None for the truth's own.
         read: how ambiguous files are read.
 
     Returns:
-        dictionary with `psnr` (dB), `ssim`, `nmse`, their `conventions`, `voxels_compared`, `warnings`, file names and hashes.
+        dictionary with `psnr` (dB), `ssim`, `nmse`, their `conventions`, `voxels_compared`, `warnings`, `notes`, file names and hashes;
+        with `target` also `zero_filling`, a dictionary of its three scores.
 
     Raises:
-        Fault: a file cannot be used, or the two grids do not coincide.
+        Fault: a file cannot be used, or the grids do not coincide.
     """
     options = read or ReadOptions()
-    return evaluate_volumes(read_volume(prediction, options), read_volume(truth, options), through_plane)
+    result, whole = read_volume(prediction, options), read_volume(truth, options)
+    found = evaluate_volumes(result, whole, through_plane)
+    if target is None:
+        return found
+    low = read_volume(target, options)
+    baseline = evaluate_volumes(zero_filled_like(low, result), whole, through_plane)
+    told = {"target": {"file": Path(target).name, "sha256": low.sha256}, "zero_filling": {name: baseline[name] for name in SCORES}}
+    return {**found, **told}
 
 
 def use_threads(threads: int | None) -> None:

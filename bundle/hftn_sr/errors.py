@@ -1,10 +1,11 @@
-"""Faults: the errors that name a user's file or option, the finding and the cure."""
+"""Faults, the errors that name a user's file or option, the finding and the cure; and notes, findings that speak against nothing."""
 
 from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Iterator, Mapping
+import unicodedata
+from collections.abc import Iterable, Iterator, Mapping
 from os import PathLike
 from typing import Any
 
@@ -14,7 +15,12 @@ __all__ = [
     "check_scale",
     "differences",
     "end_in_one_line",
+    "interrupted",
+    "notes_among",
+    "printable",
+    "warnings_among",
     "Fault",
+    "Note",
     "UsageFault",
     "NothingToDo",
     "OK",
@@ -27,6 +33,7 @@ __all__ = [
 ]
 
 SCALES = (2, 4)  # upscaling factors that there are networks for
+UNPRINTABLE = ("Cc", "Cs", "Zl", "Zp")  # Unicode categories: control characters, surrogates, separators of lines and of paragraphs
 OK, INTERNAL, USAGE, NOTHING, SOME_FAILED, ALL_FAILED, INTERRUPTED = 0, 1, 2, 3, 8, 9, 130  # exit codes of the command
 
 
@@ -43,10 +50,50 @@ class Fault(Exception):  # noqa: N818 - a finding about a file, not an error of 
 
     def __init__(self, path: str | PathLike[str], finding: str, fix: str) -> None:
         self.path, self.finding, self.fix = str(path), finding, fix
-        super().__init__(f"{self.path}: {finding}. Fix: {fix}.")
+        super().__init__(printable(f"{self.path}: {finding}. Fix: {fix}."))
 
     def __reduce__(self) -> tuple[type[Fault], tuple[str, str, str]]:
         return type(self), (self.path, self.finding, self.fix)
+
+
+class Note(str):
+    """A finding that the user should know and that speaks against nothing; other findings are warnings."""
+
+    __slots__ = ()
+
+
+def warnings_among(findings: Iterable[str]) -> tuple[str, ...]:
+    """The findings that may be wrong, each once."""
+    return tuple(dict.fromkeys(finding for finding in findings if not isinstance(finding, Note)))
+
+
+def notes_among(findings: Iterable[str]) -> tuple[str, ...]:
+    """The notes among findings, each once."""
+    return tuple(dict.fromkeys(finding for finding in findings if isinstance(finding, Note)))
+
+
+def printable(text: str) -> str:
+    """`text` on one line that every encoding of Unicode takes: control characters and bytes that are not UTF-8 are escaped."""
+    return "".join(_escaped(each) if unicodedata.category(each) in UNPRINTABLE else each for each in text)
+
+
+def _escaped(character: str) -> str:
+    code = ord(character)
+    return f"\\x{code - 0xDC00:02x}" if 0xDC80 <= code <= 0xDCFF else character.encode("unicode_escape").decode()  # first: PEP 383
+
+
+def interrupted(error: BaseException) -> bool:
+    """Whether an error came up while a KeyboardInterrupt was on its way, which would be lost with it."""
+    seen: set[int] = set()
+    waiting: list[BaseException | None] = [error]
+    while waiting:
+        each = waiting.pop()
+        if isinstance(each, KeyboardInterrupt):
+            return True
+        if each is not None and id(each) not in seen:
+            seen.add(id(each))
+            waiting += [each.__cause__, each.__context__]
+    return False
 
 
 class UsageFault(Fault):

@@ -45,3 +45,14 @@ def test_the_help_of_each_command_ends_with_examples_that_its_parser_takes(words
         assert called[: len(words)] == words
         if (options := example[len(called) :]) != ["--help"]:
             COMMANDS[called].make_context("hftn-sr", options)  # raises where an option is misspelt or missing
+
+
+@pytest.mark.parametrize("words", [words for words in COMMANDS if hasattr(COMMANDS[words], "commands")], ids=" ".join)
+def test_no_summary_of_a_command_is_cut(words, help_of):
+    listed = help_of(words).partition("Commands:")[2].partition("Example")[0]
+    assert listed and "..." not in listed
+
+
+def test_dicom_is_seen_in_the_help_of_convert(help_of):
+    text = help_of(("convert",))
+    assert "Convert DICOM series" in text and "hftn-sr convert dicom/" in text

@@ -102,13 +102,13 @@ def test_a_broken_run_goes_on_and_only_what_is_stale_is_redone(dataset, run):
     again = run(output, "--no-preview", "--overwrite", "stale")
     assert again.exit_code == 0
     statuses = [case["status"] for case in json.loads((output / "summary.json").read_text(encoding="utf-8"))["cases"]]
-    assert statuses == ["skipped", "done", "skipped"]
+    assert statuses == ["done before", "done", "done before"]
     assert content(output)[f"{IMAGES[1]}.nii.gz"] == made[f"{IMAGES[1]}.nii.gz"]
     image = nib.load(dataset / "sub-02" / "anat" / "sub-02_FLAIR.nii.gz")
     nib.save(nib.Nifti1Image(2 * image.get_fdata(dtype=np.float32), image.affine), image.get_filename())
     run(output, "--no-preview", "--overwrite", "stale")
     statuses = [case["status"] for case in json.loads((output / "summary.json").read_text(encoding="utf-8"))["cases"]]
-    assert statuses == ["skipped", "skipped", "done"]
+    assert statuses == ["done before", "done before", "done"]
     assert run(output, "--no-preview").exit_code == 3
 
 
@@ -196,3 +196,41 @@ def test_entities_need_a_dataset(command, tmp_path):
         "super-resolve", "--target", "a.nii", "--reference", "b.nii", "--output", tmp_path / "c.nii", "--target-entities", "run-1"
     )
     assert (result.exit_code, "--target-entities: needs --bids" in result.stderr) == (2, True)
+
+
+# The page of results that stand
+
+
+def test_the_page_finds_the_dataset_by_itself_or_where_it_is_told(dataset, run, command, tmp_path):
+    output = dataset.parent / "derived"
+    assert run(output, "--no-preview", "--no-report").exit_code == 0
+    (output / "sub-02/anat/sub-02_res-hi_desc-sr_FLAIR.nii.gz").unlink()
+    made = command("report", "--results", output)
+    assert (made.exit_code, made.stdout.strip()) == (0, str(output / "report.html"))
+    page = (output / "report.html").read_text(encoding="utf-8")
+    assert "3 cases: 2 done, 1 no result" in page and "sub-01_ses-a_FLAIR" in page
+    entries = [json.loads(path.read_text(encoding="utf-8")) for path in output.glob("report_files/case_*/entry.json")]
+    assert len(entries) == 2 and all(entry["pictures"] for entry in entries)
+    moved = dataset.rename(tmp_path / "elsewhere")
+    lost = command("report", "--results", output)
+    assert lost.exit_code == 9
+    assert "its source dataset is not where its description says (../ds). Fix: --bids DIR, where that dataset is now" in lost.stderr
+    assert command("report", "--results", output, "--bids", moved).exit_code == 0
+
+
+def test_a_dataset_is_not_taken_for_results_of_another_kind(dataset, command):
+    assert "--cases: is missing" in command("report", "--results", dataset).stderr
+    refused = command("report", "--results", dataset, "--bids", dataset)
+    assert refused.exit_code == 2 and "holds no results of a BIDS dataset" in refused.stderr
+
+
+def test_no_warning_of_a_dataset_names_an_option_that_it_refuses(dataset, run):
+    for path in dataset.rglob("*_T2w.nii.gz"):
+        image = nib.load(path)
+        affine = image.affine.copy()
+        affine[:3, 3] += 15 * affine[:3, 0]
+        nib.save(nib.Nifti1Image(np.asarray(image.dataobj), affine), path)
+    result = run(dataset.parent / "derived", "--no-preview", "--no-report", "--register", "none")
+    assert "the reference was left out" in result.stderr
+    assert "run this pair alone with its transform, by --target and --reference" in result.stderr
+    assert "--reference-transform" not in result.stderr

@@ -173,7 +173,7 @@ def test_an_error_that_nobody_foresaw_fails_its_case_only(tmp_path, put_case, op
 @pytest.mark.parametrize(
     ("states", "code"),
     [
-        (["done", "done"], 0), (["done", "skipped"], 0), (["planned", "planned"], 0), (["skipped", "skipped"], 3),
+        (["done", "done"], 0), (["done", "done before"], 0), (["planned", "planned"], 0), (["skipped", "done before"], 3),
         (["done", "failed"], 8), (["skipped", "failed"], 8), (["failed", "failed"], 9),
     ],
 )  # fmt: skip
@@ -186,14 +186,14 @@ def test_the_exit_code_differs_for_all_some_and_none(states, code):
 
 def test_the_summary_holds_a_row_for_each_case_in_both_formats(tmp_path):
     record = {"scale": 2, "reference": {"file": "r.nii", "used": False}, "similarity": {"value": 1.2}, "coverage": 0.93}
-    done = Outcome("ü, [1]", "done", tmp_path / "target_sr.nii.gz", "", ("first", "second"), record, 1.234)
+    done = Outcome("ü, [1]", "done", tmp_path / "target_sr.nii.gz", "", ("first", "second"), record, 1.234, ("a third",))
     failed = Outcome("b", "failed", tmp_path / "target_sr.nii.gz", "x: empty file. Fix: y.")
     write_summary(tmp_path, [done, failed])
     summary = json.loads((tmp_path / "summary.json").read_text(encoding="utf-8"))
     assert (summary["interrupted"], summary["exit_code"]) == (False, 8)
     assert summary["cases"][0] == {
         "case": "ü, [1]", "status": "done", "output": "target_sr.nii.gz", "scale": 2, "reference": "left out", "similarity": 1.2,
-        "coverage": 0.93, "seconds": 1.23, "warnings": "first; second", "message": "",
+        "coverage": 0.93, "seconds": 1.23, "warnings": "first; second", "message": "", "notes": "a third",
     }  # fmt: skip
     with (tmp_path / "summary.csv").open(encoding="utf-8", newline="") as stream:
         rows = list(csv.DictReader(stream))

@@ -198,8 +198,10 @@ def test_the_record_says_what_was_done_with_what(case, run, weights):
     assert record["reference"]["used"] is True
     assert set(record["seconds"]) == {"read_and_place", "network", "restore_and_save"}
     assert record["seconds"]["network"] > 0
+    assert record["notes"] == [
+        "measured 20 x 22 of 40 x 44 (left-right x front-back); scale 2: voxel sizes are 2.00 x 2.00 times the reference's"
+    ]
     assert record["warnings"] == [
-        "measured 20 x 22 of 40 x 44 (left-right x front-back); scale 2: voxel sizes are 2.00 x 2.00 times the reference's",
         "slices are too small or too smooth to check whether the reference fits; it is used all the same",
     ]
     assert record["fingerprint"]["options"]["data_consistency"] is True
@@ -213,9 +215,9 @@ def test_what_was_found_while_reading_is_recorded(case, run):
     write(case.target, data[..., None], nib.load(case.target).affine)
     read = api.ReadOptions(nan_to_num=True)
     outcome = run(case, {"scale": 2, "read": read})
-    assert any("volume 0 of 1 taken" in warning for warning in outcome.record["warnings"])
+    assert any("volume 0 of 1 taken" in note for note in outcome.record["notes"])
     assert any("1 voxels that are not finite taken as 0" in warning for warning in outcome.record["warnings"])
-    assert outcome.warnings == tuple(outcome.record["warnings"])
+    assert (outcome.warnings, outcome.notes) == (tuple(outcome.record["warnings"]), tuple(outcome.record["notes"]))
     assert outcome.record["acquired"]["source"] == "scale as asked"
 
 
@@ -226,7 +228,7 @@ def test_a_reference_that_covers_only_a_part_is_counted_in_the_record(tmp_path, 
     outcome = run(case)
     assert outcome.record["coverage"] == 0.9
     assert outcome.record["voxels_without_reference"] == 4 * 44 * 4
-    assert "the reference covers 90.0% of the target; elsewhere the result has no detail from it" in outcome.warnings
+    assert "the reference covers 90.0% of the target; elsewhere the result has no detail from it" in outcome.notes
 
 
 def test_a_transform_file_places_the_reference_and_is_recorded(tmp_path, pair, run):
@@ -256,12 +258,14 @@ def test_a_reference_elsewhere_is_left_out_or_refused(tmp_path, pair, run):
     case = Case(
         "one", write_volume(tmp_path / "a.nii", target), write_volume(tmp_path / "b.nii", Volume(reference.data, far)), tmp_path / "c.nii"
     )
-    finding = r"b\.nii: {}covers 6\d% of the target, at least 80% is needed\. Fix: .*--reference-transform or --register rigid"
+    finding = (
+        r"b\.nii: {}covers 6\d% of the target, at least 80% is needed\. Fix: .*try --register rigid, or place it by --reference-transform"
+    )
     with pytest.raises(Fault, match=finding.format("")):
         run(case, {"unfit_reference": "use"})
     assert set(folder_of(case.output)) == {"a.nii", "b.nii"}
     outcome = run(case)
-    (warning,) = outcome.warnings[1:]  # the first is of the scale
+    (warning,) = outcome.warnings
     assert re.search(finding.format("the reference was left out, the result is made from the target alone: "), warning)
     assert outcome.record["reference"]["used"] is False
     assert outcome.record["coverage"] < 0.7
@@ -278,7 +282,9 @@ def test_a_swapped_pair_is_refused_by_its_voxel_sizes_and_warned_of_when_the_sca
     with pytest.raises(Fault, match=r"nothing to gain: its voxels of 1 x 1 x 3 mm are finer than the reference"):
         run(swapped)
     outcome = run(swapped, {"scale": 2})
-    assert any("are coarser than the result's (0.50 mm); are the two swapped?" in warning for warning in outcome.warnings)
+    assert any(
+        "mm in plane) are coarser than the result's (0.50 x 0.50 mm); are the two swapped?" in warning for warning in outcome.warnings
+    )
 
 
 def test_a_pair_that_is_not_alike_is_warned_of_where_edges_cannot_tell(tmp_path, pair, run):
@@ -302,7 +308,7 @@ def test_a_target_that_the_scanner_interpolated_is_warned_of(tmp_path, pair, run
     for data in (interpolated, noisy):
         files = write_volume(tmp_path / "a.nii", Volume(data, target.affine)), write_volume(tmp_path / "b.nii", reference)
         outcomes.append(run(Case("one", *files, tmp_path / "c.nii"), overwrite="always"))
-    found = [[warning for warning in outcome.warnings if "outer k-space" in warning] for outcome in outcomes]
+    found = [[note for note in outcome.notes if "outer k-space" in note] for outcome in outcomes]
     assert [len(warnings) for warnings in found] == [1, 0]
     assert found[0][0].startswith(
         "measured 21 x 23 of 80 x 88 (left-right x front-back); outer k-space is empty: interpolated by the scanner"
@@ -332,7 +338,7 @@ def test_an_output_that_exists_is_left_alone_by_default(case, run):
     run(case)
     before = folder_of(case.output)
     outcome = run(case, {"scale": 2})
-    assert (outcome.status, outcome.message) == ("skipped", "the output exists (--overwrite stale or always redoes it)")
+    assert (outcome.status, outcome.message) == ("done before", "the output exists (--overwrite stale or always redoes it)")
     assert folder_of(case.output) == before
 
 
@@ -353,7 +359,7 @@ def test_stale_redoes_a_case_whose_input_changed(case, run, role):
     run(case)
     new_input(case, role)
     assert run(case, overwrite="stale").status == "done"
-    assert run(case, overwrite="stale").status == "skipped"
+    assert run(case, overwrite="stale").status == "done before"
 
 
 @pytest.mark.parametrize(
@@ -363,7 +369,7 @@ def test_stale_redoes_a_case_whose_input_changed(case, run, role):
 def test_stale_redoes_a_case_whose_options_changed(case, run, placing, options):
     run(case)
     assert run(case, placing, overwrite="stale", **options).status == "done"
-    assert run(case, placing, overwrite="stale", **options).status == "skipped"
+    assert run(case, placing, overwrite="stale", **options).status == "done before"
 
 
 def test_stale_redoes_a_case_whose_model_changed(case, run, weights, zero_weights):
@@ -383,7 +389,7 @@ def test_stale_redoes_a_case_whose_transform_changed(tmp_path, case, run):
     transform.write_text(lines.format(0), encoding="utf-8")
     case = dataclasses.replace(case, transform=transform)
     run(case)
-    assert run(case, overwrite="stale").status == "skipped"
+    assert run(case, overwrite="stale").status == "done before"
     transform.write_text(lines.format(1), encoding="utf-8")
     assert run(case, overwrite="stale").status == "done"
 

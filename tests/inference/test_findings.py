@@ -6,16 +6,19 @@ import numpy as np
 import pytest
 import torch
 
+from hftn_sr.errors import Note
 from hftn_sr.inference.findings import (
     NOT_MENDED,
     alignment_record,
+    coarser_along,
     measured_samples,
     misplaced,
+    partly_covered,
     unfit_reason,
 )
 from hftn_sr.kspace import truncate
 from hftn_sr.volumes.alignment import Alignment
-from hftn_sr.volumes.volume import Volume
+from hftn_sr.volumes.volume import Grid, Volume
 from phantoms import oblique
 
 
@@ -129,3 +132,40 @@ def test_the_record_tells_displacements_in_voxels_of_the_result():
     assert alignment_record(None, 2) is None
     record = alignment_record(Alignment(0.3, 0.5, 1), 4)
     assert (record["value"], record["displacement_voxels"], record["slice_offset"]) == (0.3, 2.0, 1)
+
+
+@pytest.mark.parametrize(
+    ("reference", "said"),
+    [
+        ((1, 1, 9), ""),
+        ((1.4, 1.4, 1), ""),
+        (
+            (2, 2, 1),
+            "the reference's voxels (2.00 x 2.00 mm in plane) are coarser than the result's (1.00 x 1.00 mm); are the two swapped?",
+        ),
+        (
+            (2, 1, 1),
+            "the reference's voxels are coarse along left-right (2.00 mm, the result's 1.00 mm): the result gains little detail there",
+        ),
+        (
+            (0.4, 4, 1),
+            "the reference's voxels are coarse along front-back (4.00 mm, the result's 1.00 mm): the result gains little detail there",
+        ),
+    ],
+)
+def test_a_coarse_reference_is_judged_axis_by_axis(reference, said):
+    degrees = (8.0, -5.0, 12.0)
+    grids = [Grid((8, 8, 4), oblique(spacing, degrees)) for spacing in (reference, (1, 1, 3))]
+    assert coarser_along(*grids, 2) == ([said] if said else [])
+
+
+def test_the_plane_of_a_reference_does_not_matter_to_its_judgement():
+    """A sagittal reference of thick slices beside an axial result: its voxels are wide along left-right."""
+    sagittal = Grid((4, 8, 8), np.diag([4.0, 1.0, 1.0, 1.0])[:, [1, 2, 0, 3]])
+    (said,) = coarser_along(sagittal, Grid((8, 8, 4), np.diag([1.0, 1.0, 5.0, 1.0])), 2)
+    assert "coarse along left-right (4.00 mm, the result's 1.00 mm)" in said
+
+
+@pytest.mark.parametrize(("share", "is_note"), [(0.976, True), (0.8, True), (0.57, False)])
+def test_a_reference_that_covers_most_of_the_target_is_a_note(share, is_note):
+    assert isinstance(partly_covered(share), Note) is is_note

@@ -175,6 +175,41 @@ def test_one_that_is_registered_and_then_left_out_has_one_warning(files, place, 
     )
 
 
+def test_one_that_is_registered_and_still_not_in_place_has_one_warning_that_says_both(place, registered, monkeypatch):
+    registered(1.0)
+    found = iter([Alignment(0.4, 0.4, 0), Alignment(0.4, 0.2, 0)])
+    monkeypatch.setattr(reference_module, "_alignment", lambda *_: next(found))
+    (warning,) = place("in place", unfit_reference="use").warnings
+    assert warning == (
+        "the reference lay 0.80 voxels of the result away and was registered: moved by 1.0 mm, turned by 0.0 degrees; "
+        "it still seems to lie 0.40 voxels of the result away, which costs detail; place it by --reference-transform"
+    )
+
+
+@pytest.mark.parametrize(("name", "register"), [("away", "auto"), ("other", "auto"), ("in place", "rigid")])
+def test_a_dry_run_says_that_it_would_register_and_does_not(files, tmp_path, weights, registered, name, register):
+    asked = registered(0)
+    case = Case("one", files["target"], files[name], tmp_path / "new" / "o.nii.gz")
+    options = RunOptions(str(weights[2]), dry_run=True, pair=PairOptions(scale=2, register=register))
+    outcome = run_case(case, options, lambda scale: load_model(str(weights[2]), scale))
+    assert (outcome.status, asked, (tmp_path / "new").exists()) == ("planned", [], False)
+    where = {"away": r"\d\.\d voxels of the result away", "other": "where its edges do not match the target's"}.get(name)
+    wanted = rf"the reference lies {where}: a run would register it, and use it where it then fits" if where else "a run would register .*"
+    (found,) = (*outcome.warnings, *outcome.notes)
+    assert re.fullmatch(wanted, found)
+    assert bool(outcome.notes) is (register == "rigid")
+
+
+@pytest.mark.parametrize("name", ["away", "other"])
+def test_no_cure_names_an_option_that_the_run_refuses(files, place, registered, name):
+    registered(-9.0)
+    words = "put its transform into the folder of the case as reference_transform.txt"
+    for options in ({}, {"unfit_reference": "use"}, {"register": "none", "unfit_reference": "use"}, {"register": "none"}):
+        for warning in place(name, placing=words, **options).warnings:
+            assert "--reference-transform" not in warning
+            assert words in warning or "try --register rigid" in warning
+
+
 def test_a_vain_registration_of_one_nearly_in_place_leaves_a_warning(files, registered, monkeypatch):
     registered(0.1)
     monkeypatch.setattr(reference_module, "_alignment", lambda *_: Alignment(0.4, 0.1, 0))
@@ -226,13 +261,13 @@ def test_a_reference_without_signal_is_left_out_with_one_warning_and_once(files,
     case = Case("one", files["target"], blank, tmp_path / "o.nii.gz")
     options = RunOptions(str(weights[2]), overwrite="stale", preview=False, pair=PairOptions(register=register))
     outcomes = [run_case(case, options, lambda scale: load_model(str(weights[2]), scale)) for _ in range(2)]
-    scale, warning = outcomes[0].warnings
-    assert scale.endswith("scale 2: voxel sizes are 2.13 x 2.13 times the reference's")
+    (note,), (warning,) = outcomes[0].notes, outcomes[0].warnings
+    assert note.endswith("scale 2: voxel sizes are 2.13 x 2.13 times the reference's")
     assert warning == (
         f"{blank}: the reference was left out, the result is made from the target alone: no signal where the target lies. "
         "Fix: check this image and its position"
     )
-    assert [outcome.status for outcome in outcomes] == ["done", "skipped"]
+    assert [outcome.status for outcome in outcomes] == ["done", "done before"]
     assert outcomes[0].record["reference"] == {"file": "blank.nii", "sha256": sha256_of(blank), "used": False}
     api.super_resolve(files["target"], None, tmp_path / "alone.nii.gz", scale=2, model=str(weights[2]))
     np.testing.assert_array_equal(read_nifti(case.output).data, read_nifti(tmp_path / "alone.nii.gz").data)
@@ -294,7 +329,7 @@ def test_a_registration_that_memory_does_not_allow_is_warned_of_and_made_up_for_
         assert "left out" in warning and "; too little memory is free to register it. Fix: check" in warning
         assert "--register rigid" not in warning
     again = run_case(case, options, lambda scale: load_model(str(weights[2]), scale))
-    assert again.status == ("done" if wanted else "skipped")
+    assert again.status == ("done" if wanted else "done before")
     assert len(asked) == wanted
 
 
@@ -326,7 +361,7 @@ def test_a_result_without_a_reference_is_stale_only_where_something_changed(file
     case = Case("one", files["target"], None, tmp_path / "o.nii.gz")
     options = RunOptions(str(weights[2]), overwrite="stale", preview=False, pair=PairOptions(scale=2))
     outcomes = [run_case(case, options, lambda scale: load_model(str(weights[2]), scale)) for _ in range(2)]
-    assert [outcome.status for outcome in outcomes] == ["done", "skipped"]
+    assert [outcome.status for outcome in outcomes] == ["done", "done before"]
     with_one = dataclasses.replace(case, reference=files["in place"])
     assert run_case(with_one, options, lambda scale: load_model(str(weights[2]), scale)).status == "done"
 

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import math
 
+import nibabel as nib
+import numpy as np
 import pytest
 import torch
 from torch.nn import functional
 
 from hftn_sr.kspace import shift, truncate
+from hftn_sr.volumes import alignment
 from hftn_sr.volumes.alignment import Alignment, edge_alignment
 
 SCALE, REACH = 2, 6
@@ -79,6 +82,29 @@ def test_a_slice_above_or_below_is_found(offset):
     found = compared(target, reference.roll(offset, 0))
     assert found.slice_offset == offset
     assert not found.in_place
+
+
+def test_a_thin_slab_in_place_is_not_called_a_slice_off(monkeypatch):
+    """Its slices are nearly the same, so that chance decides which one fits best."""
+    prominence = {0: 0.5, 1: 0.53, -1: 0.4}
+    calls = iter([prominence[0], prominence[-1], prominence[1]])
+    monkeypatch.setattr(alignment, "_peak", lambda *_: (next(calls, 0.5), 0.0, 0.0))
+    target, reference = contrasts()
+    assert compared(target[:4], reference[:4]).slice_offset == 0
+    calls = iter([prominence[0], prominence[-1], 0.54])
+    assert compared(target[:4], reference[:4]).slice_offset == 1
+
+
+@pytest.mark.parametrize("slices", [4, 5])
+@pytest.mark.parametrize("contrast", ["T1", "T2"])
+def test_real_thin_slabs_in_place_are_not_called_a_slice_off(mirror, contrast, slices):
+    folder = mirror / "cross_sectional" / "MNI" / "patient07"
+    target, reference = (nib.load(next(folder.glob(f"{name}_*.nii.gz"))).dataobj for name in ("FLAIR", contrast))
+    for start in range(60, 120, 12):
+        for scale in (2, 4):
+            volumes = [torch.from_numpy(np.asarray(each[:180, :216, start : start + slices], np.float32)) for each in (target, reference)]
+            lowered = [torch.stack([truncate(each, scale) for each in volume.movedim(2, 0)]) for volume in volumes]
+            assert edge_alignment(*lowered, 12 // scale).slice_offset == 0
 
 
 def test_another_anatomy_and_noise_do_not_fit():

@@ -5,6 +5,7 @@ import pytest
 from hftn_sr.errors import Fault
 from hftn_sr.volumes.placement import read_transform, similarity
 from hftn_sr.volumes.volume import Volume
+from phantoms import oblique
 
 LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 HEADER = "#Insight Transform File V1.0\n#Transform 0\n"
@@ -141,6 +142,18 @@ def test_volumes_without_overlap_or_without_contrast_have_the_lowest_similarity(
     assert similarity(cube(noise), far) == 1.0
     assert similarity(cube(noise), cube(np.ones_like(noise))) == 1.0
     assert similarity(cube(np.ones_like(noise)), cube(np.ones_like(noise))) == 1.0
+
+
+def test_an_oblique_single_slice_is_as_similar_as_the_straight_one(noise):
+    """Rounding puts some of its voxels at index -1e-16 or 1e-12 of the other, and a slice through a slice is never at index 0 exactly."""
+    data = noise[:, :, :1].repeat(3, 0).repeat(3, 1).astype(np.float32)
+    affine = oblique((1, 1, 5), (8.0, -5.0, 12.0), data.shape)
+    beside = affine.copy()
+    beside[:3, 3] += 0.3 * affine[:3, 2]
+    for other in (affine @ np.linalg.inv(affine) @ affine, beside):
+        assert similarity(Volume(data, affine), Volume(data**2, other)) > 1.2
+    beside[:3, 3] += affine[:3, 2]
+    assert similarity(Volume(data, affine), Volume(data**2, beside)) == 1.0
 
 
 def test_similarity_follows_the_headers_and_not_the_array_order(noise):

@@ -8,8 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import typer
-
+from hftn_sr.cli.faults import say
 from hftn_sr.cli.groups import GroupedCommand
 from hftn_sr.errors import Fault, UsageFault
 
@@ -19,6 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = ["BidsCommand", "bids_cases"]
 
+PLACING = "run this pair alone with its transform, by --target and --reference"
 LABELS = ("--participant-label", "--session-label")  # options that take several values
 
 
@@ -93,7 +93,7 @@ def bids_cases(dataset: Path, request: BidsRequest, output: Path) -> tuple[list[
     check_place(dataset, output)
     found = find_pairs(dataset, request)
     if found.without_target:
-        typer.echo(f"sessions with {request.reference} but without {request.target}, left out: {found.without_target}", err=True)
+        say(f"sessions with {request.reference} but without {request.target}, left out: {found.without_target}", err=True)
     cases, contents, faults = [], {}, dict(found.faults)
     for pair in found.pairs:
         name = result_path(pair.target)
@@ -111,10 +111,11 @@ def bids_cases(dataset: Path, request: BidsRequest, output: Path) -> tuple[list[
                 beside,
                 output / name,
                 sidecar=partial(with_resolution, contents[name]),
+                placing=PLACING,
                 scan=pair.target.metadata(),
             )
         )
     if note := unknown_stripping(output, contents, request.target):
-        typer.echo(note, err=True)
+        say(note, err=True)
     failed = [Outcome(name, "failed", output / name, str(fault)) for name, fault in faults.items()]
     return cases, failed

@@ -17,9 +17,9 @@ from hftn_sr.cli.data import data
 from hftn_sr.cli.doctor import doctor
 from hftn_sr.cli.examples import examples
 from hftn_sr.cli.export import export
-from hftn_sr.cli.faults import Debug, OptionalPath, one_line_errors, warn
+from hftn_sr.cli.faults import Debug, OptionalPath, one_line_errors, say, tell, warn
 from hftn_sr.cli.report import draw_report, report
-from hftn_sr.errors import INTERRUPTED, Fault, UsageFault
+from hftn_sr.errors import INTERRUPTED, Fault, UsageFault, interrupted
 
 if TYPE_CHECKING:
     from hftn_sr.inference.case import Case, Outcome
@@ -40,6 +40,7 @@ app = typer.Typer(
 )
 app.add_typer(data)
 
+FIGURES = {"psnr": (" dB", 2), "ssim": ("", 4), "nmse": ("", 5)}  # name to unit and digits
 FILES, RESOLUTION, NETWORK, REFERENCE, READING = (
     "Files",
     "Resolution",
@@ -120,7 +121,7 @@ def super_resolve(
     assume_affine: AssumeAffine = None,
     debug: Debug = False,
 ) -> None:
-    """Super-resolve a low-resolution MR volume with the help of another contrast."""
+    """Super-resolve an MR volume with help of another contrast."""
     with one_line_errors(debug):
         from hftn_sr.api import run_options, use_threads
 
@@ -178,23 +179,27 @@ def degrade(
     assume_affine: AssumeAffine = None,
     debug: Debug = False,
 ) -> None:
-    """Simulate a faster scan: keep the central 1/SCALE of each in-plane k-space axis."""
+    """Simulate a faster scan of less in-plane resolution.
+
+    The central 1/SCALE of each in-plane k-space axis is kept.
+    """
     with one_line_errors(debug):
         from hftn_sr import api
         from hftn_sr.cli.waiting import waiting
 
         read = _read_options(frame, nan_to_num, magnitude, assume_affine)
         redo = overwrite == "always"
-        options = {"magnitude": magnitude, "through_plane": through_plane, "overwrite": redo, "read": read, "log": warn}
+        options = {"magnitude": magnitude, "through_plane": through_plane, "overwrite": redo, "read": read, "log": tell}
         with waiting(f"write {output}"):
             api.degrade(input, output, scale=scale, **options)  # type: ignore[arg-type]
-        typer.echo(output)
+        say(output)
 
 
-@app.command(epilog=examples("evaluate --prediction sr.nii.gz --truth flair.nii.gz"))
+@app.command(epilog=examples("evaluate --prediction sr.nii --truth flair.nii --target lr.nii"))
 def evaluate(
     prediction: Annotated[Path, typer.Option(help="Image on the truth's grid or on a crop of it.")],
     truth: Annotated[Path, typer.Option(help="High-resolution image, or DICOM folder.")],
+    target: Annotated[OptionalPath, typer.Option(help="Low-resolution image: scores zero-filling.")] = None,
     protocol: Annotated[Literal["corrected"], typer.Option(help="Conventions of the scores; they are printed.")] = "corrected",
     json_file: Annotated[OptionalPath, typer.Option("--json", help="JSON file for the scores.")] = None,
     through_plane: Axis = None,
@@ -203,30 +208,37 @@ def evaluate(
     assume_affine: AssumeAffine = None,
     debug: Debug = False,
 ) -> None:
-    """Print PSNR, SSIM and NMSE of a result against the truth, on the voxels that both have."""
+    """Print PSNR, SSIM and NMSE of a result against the truth. They are taken on the voxels that both have."""
     with one_line_errors(debug):
         from hftn_sr import api
         from hftn_sr.cli.waiting import waiting
         from hftn_sr.volumes.files import write_json
 
-        if json_file and any(json_file.absolute() == path.absolute() for path in (prediction, truth)):
+        if json_file and any(json_file.absolute() == path.absolute() for path in (prediction, truth, target) if path):
             raise UsageFault("--json", f"{json_file} is an input, it would be overwritten", "--json FILE.json")
         read = _read_options(frame, nan_to_num, False, assume_affine)
         with waiting(f"compare {prediction}"):
-            scores = api.evaluate(prediction, truth, through_plane=through_plane, read=read)
-        for warning in scores["warnings"]:
-            warn(warning)
-        for name, unit, digits in (("psnr", " dB", 2), ("ssim", "", 4), ("nmse", "", 5)):
-            typer.echo(f"{name.upper()}  {scores[name]:.{digits}f}{unit}  ({scores['conventions'][name]})")
+            scores = api.evaluate(prediction, truth, target=target, through_plane=through_plane, read=read)
+        for finding in (*scores["notes"], *scores["warnings"]):
+            tell(finding)
+        for name in FIGURES:
+            say(f"{_figure(name, scores)}  ({scores['conventions'][name]})")
+        if zero_filling := scores.get("zero_filling"):
+            say(f"zero-filling  {'  '.join(_figure(name, zero_filling) for name in FIGURES)}")
         typer.echo(f"protocol {protocol}, {' x '.join(map(str, scores['voxels_compared']))} voxels compared")
         if json_file:
             write_json(json_file, {key: value if value != float("inf") else "infinite" for key, value in scores.items()})
 
 
-app.command(epilog=examples("convert singlecoil_val/file1000041.h5 --output nifti/"))(convert)
+def _figure(name: str, scores: dict[str, float]) -> str:
+    unit, digits = FIGURES[name]
+    return f"{name.upper()}  {scores[name]:.{digits}f}{unit}"
+
+
+app.command(epilog=examples("convert dicom/flair --output nifti/", "convert singlecoil_val/file1000041.h5 --output nifti/"))(convert)
 app.command(epilog=examples("export --model base --scale 2 --format onnx --output base_x2.onnx"))(export)
 app.command(epilog=examples("doctor"))(doctor)
-app.command(epilog=examples("report --results results/ --cases patients/"))(report)
+app.command(epilog=examples("report --results results/ --cases patients/", "report --results derivatives/hftn-sr"))(report)
 
 
 def main() -> NoReturn:
@@ -293,28 +305,28 @@ def _run(cases: list[Case], failed: list[Outcome], options: RunOptions, folder: 
 
     from hftn_sr.api import super_resolve_cases
     from hftn_sr.cli.progress import ConsoleReporter, PageReporter
-    from hftn_sr.inference.batch import check_summary, exit_code, write_summary
+    from hftn_sr.cli.summary import Summary
+    from hftn_sr.inference.batch import check_summary, exit_code
+    from hftn_sr.inference.case import STANDING
 
     if folder and not options.dry_run:
         check_summary(folder)
     outcomes: list[Outcome] = []
-    summarise: Callable[[bool], None] = lambda interrupted: (  # noqa: E731 - one line, used twice
-        write_summary(folder, outcomes, interrupted) if folder and not options.dry_run else None
-    )
+    summary = Summary(None if options.dry_run else folder)
     console, place = Console(stderr=True), folder or cases[0].output.parent
     with PageReporter(console, place) if page else ConsoleReporter(console) as reporter:
         try:
             for outcome in super_resolve_cases(cases, options, reporter, failed=failed, strict=debug):
                 outcomes.append(outcome)
-                _log(outcome)
-                summarise(False)
+                _log(outcome, lone=folder is None)
+                summary.write(outcomes)
         except KeyboardInterrupt:
-            summarise(True)
-            typer.echo(f"interrupted after {len(outcomes)} of {len(cases) + len(failed)} cases", err=True)
+            summary.write(outcomes, broken_off=True)
+            say(f"interrupted after {len(outcomes)} of {len(cases) + len(failed)} cases", err=True)
             raise
-    if page and any(outcome.status in ("done", "skipped") for outcome in outcomes):
+    if page and any(outcome.status in STANDING for outcome in outcomes):
         _draw_report(place, cases, outcomes, debug)
-    raise typer.Exit(exit_code(outcomes))
+    raise typer.Exit(summary.exit_code(exit_code(outcomes)))
 
 
 def _draw_report(folder: Path, cases: list[Case], outcomes: list[Outcome], debug: bool) -> None:
@@ -324,17 +336,22 @@ def _draw_report(folder: Path, cases: list[Case], outcomes: list[Outcome], debug
     try:
         draw_report(folder, cases_of_run(cases, outcomes))
     except Exception as error:
+        if interrupted(error):
+            raise KeyboardInterrupt from error
         if debug:
             raise
         warn(f"no report: {error}" if isinstance(error, Fault) else f"no report: internal fault: {type(error).__name__}: {error}")
 
 
-def _log(outcome: Outcome) -> None:
-    for warning in outcome.warnings:
-        typer.echo(f"WARNING {outcome.case} {warning}", err=True)
+def _log(outcome: Outcome, lone: bool) -> None:
+    """Print what became of a case, and what was found out about it unless an earlier run said that."""
+    from hftn_sr.inference.case import LEFT_ALONE
+
+    for finding in () if outcome.status in LEFT_ALONE else (*outcome.notes, *outcome.warnings):
+        tell(finding, outcome.case)
     if outcome.status == "failed":
-        typer.echo(f"ERROR {outcome.case} {outcome.message}", err=True)
+        say(f"ERROR {'' if lone else f'{outcome.case} '}{outcome.message}", err=True)
     elif outcome.status == "done":
-        typer.echo(f"{outcome.output} ({outcome.seconds:.1f} s)")
+        say(f"{outcome.output} ({outcome.seconds:.1f} s)")
     else:
-        typer.echo(f"{outcome.output}: {outcome.message}", err=outcome.status == "skipped")
+        say(f"{outcome.output}: {outcome.message}", err=outcome.status in LEFT_ALONE)

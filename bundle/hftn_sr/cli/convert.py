@@ -9,7 +9,7 @@ from typing import Annotated, Literal, Optional
 
 import typer
 
-from hftn_sr.cli.faults import Debug, one_line_errors
+from hftn_sr.cli.faults import Debug, one_line_errors, say, tell
 
 __all__ = ["convert"]
 
@@ -17,7 +17,7 @@ HDF5_SUFFIXES = (".h5", ".hdf5")
 
 
 def convert(
-    files: Annotated[list[Path], typer.Argument(help="fastMRI .h5 files, DICOM folders, or folders of these.", metavar="FILE...")],
+    files: Annotated[list[Path], typer.Argument(help="DICOM folders, fastMRI .h5 files, or folders of these.", metavar="FILE...")],
     output: Annotated[Path, typer.Option(help="Folder for the .nii.gz files and their .json side files.")],
     image: Annotated[
         Literal["auto", "reconstruction_esc", "reconstruction_rss", "kspace"],
@@ -28,12 +28,15 @@ def convert(
     overwrite: Annotated[Literal["never", "always"], typer.Option(help="Replace existing outputs.")] = "never",
     debug: Debug = False,
 ) -> None:
-    """Convert fastMRI .h5 files and DICOM series to NIfTI. An .h5 file does not say where its scan lies."""
+    """Convert DICOM series and fastMRI .h5 files to NIfTI.
+
+    An .h5 file does not say where its scan lies.
+    """
     with one_line_errors(debug):
         from rich.console import Console
         from rich.progress import track
 
-        from hftn_sr.errors import ALL_FAILED, NOTHING, SOME_FAILED, Fault, NothingToDo, UsageFault
+        from hftn_sr.errors import ALL_FAILED, NOTHING, SOME_FAILED, Fault, NothingToDo, UsageFault, interrupted
         from hftn_sr.volumes.conversion import convert_dicom, convert_fastmri
 
         sources = _sources(files)
@@ -50,16 +53,16 @@ def convert(
                     written, notes = convert_fastmri(path, output, image, overwrite == "always")
             except NothingToDo as nothing:
                 skipped += 1
-                typer.echo(f"SKIPPED {nothing}", err=True)
+                say(f"SKIPPED {nothing}", err=True)
             except Fault as fault:
-                if debug:
+                if debug or interrupted(fault):
                     raise
                 failed += 1
-                typer.echo(f"ERROR {fault}", err=True)
+                say(f"ERROR {fault}", err=True)
             else:
                 for note in notes:
-                    typer.echo(f"WARNING {note}", err=True)
-                typer.echo(written)
+                    tell(note)
+                say(written)
         if failed:
             raise typer.Exit(ALL_FAILED if failed == len(sources) else SOME_FAILED)
         if skipped == len(sources):
@@ -95,5 +98,5 @@ def _inside(folder: Path) -> list[Path]:
     passed = sorted(each.name for each in folder.iterdir() if each.is_dir() and each not in inside and not each.name.startswith("."))
     if inside and passed:
         shown = ", ".join(passed[:4]) + (f" and {len(passed) - 4} more" if len(passed) > 4 else "")
-        typer.echo(f"{folder}: passed over sub-folders without images of their own: {shown}; name them to look into them", err=True)
+        say(f"{folder}: passed over sub-folders without images of their own: {shown}; name them to look into them", err=True)
     return inside or ([folder] if holds_dicom(folder) else [])

@@ -31,7 +31,10 @@ def open_ms(
     leave_out: Annotated[Optional[LeftOut], typer.Option(help="Fold: patient to leave out for testing.")] = None,  # noqa: UP045 - typer
     debug: Debug = False,
 ) -> None:
-    """Fetch 72 MB of open multiple-sclerosis MR images (CC-BY), checked by sha256; an interrupted download is resumed."""
+    """Fetch 72 MB of open multiple-sclerosis MR images (CC-BY).
+
+    They are checked by sha256. An interrupted download is resumed.
+    """
     with one_line_errors(debug):
         from rich.console import Console
 
@@ -57,7 +60,10 @@ def split(
     overwrite: Annotated[Literal["never", "always"], typer.Option(help="Replace an existing datalist.")] = "never",
     debug: Debug = False,
 ) -> None:
-    """Divide your own pairs into training, validation and testing; all visits of a patient go to one section."""
+    """Divide your pairs into training, validation and testing.
+
+    All visits of a patient go to one section.
+    """
     with one_line_errors(debug):
         from hftn_sr.pairs.datalist import check_new, write_cases
         from hftn_sr.pairs.split import split_cases
@@ -85,7 +91,10 @@ def fastmri(
     overwrite: Annotated[Literal["never", "always"], typer.Option(help="Replace an existing datalist.")] = "never",
     debug: Debug = False,
 ) -> None:
-    """List the published PD and PDFS pairs of your copy of the fastMRI single-coil knee set; the lists are fetched (11 kB)."""
+    """List the published pairs of the fastMRI single-coil knees.
+
+    They are PD and PDFS scans of your copy of the set. The lists are fetched (11 kB).
+    """
     with one_line_errors(debug):
         from hftn_sr.cli.waiting import waiting
         from hftn_sr.pairs.datalist import check_new, write_cases

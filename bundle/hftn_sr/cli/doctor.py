@@ -22,7 +22,10 @@ def doctor(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
     debug: Debug = False,
 ) -> None:
-    """Show versions, processor, precision, memory and weights, and name a cure for what is broken."""
+    """Show versions, processor, memory and weights.
+
+    Names the precision that is used, and a cure for what is broken.
+    """
     with one_line_errors(debug):
         findings = {"installation": _installation(), "machine": _machine(), "weights": _weights()}
         faults = [fault for fault in (*_package_faults(findings["installation"]), *_weight_faults(findings["weights"])) if fault]

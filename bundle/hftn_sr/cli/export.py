@@ -22,7 +22,10 @@ def export(
     overwrite: Annotated[Literal["never", "always"], typer.Option(help="Replace an existing output.")] = "never",
     debug: Debug = False,
 ) -> None:
-    """Write a trained network as one file that runs without this package, for slices up to a stated size."""
+    """Write a trained network as one TorchScript or ONNX file.
+
+    It runs without this package, for slices up to a stated size.
+    """
     with one_line_errors(debug):
         from hftn_sr.cli.waiting import waiting
         from hftn_sr.errors import check_scale

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
+from hftn_sr.errors import interrupted, printable
 from hftn_sr.inference.reporter import Reporter
 
 if TYPE_CHECKING:
@@ -47,11 +47,11 @@ class ConsoleReporter(Reporter):
         """Show the bar of a case."""
         self.name = name
         number = f"[{self.position + 1}/{self.cases}] " if self.cases > 1 else ""
-        self.task = self.progress.add_task(f"{number}{name}".replace("[", r"\["), total=None)
+        self.task = self.progress.add_task(f"{number}{printable(name)}".replace("[", r"\["), total=None)
 
     def log(self, step: str) -> None:
         """Print a line, above the bar where there is one."""
-        self.console.print(f"{self.name} {step}", markup=False, highlight=False, soft_wrap=True)
+        self.console.print(printable(f"{self.name} {step}"), markup=False, highlight=False, soft_wrap=True)
 
     def slices(self, count: int) -> None:
         """Give the bar its length."""
@@ -87,8 +87,11 @@ class PageReporter(ConsoleReporter):
         """Draw the entry. What fails is drawn again from the files when the page is written, and reported then."""
         from hftn_sr.report import draw_case
 
-        with suppress(Exception):
+        try:
             draw_case(self.folder, case, images)
+        except Exception as error:
+            if interrupted(error):
+                raise KeyboardInterrupt from error
 
 
 class ByteBar:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hftn_sr.cli.faults import Debug, OptionalPath, one_line_errors
+from hftn_sr.cli.faults import Debug, OptionalPath, one_line_errors, say
 
 if TYPE_CHECKING:
     from hftn_sr.inference.case import Case
@@ -21,19 +21,24 @@ IMAGE_SUFFIXES = (".nii.gz", ".nii")
 
 
 def report(
-    results: Annotated[Path, typer.Option(help="Folder written by super-resolve --cases, or one result.")],
+    results: Annotated[Path, typer.Option(help="Folder written by super-resolve --cases or --bids, or one result.")],
     cases: Annotated[OptionalPath, typer.Option(help="Folder of their cases; results are scored by truth.nii.gz in a case.")] = None,
+    bids: Annotated[OptionalPath, typer.Option(help="For results of --bids: their source dataset, if it was moved.")] = None,
     target: Annotated[OptionalPath, typer.Option(help="For one result: its low-resolution image.")] = None,
     reference: Annotated[OptionalPath, typer.Option(help="For one result: its reference, if it had one.")] = None,
     reference_transform: Annotated[OptionalPath, typer.Option(help="For one result: its ITK transform, if it had one.")] = None,
     truth: Annotated[OptionalPath, typer.Option(help="For one result: measured high-resolution image that scores it.")] = None,
     debug: Debug = False,
 ) -> None:
-    """Write report.html, the QC page of existing results: warnings, slices, scores and a viewer."""
+    """Write report.html, the QC page of existing results.
+
+    It shows warnings, slices, scores and a viewer.
+    """
     with one_line_errors(debug):
         from hftn_sr.errors import Fault, UsageFault
         from hftn_sr.inference.case import side_files
         from hftn_sr.inference.result import own_record
+        from hftn_sr.pairs.bids_derivative import is_derivative
         from hftn_sr.report import QcCase
 
         if not results.exists():
@@ -43,12 +48,18 @@ def report(
             for name, value in single.items():
                 if value:
                     raise UsageFault(name, "does not go with a folder of results", "name one result, or give --cases")
+            if cases is None and is_derivative(results):
+                say(draw_report(results, _of_dataset(results, bids)))
+                return
+            if bids is not None:
+                raise UsageFault("--bids", f"{results} holds no results of a BIDS dataset", "--cases FOLDER, or leave it out")
             if cases is None:
                 raise UsageFault("--cases", "is missing", "--cases FOLDER, whose sub-folders the results were made from")
-            typer.echo(draw_report(results, _of_folder(cases, results)))
+            say(draw_report(results, _of_folder(cases, results)))
             return
-        if cases is not None:
-            raise UsageFault("--cases", "does not go with one result", "--target FILE --reference FILE")
+        for name, folder in (("--cases", cases), ("--bids", bids)):
+            if folder is not None:
+                raise UsageFault(name, "does not go with one result", "--target FILE --reference FILE")
         had_one = own_record(side_files(results)[0]).get("reference", {}).get("file", "") is not None
         for name in ("--target", "--reference") if had_one else ("--target",):
             if single[name] is None:
@@ -57,7 +68,7 @@ def report(
             if not path.exists():
                 raise Fault(path, "no such file or folder", "check the name")
         case = QcCase(results.name, results, target, reference, reference_transform, truth)
-        typer.echo(draw_report(results.parent, [case]))
+        say(draw_report(results.parent, [case]))
 
 
 def draw_report(folder: Path, cases: Sequence[QcCase]) -> Path:
@@ -82,6 +93,28 @@ def _made(case: Case) -> Case:
     return replace(case, output=series) if series.is_dir() and not case.output.exists() else case
 
 
+def _of_dataset(results: Path, dataset: Path | None) -> list[QcCase]:
+    """Cases of a derivative dataset, by what its side files say."""
+    from hftn_sr.errors import NothingToDo
+    from hftn_sr.pairs.bids import check_dataset
+    from hftn_sr.pairs.bids_derivative import find_results, source_dataset
+    from hftn_sr.report import QcCase
+
+    if dataset:
+        check_dataset(dataset)
+    found = list(find_results(results, dataset or source_dataset(results)))
+    if not found:
+        raise NothingToDo(results, "no result in it (searched sub-*/**/*_desc-sr_*.json)", "run super-resolve --bids first")
+    return [_shown(QcCase(each.name, each.output, each.target, each.reference)) for each in found]
+
+
+def _shown(case: QcCase) -> QcCase:
+    """The case, with its state if its result is not there."""
+    if case.output.exists():
+        return case
+    return replace(case, status="no result", message=f"{case.output}: not there. Fix: run super-resolve.")
+
+
 def _of_folder(folder: Path, results: Path) -> list[QcCase]:
     from hftn_sr.inference.batch import find_cases
     from hftn_sr.report import QcCase
@@ -94,11 +127,6 @@ def _of_folder(folder: Path, results: Path) -> list[QcCase]:
     cases = [QcCase(each.case, each.output, status=each.status, message=each.message) for each in failed]
     for case in found:
         truths = [path for suffix in IMAGE_SUFFIXES if (path := case.target.with_name(f"truth{suffix}")).is_file()]
-        there = case.output.exists()
-        cases.append(
-            QcCase(
-                case.name, case.output, case.target, case.reference, case.transform, truths[0] if truths else None,
-                "done" if there else "no result", "" if there else f"{case.output}: not there. Fix: run super-resolve.",
-            )
-        )  # fmt: skip
+        found_truth = truths[0] if truths else None
+        cases.append(_shown(QcCase(case.name, case.output, case.target, case.reference, case.transform, found_truth)))
     return cases

@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import Any, Literal
 
 from hftn_sr.inference.acquired import Acquired
-from hftn_sr.inference.options import OutputFormat, PairOptions
+from hftn_sr.inference.options import PLACING, OutputFormat, PairOptions
 from hftn_sr.volumes.volume import Grid, Volume
 
-__all__ = ["RECORD_KEY", "RESULTS", "Case", "CaseImages", "Outcome", "Status", "side_files"]
+__all__ = ["LEFT_ALONE", "RECORD_KEY", "RESULTS", "STANDING", "Case", "CaseImages", "Outcome", "Status", "side_files"]
 
-Status = Literal["done", "skipped", "planned", "failed"]
+Status = Literal["done", "done before", "skipped", "planned", "failed"]
+STANDING: tuple[Status, ...] = ("done", "done before", "skipped")  # an output is there
+LEFT_ALONE: tuple[Status, ...] = ("done before", "skipped")
 
 SUFFIXES = (".nii.gz", ".nii")
 RESULTS: dict[OutputFormat, str] = {"nifti": "target_sr.nii.gz", "dicom": "target_sr"}  # name of a result in the folder of its case
@@ -33,6 +35,7 @@ class Case:
         scan: how the target was measured, by the names of BIDS; None takes its header or the JSON file beside it.
         sidecar: function from the result's grid to further content of the side file, in which the record then stands under RECORD_KEY; for
             BIDS. None for the record alone.
+        placing: how a transform is given in this kind of run, in the words of a cure.
     """
 
     name: str
@@ -42,6 +45,7 @@ class Case:
     transform: Path | None = None
     scan: Mapping[str, Any] | None = None
     sidecar: Callable[[Grid], dict[str, Any]] | None = None
+    placing: str = PLACING
 
     @property
     def suffix(self) -> str:
@@ -50,7 +54,7 @@ class Case:
 
     def pair_options(self, options: PairOptions) -> PairOptions:
         """`options` with this case's own transform."""
-        return replace(options, reference_transform=self.transform)
+        return replace(options, reference_transform=self.transform, placing=self.placing)
 
 
 @dataclass(frozen=True)
@@ -59,12 +63,14 @@ class Outcome:
 
     Args:
         case: name of the case.
-        status: `done`, `skipped` (the output exists), `planned` (dry run) or `failed`.
+        status: `done`; `done before` (by an earlier run, whose record is given); `skipped` (a file without a record stands there);
+            `planned` (dry run); or `failed`.
         output: NIfTI file, or folder of a DICOM series, of the result.
         message: reason for a skip or a failure, or plan of a dry run.
-        warnings: warnings for the user.
-        record: content of the side file; empty unless done or planned.
-        seconds: wall time.
+        warnings: what may be wrong.
+        record: content of the side file; empty where skipped or failed.
+        seconds: wall time; where done before, of the run that made it.
+        notes: what else the user should know.
     """
 
     case: str
@@ -74,6 +80,7 @@ class Outcome:
     warnings: tuple[str, ...] = ()
     record: dict[str, Any] = field(default_factory=dict)
     seconds: float = 0.0
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -8,16 +8,18 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from hftn_sr.errors import Fault
+from hftn_sr.errors import Fault, Note
+from hftn_sr.inference.options import PLACING
 from hftn_sr.volumes.alignment import FARTHEST, Alignment
 from hftn_sr.volumes.scratch import blocks
 from hftn_sr.volumes.simulation import in_plane_last
-from hftn_sr.volumes.volume import Volume
+from hftn_sr.volumes.volume import Grid, Volume
 
 __all__ = [
     "alignment_record",
     "apart",
     "check_distinct",
+    "coarser_along",
     "measured_samples",
     "LOW_SIMILARITY",
     "MIN_COVERAGE",
@@ -25,8 +27,10 @@ __all__ = [
     "misplaced",
     "NO_MEMORY",
     "NOT_MENDED",
+    "partly_covered",
 ]
 
+COARSER = 1.5  # ratio of voxel sizes from which a reference counts as coarser than the result
 MIN_COVERAGE = 0.8  # share of the target's grid that the reference must cover
 LOW_SIMILARITY = 1.02  # normalised mutual information; unrelated volumes stay below, aligned contrasts of one head well above
 NO_MATCH = "the edges of target and reference do not match"
@@ -42,6 +46,30 @@ BANDS, BAND = np.arange(0.3, 0.61, 0.05), 0.1  # where the bands compared begin,
 EDGE = 0.02  # share of the Nyquist frequency on either side over which the power's fall is looked for
 BESIDE = 0.3  # share of the other axis' Nyquist frequency: scanners leave the corners of k-space out
 FEWEST_LINES = 32  # a side, below which a band holds too few
+
+
+def coarser_along(reference: Grid, grid: Grid, through_plane: int) -> list[str]:
+    """Warning for a reference whose voxels are wider than those of the result along an in-plane axis of the result; empty otherwise."""
+    axes = [axis for axis in range(3) if axis != through_plane]
+    along = grid.affine[:3, axes] / grid.spacing[axes]  # a column a direction
+    widths = 1 / np.linalg.norm(np.linalg.solve(reference.affine[:3, :3], along), axis=0)
+    wanted = grid.spacing[axes]
+    coarse = widths > COARSER * wanted
+    told = [" x ".join(f"{size:.2f}" for size in sizes) for sizes in (widths, wanted)]
+    if coarse.all():
+        return [f"the reference's voxels ({told[0]} mm in plane) are coarser than the result's ({told[1]} mm); are the two swapped?"]
+    if coarse.any():
+        index = int(coarse.argmax())
+        name = DIRECTIONS[int(np.abs(along[:, index]).argmax())]
+        sizes = f"{widths[index]:.2f} mm, the result's {wanted[index]:.2f} mm"
+        return [f"the reference's voxels are coarse along {name} ({sizes}): the result gains little detail there"]
+    return []
+
+
+def partly_covered(share: float) -> str:
+    """Finding about a reference that covers this share of the target: a note while it is most of it."""
+    text = f"the reference covers {share:.1%} of the target; elsewhere the result has no detail from it"
+    return Note(text) if share >= MIN_COVERAGE else text
 
 
 def check_distinct(target: Volume, reference: Volume) -> None:
@@ -107,17 +135,18 @@ def unfit_reason(alignment: Alignment, factor: float) -> str:
     return ""
 
 
-def misplaced(alignment: Alignment, factor: float, tried: str = "") -> list[str]:
+def misplaced(alignment: Alignment, factor: float, tried: str = "", placing: str = PLACING) -> list[str]:
     """Warning for a reference that is used although it shows something else than the target, or lies elsewhere; empty if in place.
 
     Args:
         alignment: alignment of the reference as it is used.
         factor: voxels of the result for each measured one, along an axis.
         tried: why registration is no cure, `NOT_MENDED` or `NO_MEMORY`; empty where it was not tried.
+        placing: how a transform is given, in the words of a cure.
     """
     if alignment.in_place:
         return []
-    cure = f"{tried}; place it by --reference-transform" if tried else "try --register rigid"
+    cure = f"{tried}; {placing}" if tried else "try --register rigid"
     if not alignment.fits:
         return [f"{unfit_reason(alignment, factor)}; {cure}, and do not trust fine detail"]
     return [f"the reference seems to lie {apart(alignment, factor)} away from where it belongs, which costs detail; {cure}"]

@@ -19,6 +19,7 @@ from hftn_sr.volumes.nifti import ReadOptions
 from hftn_sr.volumes.reading import is_fastmri
 
 __all__ = [
+    "PLACING",
     "OutputFormat",
     "Overwrite",
     "PairBy",
@@ -31,6 +32,8 @@ __all__ = [
     "choose_device",
     "run_options",
 ]
+
+PLACING = "place it by --reference-transform"
 
 Overwrite = Literal["never", "stale", "always"]
 OutputFormat = Literal["nifti", "dicom"]
@@ -59,6 +62,7 @@ class PairOptions:
             for two fastMRI files without a transform, as their headers do not say where they lie, and `header` otherwise.
         decomposition: how the reference is split, see `kspace.decompose`; must be the one that the network was trained with.
         read: how ambiguous files are read.
+        placing: how a transform is given, in the words of a cure.
 
     Raises:
         UsageFault: a value is unknown, or two options exclude each other.
@@ -75,6 +79,7 @@ class PairOptions:
     pair_by: PairBy = "auto"
     decomposition: Decomposition = "band"
     read: ReadOptions = field(default_factory=ReadOptions)
+    placing: str = PLACING
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "scale", as_sizes("--scale", self.scale, 2))

@@ -9,17 +9,18 @@ from pathlib import Path
 from tempfile import gettempdir
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
-from hftn_sr.errors import Fault
+from hftn_sr.errors import Fault, Note, notes_among, warnings_among
 from hftn_sr.inference.acquired import Acquired
 from hftn_sr.inference.case import CaseImages
 from hftn_sr.inference.findings import (
     LOW_SIMILARITY,
     alignment_record,
     check_distinct,
+    coarser_along,
+    partly_covered,
 )
 from hftn_sr.inference.options import PairOptions
 from hftn_sr.inference.plan import Plan, plan_pair
@@ -52,7 +53,8 @@ class PreparedPair:
         scale: that of the network's weights; None for weights that serve any acquisition.
         decomposition: how the reference is split.
         record: entries of the side file about the pair.
-        warnings: warnings for the user.
+        warnings: what may be wrong.
+        notes: what else the user should know.
     """
 
     target: Volume
@@ -65,6 +67,7 @@ class PreparedPair:
     decomposition: Decomposition
     record: dict[str, Any]
     warnings: tuple[str, ...]
+    notes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         """Number of slices."""
@@ -127,7 +130,7 @@ def prepare_pair(
     options: PairOptions,
     folder: Path | None = None,
     reporter: Reporter | None = None,
-    may_register: bool = True,
+    may_register: bool | None = True,
     plan: Plan | None = None,
     any_acquisition: bool = False,
 ) -> PreparedPair:
@@ -139,7 +142,8 @@ def prepare_pair(
         options: how the two become a pair.
         folder: folder for the voxels of a reference too large for memory; None for the system's temporary folder.
         reporter: listener that hears of steps that take long.
-        may_register: whether there is memory for a registration that `options.register` "auto" calls for.
+        may_register: whether there is memory for a registration that `options.register` "auto" calls for; None registers nothing and says
+            that a run would.
         plan: plan of this pair; None makes it.
         any_acquisition: whether the network's weights serve any acquisition, not only the plan's scale.
 
@@ -189,7 +193,8 @@ def prepare_pair(
         scale=None if any_acquisition else acquired.scale,
         decomposition=options.decomposition,
         record=record,
-        warnings=tuple(warnings),
+        warnings=warnings_among(warnings),
+        notes=notes_among(warnings),
     )
 
 
@@ -218,26 +223,21 @@ def apply_network(network: nn.Module, pair: PreparedPair, device: torch.device |
 def _of_scan(acquired: Acquired, options: PairOptions) -> list[str]:
     """What was measured and how that was found out, unless it is only what was asked for; and what contradicts it."""
     asked = (options.scale or options.voxel) and not acquired.interpolated
-    return [*([] if asked else [f"{acquired.describe()}; {acquired.source}"]), *acquired.warnings]
+    return [*([] if asked else [Note(f"{acquired.describe()}; {acquired.source}")]), *acquired.warnings]
 
 
 def _findings(placed: Placed, acquired: Acquired, alike: float) -> list[str]:
     """Warnings about a reference, except for its place."""
     found = []
     if placed.on_grid and placed.coverage < 1 - 1e-6:
-        found.append(f"the reference covers {placed.coverage:.1%} of the target; elsewhere the result has no detail from it")
-    warned = placed.alignment is not None and not placed.alignment.fits
-    if placed.on_grid and alike < LOW_SIMILARITY and not warned:
+        found.append(partly_covered(placed.coverage))
+    if placed.on_grid and alike < LOW_SIMILARITY and placed.alignment is None:  # edges tell more, where there are any
         cure = "" if {"registration", "registration_skipped"} & placed.record.keys() else ", or try --register rigid"
         found.append(
             f"target and reference are hardly alike (normalised mutual information {alike:.3f}, usually above {LOW_SIMILARITY}): "
             f"check that they belong together{cure}"
         )
-    finest = float(placed.volume.grid.spacing.min())
-    wanted = float(np.delete(acquired.grid.spacing, acquired.through_plane).max())
-    if finest > 1.5 * wanted:
-        found.append(f"the reference's voxels ({finest:.2f} mm) are coarser than the result's ({wanted:.2f} mm); are the two swapped?")
-    return found
+    return found + coarser_along(placed.volume.grid, acquired.grid, acquired.through_plane)
 
 
 def _unit(target: Volume) -> float:

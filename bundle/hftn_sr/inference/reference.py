@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hftn_sr.errors import Fault
+from hftn_sr.errors import Fault, Note
 from hftn_sr.inference.acquired import Acquired
 from hftn_sr.inference.findings import MIN_COVERAGE, NO_MEMORY, NOT_MENDED, alignment_record, apart, misplaced, unfit_reason
 from hftn_sr.inference.options import PairOptions
@@ -67,7 +67,7 @@ def place_reference(
     by_index: bool,
     folder: Path,
     reporter: Reporter | None = None,
-    may_register: bool = True,
+    may_register: bool | None = True,
 ) -> Placed:
     """Place a reference by header and transform, register it where it does not lie in place, and decide whether it is of use.
 
@@ -80,7 +80,7 @@ def place_reference(
             movement in mm means nothing through-plane.
         folder: folder for voxels too large for memory.
         reporter: listener that hears of a registration.
-        may_register: whether there is memory for a registration that `auto` calls for.
+        may_register: whether there is memory for a registration that `auto` calls for; None registers nothing and says that a run would.
 
     Raises:
         Fault: the transform cannot be read; with `unfit_reference` "use", the reference covers too little or has no signal.
@@ -106,7 +106,10 @@ def place_reference(
 
     lies, warnings = lying(reference), []
     doubted = options.register == "auto" and not by_index and _worth_registering(lies.alignment, factor)
-    tried = ""
+    tried = registered = ""
+    if may_register is None and (doubted or (options.register == "rigid" and not blank)):
+        record["registration_planned"] = True
+        return Placed(lies.volume, None, 1.0, lies.coverage, lies.alignment, record, (_planned(lies.alignment, factor, doubted),))
     if doubted and not may_register:
         tried, record["registration_skipped"] = NO_MEMORY, "too little memory"
         warnings += _in_vain(lies.alignment, factor, tried)
@@ -121,19 +124,24 @@ def place_reference(
         moved = lying(reference.moved(found.matrix)) if found.kept else lies
         kept = found.kept and moved.coverage >= min(lies.coverage, MIN_COVERAGE) and (not doubted or moved.better_than(lies))
         record["registration"] = {**_registration(found, kept), "alignment_before": alignment_record(lies.alignment, factor)}
-        if doubted:
-            warnings += _registered(found, lies.alignment, factor) if kept else _in_vain(lies.alignment, factor, tried)
+        if doubted and kept:
+            registered = _registered(found, lies.alignment, moved.alignment, factor, options.placing)
+        elif doubted:
+            warnings += _in_vain(lies.alignment, factor, tried)
         lies = moved if kept else lies
         del moved  # with it the voxels of a place that was not taken
 
-    fault = _not_covering(lies, tried)
+    fault = _not_covering(lies, tried, options.placing)
     if fault is None:
         reason = unfit_reason(lies.alignment, factor) if lies.alignment and options.unfit_reference == "leave-out" else ""
         if reason:
-            return _left_out(lies, record, *_reason_and_cure(reason, tried))
+            return _left_out(lies, record, *_reason_and_cure(reason, tried, options.placing))
         on_grid = lies.on_grid or _slices(lies.volume, grid, through_plane, 0, grid.shape[through_plane], folder)
         if not blank and (unit := _unit(on_grid, lies.volume)):
-            warnings += misplaced(lies.alignment, factor, tried) if lies.alignment else [UNCHECKED]
+            if registered:
+                warnings.append(registered)
+            else:
+                warnings += misplaced(lies.alignment, factor, tried, options.placing) if lies.alignment else [UNCHECKED]
             return Placed(lies.volume, on_grid, unit, lies.coverage, lies.alignment, record, tuple(warnings))
         fault = Fault(reference.path, "no signal where the target lies", "check this image and its position")
     if options.unfit_reference == "use":
@@ -160,16 +168,16 @@ def _left_out(lies: _Lying, record: dict[str, Any], finding: str, cure: str) -> 
     return Placed(lies.volume, None, 1.0, lies.coverage, lies.alignment, record, (warning,))
 
 
-def _not_covering(lies: _Lying, tried: str) -> Fault | None:
+def _not_covering(lies: _Lying, tried: str, placing: str) -> Fault | None:
     if lies.coverage >= MIN_COVERAGE:
         return None
     finding = f"covers {lies.coverage:.0%} of the target, at least {MIN_COVERAGE:.0%} is needed"
-    cures = f"place it by --reference-transform{'' if tried else ' or --register rigid'}"
+    cures = placing if tried else f"try --register rigid, or {placing}"
     return Fault(lies.volume.path, finding, f"check that both files belong to one patient and visit, or {cures}")
 
 
-def _reason_and_cure(reason: str, tried: str) -> tuple[str, str]:
-    cures = "check that both files belong to one patient and visit, place it by --reference-transform, or use it by --unfit-reference use"
+def _reason_and_cure(reason: str, tried: str, placing: str) -> tuple[str, str]:
+    cures = f"check that both files belong to one patient and visit, {placing}, or use it by --unfit-reference use"
     return (f"{reason}; {tried}", cures) if tried else (reason, f"try --register rigid, {cures}")
 
 
@@ -194,11 +202,24 @@ def _registration(found: Registration, kept: bool) -> dict[str, Any]:
     }
 
 
-def _registered(found: Registration, before: Alignment | None, factor: float) -> list[str]:
-    """Warning about a registration that `auto` made and kept."""
-    where = f"{apart(before, factor)} away" if before and before.fits else "where its edges do not match the target's"
+def _planned(alignment: Alignment | None, factor: float, doubted: bool) -> str:
+    """Finding about a registration that a run would make."""
+    if not doubted:
+        return Note("a run would register the reference, as asked; whether it then fits is not known")
+    return f"the reference lies {_where(alignment, factor)}: a run would register it, and use it where it then fits"
+
+
+def _registered(found: Registration, before: Alignment | None, after: Alignment | None, factor: float, placing: str) -> str:
+    """Warning about a registration that `auto` made and kept, and about what it left."""
     moved = f"moved by {found.translation:.1f} mm, turned by {found.rotation:.1f} degrees"
-    return [f"the reference lay {where} and was registered: {moved}"]
+    text = f"the reference lay {_where(before, factor)} and was registered: {moved}"
+    if after is None or after.in_place:
+        return text
+    return f"{text}; it still seems to lie {apart(after, factor)} away, which costs detail; {placing}"
+
+
+def _where(alignment: Alignment | None, factor: float) -> str:
+    return f"{apart(alignment, factor)} away" if alignment and alignment.fits else "where its edges do not match the target's"
 
 
 def _in_vain(alignment: Alignment | None, factor: float, tried: str) -> list[str]:

@@ -178,6 +178,7 @@ def _releasing(chunks: Iterable[bytes], scratch: Scratch) -> Iterator[bytes]:
 def fingerprint(case: Case, options: RunOptions, target: str, reference: str | None, model: Model) -> dict[str, Any]:
     """Everything that the voxels of a result depend on: hashes of the two images and the model, and the options."""
     chosen = asdict(case.pair_options(options.pair))
+    del chosen["placing"]  # words
     chosen["reference_transform"] = sha256_of(case.transform) if case.transform else None
     found = {
         "version": __version__,
@@ -215,6 +216,7 @@ def pair_record(case: Case, options: RunOptions, pair: PreparedPair, model: Mode
         "threads": torch.get_num_threads(),
         **pair.record,
         "warnings": list(pair.warnings),
+        "notes": list(pair.notes),
         "fingerprint": fingerprint(case, options, pair.target.sha256, pair.reference_sha256, model),
     }
 

@@ -46,6 +46,7 @@ def run_case(case: Case, options: RunOptions, model: Callable[[int | None], Mode
         Fault: an input cannot be used or the output cannot be written; nothing was changed then.
     """
     started, reporter = time.monotonic(), reporter or Reporter()
+    _check_names(case)
     _check_output(case, options)
     if options.dry_run:
         return _planned(case, options, model, started, reporter)
@@ -53,7 +54,7 @@ def run_case(case: Case, options: RunOptions, model: Callable[[int | None], Mode
     with _alone(case.output):
         reason = _reason_to_skip(case, options, model)
         if reason:
-            return Outcome(case.name, "skipped", case.output, reason, seconds=time.monotonic() - started)
+            return _left_alone(case, reason)
         return _run(case, options, model, started, reporter)
 
 
@@ -94,7 +95,7 @@ def _run(case: Case, options: RunOptions, model: Callable[[int | None], Model], 
     prepared = time.monotonic()
     preds = apply_network(ready.network, ready.pair, options.device, reporter)
     saved = save_result(case, options, ready.pair, preds, ready.model, {"read_and_place": prepared - started})
-    outcome = Outcome(case.name, "done", case.output, "", ready.pair.warnings, saved.record, time.monotonic() - started)
+    outcome = Outcome(case.name, "done", case.output, "", ready.pair.warnings, saved.record, time.monotonic() - started, ready.pair.notes)
     reporter.saved(case, ready.pair.images(saved.volume))
     return outcome
 
@@ -112,9 +113,8 @@ def _prepared(case: Case, options: RunOptions, model: Callable[[int | None], Mod
     plain, registering = plan.demand(network, options.device)
     check_memory(case.target, registering if chosen.register == "rigid" else plain)
     check_space(case.output, disk_bytes(plan.voxels))
-    pair = prepare_pair(
-        case.target, case.reference, chosen, existing_folder(case.output), reporter, registering.fits, plan, used.scale is None
-    )
+    may_register = None if options.dry_run and registering.fits else registering.fits
+    pair = prepare_pair(case.target, case.reference, chosen, existing_folder(case.output), reporter, may_register, plan, used.scale is None)
     needed = registering if "registration" in (pair.record["placement"] or {}) else plain
     memory = {"peak_predicted_gb": round(needed.peak / 1e9, 3)}
     pair = replace(pair, record={**pair.record, "memory": memory}, warnings=(*pair.warnings, *warnings, *needed.warnings))
@@ -137,13 +137,22 @@ def _serving(acquired: Acquired, model: Callable[[int | None], Model]) -> tuple[
 def _planned(case: Case, options: RunOptions, model: Callable[[int | None], Model], started: float, reporter: Reporter) -> Outcome:
     reason = _reason_to_skip(case, options, model)
     if reason:
-        return Outcome(case.name, "skipped", case.output, reason, seconds=time.monotonic() - started)
+        return _left_alone(case, reason)
     ready = _prepared(case, options, model, reporter)
     record = pair_record(case, options, ready.pair, ready.model)
     size = " x ".join(str(size) for size in ready.pair.grid.shape)
     voxel = " x ".join(f"{size:.3g}" for size in ready.pair.grid.spacing)
     message = f"would write {size} voxels of {voxel} mm: {ready.pair.acquired.describe()}"
-    return Outcome(case.name, "planned", case.output, message, ready.pair.warnings, record, time.monotonic() - started)
+    return Outcome(case.name, "planned", case.output, message, ready.pair.warnings, record, time.monotonic() - started, ready.pair.notes)
+
+
+def _check_names(case: Case) -> None:
+    """Refuse names that a record cannot hold and other programs cannot open."""
+    for path in (case.target, case.reference, case.transform, case.output):
+        try:
+            str(path or "").encode()
+        except UnicodeEncodeError:
+            raise Fault(str(path), "the name of this file or of a folder above it is not UTF-8", "rename it") from None
 
 
 def _check_output(case: Case, options: RunOptions) -> None:
@@ -189,6 +198,17 @@ def _check_output_folder(case: Case) -> None:
 
 def _same(path: Path, other: Path) -> bool:
     return path.absolute() == other.absolute() or (path.exists() and other.exists() and path.samefile(other))
+
+
+def _left_alone(case: Case, reason: str) -> Outcome:
+    """The outcome of a case whose output stands, as its record tells of it."""
+    record = own_record(side_files(case.output)[0])
+    if not record:
+        return Outcome(case.name, "skipped", case.output, reason)
+    warnings, notes = (tuple(map(str, found)) if isinstance(found := record.get(kind), list) else () for kind in ("warnings", "notes"))
+    steps = record.get("seconds")
+    seconds = sum(each for each in steps.values() if isinstance(each, (int, float))) if isinstance(steps, dict) else 0.0
+    return Outcome(case.name, "done before", case.output, reason, warnings, record, seconds, notes)
 
 
 def _reason_to_skip(case: Case, options: RunOptions, model: Callable[[int | None], Model]) -> str:

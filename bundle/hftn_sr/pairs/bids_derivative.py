@@ -5,10 +5,11 @@ Source: Brain Imaging Data Structure 1.10, sections on derivatives, bids-specifi
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 from hftn_sr._version import __version__
 from hftn_sr.errors import Fault, UsageFault
@@ -18,7 +19,19 @@ from hftn_sr.pairs.datalist import relative
 from hftn_sr.volumes.files import json_bytes, write_files
 from hftn_sr.volumes.volume import Grid
 
-__all__ = ["check_place", "check_source", "result_path", "sidecar", "unknown_stripping", "with_resolution", "write_description"]
+__all__ = [
+    "BidsResult",
+    "check_place",
+    "check_source",
+    "find_results",
+    "is_derivative",
+    "result_path",
+    "sidecar",
+    "source_dataset",
+    "unknown_stripping",
+    "with_resolution",
+    "write_description",
+]
 
 BIDS_VERSION = "1.10.0"
 SOURCE = "raw"  # how the source is called in BIDS URIs
@@ -134,6 +147,66 @@ def check_source(output: Path, target: BidsImage) -> None:
     if first and _without_ending(first) != _without_ending(_uri(target)):
         fix = f"another output folder for {target.path.name}, or remove {output.name} with its .json"
         raise Fault(output, f"was made from another image ({first})", fix)
+
+
+@dataclass(frozen=True)
+class BidsResult:
+    """A result of a derivative dataset, by its side file.
+
+    Args:
+        name: the target's name without its ending, as the run calls the case.
+        output: the result, which may be missing.
+        target: in the source dataset.
+        reference: in the source dataset; None where the run had none.
+    """
+
+    name: str
+    output: Path
+    target: Path
+    reference: Path | None
+
+
+def is_derivative(folder: Path) -> bool:
+    """Whether a folder is a derivative dataset of this program."""
+    try:
+        known = _description(folder)
+    except Fault:
+        return False
+    return any(isinstance(program, dict) and program.get("Name") == PROGRAM for program in _list(known.get("GeneratedBy")))
+
+
+def source_dataset(output: Path) -> Path:
+    """Folder of the dataset that a derivative dataset was made from, by its description.
+
+    Raises:
+        Fault: the description does not say it, or it is not there any more.
+    """
+    links = _description(output).get("DatasetLinks")
+    link = links.get(SOURCE) if isinstance(links, dict) else None
+    if not isinstance(link, str) or not (dataset := output / unquote(link)).is_dir():
+        raise Fault(output, f"its source dataset is not where its description says ({link})", "--bids DIR, where that dataset is now")
+    return dataset
+
+
+def find_results(output: Path, dataset: Path) -> Iterator[BidsResult]:
+    """The results in a derivative dataset, by name; side files that name no target are passed over."""
+    for path in sorted(output.glob(f"sub-*/**/*_desc-{DESC}_*.json")):
+        try:
+            named = [_source(dataset, uri) for uri in _list(read_object(path).get("Sources"))]
+        except Fault:
+            continue
+        sources = [source for source in named if source]
+        if sources and len(sources) == len(named):
+            reference = sources[1] if len(sources) > 1 else None
+            yield BidsResult(_without_ending(sources[0].name), path.with_suffix(".nii.gz"), sources[0], reference)
+
+
+def _source(dataset: Path, uri: Any) -> Path | None:
+    """The file that a BIDS URI of the source dataset names; None where it names another one."""
+    start = f"bids:{SOURCE}:"
+    if not isinstance(uri, str) or not uri.startswith(start) or ".." in Path(uri.removeprefix(start)).parts:
+        return None
+    return dataset / uri.removeprefix(start)
 
 
 def unknown_stripping(output: Path, cases: Mapping[str, dict[str, Any]], suffix: str) -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from hftn_sr._version import __version__
-from hftn_sr.errors import Fault
+from hftn_sr.errors import Fault, printable
 from hftn_sr.inference.case import side_files
 from hftn_sr.inference.findings import LOW_SIMILARITY
 from hftn_sr.inference.result import own_record
@@ -27,7 +27,7 @@ from hftn_sr.volumes.reading import volume_sha256
 __all__ = ["ENTRY", "HIGH_RESIDUAL", "key_of", "make_entry", "place_of", "read_entry"]
 
 ENTRY = "entry.json"
-FORMAT = 2  # of the entry; one of another format is made anew
+FORMAT = 3  # of the entry; one of another format is made anew
 VOLUMES = "volumes.js"
 # Of the network's output, by the shipped weights on patient04 and one MNI volume: 0.012 to 0.015 at x2 and 0.017 to 0.023 at x4 with
 # references that fit, 0.016 and 0.033 with one of pure noise, 0.029 and 0.047 with noise of 5 % of the intensity unit on the target.
@@ -41,7 +41,8 @@ def place_of(output: Path, folder: Path) -> str:
 
 def key_of(output: Path, folder: Path) -> str:
     """Name of the folder of a case: the same for the same output, whatever the case is called, and safe in an address."""
-    return f"case_{hashlib.sha256(place_of(output, folder).encode()).hexdigest()[:12]}"
+    place = place_of(output, folder).encode(errors="surrogateescape")
+    return f"case_{hashlib.sha256(place).hexdigest()[:12]}"
 
 
 def read_entry(folder: Path) -> dict[str, Any]:
@@ -72,7 +73,8 @@ def make_entry(case: QcCase, page: Path, files: Path, images: Images | None = No
     if not record:
         raise Fault(side_file, f"is missing or not of this program, nothing is known of {case.output.name}", "run the case again")
     try:
-        told = {"warnings": [str(warning) for warning in record["warnings"]], "summary": _summary(record), "facts": _facts(record)}
+        texts = {kind: [str(text) for text in of] for kind, of in (("warnings", record["warnings"]), ("notes", record.get("notes", [])))}
+        told = {**texts, "summary": _summary(record), "facts": _facts(record)}
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise Fault(side_file, f"is not a complete record ({error!r})", "run the case again") from error
     key = key_of(case.output, page)
@@ -86,7 +88,7 @@ def make_entry(case: QcCase, page: Path, files: Path, images: Images | None = No
         "made_of": made_of,
         "key": key,
         "output": place_of(case.output, page),
-        "name": case.name,
+        "name": printable(case.name),
         **told,
         "warnings": [*told["warnings"], *content.pop("findings")],
         **content,

@@ -11,8 +11,8 @@ from filelock import FileLock, Timeout
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from hftn_sr._version import NOTICE, __version__
-from hftn_sr.errors import Fault
-from hftn_sr.inference.case import Case, CaseImages
+from hftn_sr.errors import Fault, printable
+from hftn_sr.inference.case import STANDING, Case, CaseImages
 from hftn_sr.inference.findings import LOW_SIMILARITY
 from hftn_sr.report.case import Images, QcCase, of_run
 from hftn_sr.report.entry import ENTRY, HIGH_RESIDUAL, key_of, make_entry, place_of, read_entry
@@ -58,7 +58,7 @@ def write_report(folder: Path, cases: Sequence[QcCase], each: Callable[[QcCase],
             _refresh_assets(files)
             known = {item["key"] for item in shown}
             earlier = [{**entry, "status": EARLIER, "message": ""} for entry in _standing(folder, files) if entry["key"] not in known]
-            write_bytes(page, _render([*shown, *earlier]).encode())
+            write_bytes(page, _render([*shown, *earlier]).encode(errors="backslashreplace"))
     except Timeout:
         raise Fault(page, "another run is writing this file", "wait for it to end") from None
     except OSError as error:
@@ -96,10 +96,11 @@ def _check(page: Path, files: Path, cases: Sequence[QcCase]) -> None:
 def _item(case: QcCase, folder: Path, files: Path) -> dict[str, Any]:
     """What the page shows of a case: its entry, or if it has none, what is known without."""
     item: dict[str, Any] = {
-        "key": key_of(case.output, folder), "name": case.name, "output": "", "warnings": [], "summary": None, "facts": [],
-        "pictures": None, "viewer": None, "figures": None, "status": case.status, "message": case.message,
+        "key": key_of(case.output, folder), "name": printable(case.name), "output": "", "status": case.status,
+        "message": printable(case.message), "warnings": [], "notes": [], "summary": None, "facts": [],
+        "pictures": None, "viewer": None, "figures": None,
     }  # fmt: skip
-    if case.status not in ("done", "skipped"):
+    if case.status not in STANDING:
         return item | {"message": _of_failed(case)}
     try:
         return {**make_entry(case, folder, files), "status": case.status, "message": case.message}
@@ -108,7 +109,8 @@ def _item(case: QcCase, folder: Path, files: Path) -> dict[str, Any]:
 
 
 def _of_failed(case: QcCase) -> str:
-    return f"{case.message} The result of an earlier run was left as it was." if case.output.exists() else case.message
+    kept = " The result of an earlier run was left as it was." if case.output.exists() else ""
+    return printable(f"{case.message}{kept}")
 
 
 def _standing(folder: Path, files: Path) -> list[dict[str, Any]]:

@@ -30,6 +30,9 @@ BLOCK_SEEN = 0.1  # prominence from which the place of a block's peak means some
 # 0.01 to 0.12; in place at most 0.115 voxels apart, half a high-resolution voxel off at least 0.125 at x2.
 LEAST = 0.13
 FARTHEST = 0.12
+# In slabs of 3 to 12 slices of 1 mm (two MNI patients), a neighbour of the slice in place reaches at most 1.03 of its prominence at x2 and
+# 1.06 at x4. The neighbour exceeds 1.07 in 84 % (x2) and 62 % (x4) of slabs that lie 1 mm out of place, and in 97 % of those 2 mm out.
+BESIDE = 1.07  # ratio of prominences from which a neighbouring slice fits better
 
 
 @dataclass(frozen=True)
@@ -92,7 +95,7 @@ def edge_alignment(target: Tensor, reference: Tensor, reach: int) -> Alignment |
     if len(a) > 2:
         beside = {offset: _peak(_correlation(*_offset(a, b, offset)), reach)[0] for offset in (-1, 1)}
         best = max(beside, key=lambda offset: beside[offset])
-        slice_offset = best if beside[best] > prominence else 0
+        slice_offset = best if beside[best] > BESIDE * prominence else 0
     else:
         slice_offset = 0
     return Alignment(prominence, _displacement(a, b, reach), slice_offset)

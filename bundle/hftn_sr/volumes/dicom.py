@@ -23,7 +23,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from hftn_sr.errors import Fault
+from hftn_sr.errors import Fault, Note
 from hftn_sr.volumes.dicom_slice import VOLUMES_DIFFER_IN, Slice, begins_as_dicom, forget_frames, holds_mr, read_slices, read_voxels
 from hftn_sr.volumes.files import sha256_of
 from hftn_sr.volumes.header_affine import COPY_AGAIN, SHEAR_TOLERANCE
@@ -199,7 +199,7 @@ def _mr_files(folder: Path, notes: list[str]) -> list[Path]:
     if not found:
         raise Fault(folder, f"no MR image among {len(dicom)} DICOM files", "give the folder of an MR series")
     if others := len(files) - len(found):
-        notes.append(f"{folder.name}: {others} files in it that are no MR images were left alone")
+        notes.append(Note(f"{folder.name}: {others} files in it that are no MR images were left alone"))
     return found
 
 
@@ -210,7 +210,7 @@ def _stack(folder: Path, frame: int | None, series: int | None) -> _Stack:
     for each in files:
         digests.setdefault(sha256_of(each), each)
     if copies := len(files) - len(digests):
-        notes.append(f"{folder.name}: {copies} files in it are copies of others and were left out")
+        notes.append(Note(f"{folder.name}: {copies} files in it are copies of others and were left out"))
     slices = {digest: read_slices(path) for digest, path in digests.items()}
     chosen = _one_series(folder, [each for of in slices.values() for each in of], series, notes)
     files_chosen = {each.path for each in chosen}
@@ -229,7 +229,7 @@ def _one_series(folder: Path, slices: list[Slice], wanted: int | None, notes: li
     told = "; ".join(sorted(listed)[:LISTED]) + ("; ..." if len(listed) > LISTED else "")
     joined = _joined([each for each in slices if wanted is None or each.number == str(wanted)])
     if joined and len({each.series for each in joined}) > 1:
-        notes.append(f"{folder.name}: slices of one number and one even stack have different series UIDs; taken as one series")
+        notes.append(Note(f"{folder.name}: slices of one number and one even stack have different series UIDs; taken as one series"))
         return joined
     if wanted is None and len(series) > 1:
         numbers = {of[0].number for of in series.values()}
@@ -313,7 +313,7 @@ def _one_volume(folder: Path, slices: list[Slice], frame: int | None, notes: lis
     told = f"{len(volumes)} volumes in one series ({listed})"
     if frame is None or not 0 <= frame < len(volumes):
         raise Fault(folder, told, f"--frame N with N from 0 to {len(volumes) - 1}")
-    notes.append(f"{folder.name}: volume {frame} of {told}")
+    notes.append(Note(f"{folder.name}: volume {frame} of {told}"))
     return volumes[frame], kinds[frame]
 
 
@@ -332,7 +332,9 @@ def _volumes(folder: Path, slices: list[Slice], notes: list[str]) -> list[tuple[
                 return volumes
     once = _without_copies(slices)
     if len(once) == len(at):
-        notes.append(f"{folder.name}: {len(slices) - len(once)} images in it have the place and the voxels of others and were left out")
+        notes.append(
+            Note(f"{folder.name}: {len(slices) - len(once)} images in it have the place and the voxels of others and were left out")
+        )
         _check_one_contrast(folder, once)
         return [("", once)]
     several = sum(count > 1 for count in at.values())
@@ -396,7 +398,7 @@ def _grid(folder: Path, slices: list[Slice], notes: list[str]) -> Grid:
     positions = np.array([each.position for each in slices])
     if count == 1:
         step = first.normal * first.thickness
-        notes.append(f"{folder.name}: a single slice, {first.thickness:g} mm thick by its header")
+        notes.append(Note(f"{folder.name}: a single slice, {first.thickness:g} mm thick by its header"))
     else:
         step = (positions[-1] - positions[0]) / (count - 1)
         _check_even(folder, slices, positions, step)

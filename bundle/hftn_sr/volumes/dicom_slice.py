@@ -35,7 +35,7 @@ from pydicom.uid import (
 )
 from pydicom.valuerep import format_number_as_ds
 
-from hftn_sr.errors import Fault
+from hftn_sr.errors import Fault, Note
 from hftn_sr.volumes.header_affine import COPY_AGAIN
 
 __all__ = [
@@ -150,7 +150,7 @@ class Slice:
         scaling: slope and intercept that `read_voxels` applies to what the file stores; None where ITK applies the header's own.
         differs_in: the header's text for each of VOLUMES_DIFFER_IN that it has.
         scan: as SCAN, what the header has of it.
-        notes: what was found in the header and the user should know.
+        notes: what was found in the header and the user should know: `Note`s, other texts are warnings.
         sop: SOPClassUID and SOPInstanceUID of its file, empty if unknown.
     """
 
@@ -344,7 +344,7 @@ def _scaling(path: Path, of: _Classic | _Frame, frame: int | None) -> tuple[tupl
         return (own if frame is not None else None), note
     if real is None:
         return ((1.0, 0.0) if frame is not None else None), ()
-    return real, (f"{path.parent.name}: scaled by its real-world value mapping",)
+    return real, (Note(f"{path.parent.name}: scaled by its real-world value mapping"),)
 
 
 def _beginning(path: Path, size: int) -> bytes:

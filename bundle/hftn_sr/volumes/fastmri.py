@@ -23,7 +23,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from hftn_sr.errors import Fault, check_choice
+from hftn_sr.errors import Fault, Note, check_choice
 from hftn_sr.volumes.files import check_present, sha256_of
 from hftn_sr.volumes.header_affine import COPY_AGAIN
 from hftn_sr.volumes.ismrmrd import ScanHeader, scan_header
@@ -73,7 +73,7 @@ def read_fastmri(path: str | PathLike[str], image: FastMRIImage = "auto", blank:
         shape = _shape(path, file, header, stored, notes)
         if name == "kspace":
             coils = f", root sum of squares of {stored.shape[1]} coils" if stored.ndim == 4 else ""
-            notes.append(f"{path.name}: images computed from its k-space{coils}")
+            notes.append(Note(f"{path.name}: images computed from its k-space{coils}"))
         data = _voxels(path, stored, shape)
         attributes = _attributes(file)
         measured = name == "reconstruction_esc" or "reconstruction_esc" not in file  # what the attribute `max` is of
@@ -81,7 +81,7 @@ def read_fastmri(path: str | PathLike[str], image: FastMRIImage = "auto", blank:
         raise Fault(path, "no signal: no voxel is above 0", COPY_AGAIN)
     acquisition = str(attributes.get("acquisition", ""))
     if acquisition:
-        notes.append(f"{path.name}: acquisition {acquisition}")
+        notes.append(Note(f"{path.name}: acquisition {acquisition}"))
     if measured:
         _compare_maximum(path, data, attributes, notes)
     affine = _affine(path, shape, header, acquisition, notes)
@@ -184,7 +184,7 @@ def _check_sampled(path: Path, file: Any, notes: list[str]) -> None:
         if not mask.all():
             finding = f"undersampled k-space ({int(mask.sum())} of {mask.size} columns)"
             raise Fault(path, finding, "take a file of the training or validation set")
-        notes.append(f"{path.name}: its mask keeps every column")
+        notes.append(Note(f"{path.name}: its mask keeps every column"))
 
 
 def _shape(path: Path, file: Any, header: ScanHeader | None, stored: Any, notes: list[str]) -> tuple[int, int, int]:
@@ -266,10 +266,10 @@ def _affine(path: Path, shape: tuple[int, int, int], header: ScanHeader | None, 
     coronal = _centred(CORONAL, spacing, shape)
     # Where voxel sizes leave the slice axis open, `Grid` takes the one along head-foot, which the rows of a coronal volume would be.
     if acquisition.startswith("COR") and Grid(shape, coronal).through_plane() == 2:
-        notes.append(f"{path.name}: taken as coronal and centred; position and signs of the axes are not in the file")
+        notes.append(Note(f"{path.name}: taken as coronal and centred; position and signs of the axes are not in the file"))
         return coronal
     plane = "position and signs of the axes are" if acquisition.startswith("AX") else "its orientation is"
-    notes.append(f"{path.name}: taken as axial and centred; {plane} not in the file")
+    notes.append(Note(f"{path.name}: taken as axial and centred; {plane} not in the file"))
     return _centred(AXIAL, spacing, shape)
 
 

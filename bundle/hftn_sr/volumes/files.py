@@ -127,8 +127,8 @@ def write_bytes(path: Path, content: bytes) -> None:
 
 
 def json_bytes(content: dict[str, Any] | list[Any]) -> bytes:
-    """`content` as indented UTF-8 JSON; NaN and infinity, which JSON does not know, are refused."""
-    return (json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode()
+    """`content` as indented UTF-8 JSON; bytes that are not UTF-8 as escapes; NaN and infinity, which JSON does not know, are refused."""
+    return (json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode(errors="backslashreplace")  # of surrogates
 
 
 def write_json(path: Path, content: dict[str, Any] | list[Any]) -> None:

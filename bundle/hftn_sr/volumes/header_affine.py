@@ -9,7 +9,7 @@ import numpy as np
 from nibabel.spatialimages import HeaderDataError
 from numpy.typing import NDArray
 
-from hftn_sr.errors import Fault
+from hftn_sr.errors import Fault, Note
 
 __all__ = ["COPY_AGAIN", "AssumedAffine", "header_affine"]
 
@@ -45,7 +45,7 @@ def _as_stored(path: Path, header: Any, assumed: AssumedAffine | None, notes: li
     known = {name for name, code in zip(("sform", "qform"), codes, strict=True) if code > 0}
     if len(known) == 2 and assumed in known:
         known = {assumed}
-        notes.append(f"{path.name}: placed by its {assumed}, as asked")
+        notes.append(Note(f"{path.name}: placed by its {assumed}, as asked"))
     forms = {}
     if "sform" in known:
         forms["sform"] = np.asarray(header.get_sform(), dtype=float)
@@ -53,7 +53,7 @@ def _as_stored(path: Path, header: Any, assumed: AssumedAffine | None, notes: li
         forms["qform"] = _qform(path, header)
     if not forms and assumed == "spacing":
         forms["spacing"] = np.diag([*_spacing(header), 1.0])
-        notes.append(f"{path.name}: placed by voxel sizes alone, as asked (--assume-affine spacing)")
+        notes.append(Note(f"{path.name}: placed by voxel sizes alone, as asked (--assume-affine spacing)"))
     if not forms:
         raise Fault(path, "no position in space (sform and qform codes are 0)", "--assume-affine spacing, if voxel sizes are enough")
     faults = {name: fault for name, form in forms.items() if (fault := _affine_fault(path, name, form, notes))}
@@ -82,7 +82,7 @@ def _with_sizes(
         return sform
     told = " and ".join(" x ".join(f"{size:.4g}" for size in each) for each in (sizes, stored))
     if assumed == "sform":
-        notes.append(f"{path.name}: voxel sizes {told} mm by sform and pixdim; those of the sform used, as asked")
+        notes.append(Note(f"{path.name}: voxel sizes {told} mm by sform and pixdim; those of the sform used, as asked"))
         return sform
     if assumed != "spacing":
         raise Fault(
@@ -90,7 +90,7 @@ def _with_sizes(
             f"its sform and its pixdim name different voxel sizes ({told} mm)",
             "--assume-affine sform or --assume-affine spacing, whichever sizes are the scan's",
         )
-    notes.append(f"{path.name}: voxel sizes {told} mm by sform and pixdim; those of pixdim used, as asked")
+    notes.append(Note(f"{path.name}: voxel sizes {told} mm by sform and pixdim; those of pixdim used, as asked"))
     affine = sform.copy()
     affine[:3, :3] *= stored / sizes
     return affine
@@ -106,7 +106,7 @@ def _in_mm(path: Path, header: Any, affine: NDArray[np.float64], notes: list[str
     if sizes.max() > LARGEST_VOXEL or sizes.max() < SMALLEST_VOXEL:
         told = " x ".join(f"{size:.4g}" for size in sizes)
         raise Fault(path, f"its header counts in {unit}, which makes voxels of {told} mm", "correct xyzt_units in its header")
-    notes.append(f"{path.name}: its header counts in {unit}; converted to mm")
+    notes.append(Note(f"{path.name}: its header counts in {unit}; converted to mm"))
     return converted
 
 
@@ -153,4 +153,4 @@ def _compare_forms(path: Path, header: Any, sform: NDArray[np.float64], qform: N
             "--assume-affine sform or --assume-affine qform, whichever a viewer shows right",
         )
     if apart > 0.01:
-        notes.append(f"{path.name}: sform and qform differ by {apart:.3f} mm; sform used")
+        notes.append(Note(f"{path.name}: sform and qform differ by {apart:.3f} mm; sform used"))

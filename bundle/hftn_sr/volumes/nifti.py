@@ -13,7 +13,7 @@ import nibabel as nib
 import numpy as np
 from numpy.typing import NDArray
 
-from hftn_sr.errors import Fault
+from hftn_sr.errors import Fault, Note
 from hftn_sr.volumes.files import NewFiles
 from hftn_sr.volumes.header_affine import AssumedAffine, header_affine
 from hftn_sr.volumes.nifti_file import OpenFile, opened
@@ -172,7 +172,7 @@ def _voxels(path: Path, file: OpenFile, options: ReadOptions, notes: list[str], 
     if dtype.kind == "c":
         if not options.magnitude:
             raise Fault(path, "complex voxels, real ones are needed", "--magnitude to take their absolute value")
-        notes.append(f"{path.name}: absolute value of complex voxels")
+        notes.append(Note(f"{path.name}: absolute value of complex voxels"))
     slope, intercept = _scaling(path, file.header, notes)
     data = np.empty(int(np.prod(shape, dtype=np.int64)), np.float32)
     file.skip(int(file.header["vox_offset"]) + frame * data.size * dtype.itemsize)
@@ -217,14 +217,14 @@ def _shape_and_frame(path: Path, header: Any, options: ReadOptions, notes: list[
     if not 0 <= frame < frames:
         raise Fault(path, f"no frame {frame} (found {frames} volumes)", f"--frame N with N from 0 to {frames - 1}")
     if further:
-        notes.append(f"{path.name}: volume {frame} of {frames} taken from sizes {sizes}")
+        notes.append(Note(f"{path.name}: volume {frame} of {frames} taken from sizes {sizes}"))
     return (sizes[0], sizes[1], sizes[2]), frame
 
 
 def note_surplus_frame(path: Path, frame: int | None, notes: list[str]) -> None:
     """What to say where a volume was named in a file that has one: the number may have been meant for the other file of a pair."""
     if frame:
-        notes.append(f"{path.name}: holds one volume, which was taken; --frame {frame} does not apply to it")
+        notes.append(Note(f"{path.name}: holds one volume, which was taken; --frame {frame} does not apply to it"))
 
 
 def _scaling(path: Path, header: Any, notes: list[str]) -> tuple[float, float]:

@@ -15,7 +15,7 @@ import nibabel as nib
 import numpy as np
 from nibabel.spatialimages import HeaderDataError
 
-from hftn_sr.errors import Fault
+from hftn_sr.errors import Fault, Note
 from hftn_sr.volumes.files import check_present
 from hftn_sr.volumes.header_affine import COPY_AGAIN
 from hftn_sr.volumes.scratch import BLOCK
@@ -65,7 +65,7 @@ class OpenFile:
         self._bytes = io.BufferedReader(self._hashed, 1 << 20)
         self.compressed = self._bytes.peek(2)[:2] == GZIP_MAGIC
         if self.compressed != (path.suffix.lower() == ".gz"):
-            notes.append(f"{path.name} is {'' if self.compressed else 'not '}gzip-compressed, unlike its name; read by its content")
+            notes.append(Note(f"{path.name} is {'' if self.compressed else 'not '}gzip-compressed, unlike its name; read by its content"))
         self._stream = gzip.GzipFile(fileobj=self._bytes) if self.compressed else self._bytes
         self._ahead = self._read(LARGEST_HEADER)
         self.header = _header(path, self._ahead)

@@ -16,7 +16,7 @@ from nibabel.filebasedimages import ImageFileError
 from nibabel.freesurfer.mghformat import MGHError
 from numpy.typing import NDArray
 
-from hftn_sr.errors import Fault
+from hftn_sr.errors import Fault, Note
 from hftn_sr.volumes.files import check_present, sha256_of
 from hftn_sr.volumes.header_affine import COPY_AGAIN
 from hftn_sr.volumes.nifti import ReadOptions, VolumeHeader, note_surplus_frame
@@ -135,7 +135,7 @@ def _one_volume(path: Path, voxels: NDArray[Any], options: ReadOptions, notes: l
     if frames > 1:
         if options.frame is None or not 0 <= options.frame < frames:
             raise Fault(path, f"{frames} volumes in one file (found 4D, need 3D)", f"--frame N with N from 0 to {frames - 1}")
-        notes.append(f"{path.name}: volume {options.frame} of {frames}")
+        notes.append(Note(f"{path.name}: volume {options.frame} of {frames}"))
     else:
         note_surplus_frame(path, options.frame, notes)
     chosen = voxels[..., options.frame or 0 if frames > 1 else 0] if voxels.ndim == 4 else voxels
@@ -195,7 +195,7 @@ def _check_header(path: Path, options: ReadOptions, notes: list[str]) -> None:
 def _need_spacing(path: Path, options: ReadOptions, notes: list[str]) -> None:
     if options.assume_affine != "spacing":
         raise Fault(path, "no position in space", "--assume-affine spacing, if its voxel sizes are enough")
-    notes.append(f"{path.name}: placed by voxel sizes alone, as asked (--assume-affine spacing)")
+    notes.append(Note(f"{path.name}: placed by voxel sizes alone, as asked (--assume-affine spacing)"))
 
 
 def _check_deflated(path: Path) -> None:

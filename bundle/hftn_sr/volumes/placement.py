@@ -28,6 +28,7 @@ SINGULAR = 1e-6  # a map that shrinks volumes this much is a damaged file, not a
 SAMPLES = 200_000  # some 50 a bin of the joint histogram, so that its entropy hardly depends on the draw
 BINS = 64
 BRIGHTEST = 99.9  # percentile of the intensities at which the last bin ends: vessels and spikes would stretch the others
+ROUNDING = 1e-3  # of a voxel, that a position may lie off
 FEWEST = 1000  # samples below which the joint histogram is too empty to say anything
 
 
@@ -124,7 +125,8 @@ def similarity(target: Volume, reference: Volume) -> float:
     index = _sampled(target.data.shape)
     to_reference = np.linalg.inv(reference.affine) @ target.affine
     place = index @ to_reference[:3, :3].T + to_reference[:3, 3]
-    inside = ((place >= 0) & (place <= np.subtract(reference.data.shape, 1))).all(axis=1)
+    reach = np.where(np.equal(reference.data.shape, 1), 0.5, ROUNDING)  # a single slice is as thick as its voxels
+    inside = ((place >= -reach) & (place <= np.subtract(reference.data.shape, 1) + reach)).all(axis=1)
     if inside.sum() < FEWEST:
         return 1.0
     a = target.data[tuple(index[inside].T)]

@@ -109,7 +109,7 @@ class Volume:
         sha256: of that file's bytes; empty for a volume made in memory.
         units: NIfTI xyzt_units code.
         codes: NIfTI (sform_code, qform_code).
-        notes: what was found and done while reading, in plain words.
+        notes: what was found and done while reading, in plain words: `Note`s, other texts are warnings.
         slice_axis: as of `Grid`.
     """
 
