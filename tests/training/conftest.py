@@ -1,6 +1,7 @@
 """Data that several tests of the training share."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -19,10 +20,8 @@ def dataset(tmp_path_factory):
     for name, (x, y, z) in {"all": (0, 0, 4), "left": (0, 8, 2), "right": (16, 0, 2)}.items():
         part = whole.on(whole.grid.cropped((70 + x, 80 + y, 2), (48, 56, z)), whole.data[70 + x :, 80 + y :, 2:][:48, :56, :z].copy())
         save_nifti(folder / f"{name}.nii.gz", part, "synthetic")
-    case = {
-        name: {"case": name, "target": f"{name}.nii.gz", "reference": str(SAMPLE / "synthetic_reference.nii.gz")}
-        for name in ("all", "left", "right")
-    }
+        shutil.copy(SAMPLE / "synthetic_reference.nii.gz", folder / f"{name}_reference.nii.gz")
+    case = {name: {"case": name, "target": f"{name}.nii.gz", "reference": f"{name}_reference.nii.gz"} for name in ("all", "left", "right")}
     lists = {"training": [case["all"]], "validation": [case["left"], case["right"]]}
     (folder / "datalist.json").write_text(json.dumps(lists))
     return folder

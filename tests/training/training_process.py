@@ -53,4 +53,8 @@ def _train(configs, options, environment, log):
     with log.open("w") as stream:
         os.dup2(stream.fileno(), sys.stdout.fileno())
         os.dup2(stream.fileno(), sys.stderr.fileno())
-        run("training", config_file=configs, threads=1, **options)
+        try:
+            run("training", config_file=configs, threads=1, **options)
+        except Exception:
+            sys.excepthook(*sys.exc_info())  # as the interpreter does; a process of multiprocessing prints a traceback itself
+            raise
