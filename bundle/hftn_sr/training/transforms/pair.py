@@ -39,10 +39,11 @@ class LoadPaird(Transform):
 
     Args:
         scale: upscaling factor s.
+        placed: add `affine` (4, 4), which maps a voxel of the label to RAS+ mm, and `unit`, by which the label was divided.
     """
 
-    def __init__(self, scale: int) -> None:
-        self.scale = scale
+    def __init__(self, scale: int, placed: bool = False) -> None:
+        self.scale, self.placed = scale, placed
 
     def __call__(self, data: Case) -> dict[Hashable, Any]:
         """Raise Fault, with the case in front, if a file cannot be used."""
@@ -66,12 +67,16 @@ class LoadPaird(Transform):
         on_grid = resample(reference, target.grid)
         if not on_grid.any():
             raise Fault(reference.path, "lies wholly outside the target", "check that both files belong to one patient and visit")
-        label = target.data / intensity_unit(degrade(target, self.scale, through_plane).data)
-        images: dict[Hashable, Any] = {"label": label, "reference": on_grid / intensity_unit(on_grid)}
+        unit = intensity_unit(degrade(target, self.scale, through_plane).data)
+        images: dict[Hashable, Any] = {"label": target.data / unit, "reference": on_grid / intensity_unit(on_grid)}
         through, *in_plane = target.grid.slice_axes(through_plane)
         # Each slice contiguous in memory: training takes one slice at a time, and interleaved slices would all be read for it.
         slices = {key: np.ascontiguousarray(image.transpose(through, *in_plane)) for key, image in images.items()}
-        return {key: torch.from_numpy(image).movedim(0, -1)[None] for key, image in slices.items()}
+        loaded = {key: torch.from_numpy(image).movedim(0, -1)[None] for key, image in slices.items()}
+        if self.placed:
+            affine = torch.from_numpy(target.affine[:, [*in_plane, through, 3]].copy())
+            loaded |= {"affine": affine, "unit": torch.tensor(float(unit))}
+        return loaded
 
 
 def _told_for_datalists(fault: Fault) -> Fault:
@@ -122,7 +127,17 @@ class DegradePaird(Transform):
             fix = f"--protocol_crop {side}, or take the case out of datalist.json"
             raise Fault(str(data["case"]), str(error).split(";")[0], fix) from error
         kept = {key: value for key, value in data.items() if key != "reference"}
+        if "affine" in kept:  # the centre may have been cropped
+            start = [(before - after) // 2 for before, after in zip(label.shape[1:3], prepared.label.shape[1:3], strict=True)]
+            kept["affine"] = _shifted(torch.as_tensor(kept["affine"]), start)
         return {**kept, "image": prepared.image, "label": prepared.label, "mean": prepared.mean, "std": prepared.std}
+
+
+def _shifted(affine: Tensor, start: list[int]) -> Tensor:
+    """The affine of what remains when the first `start` voxels of H and W are cropped."""
+    moved = affine.clone()
+    moved[:3, 3] += affine[:3, :2] @ torch.tensor(start, dtype=affine.dtype)
+    return moved
 
 
 class RandDegradePaird(RandomizableTransform):
