@@ -23,7 +23,7 @@ from hftn_sr.errors import Fault
 
 ROOT = Path(__file__).absolute().parents[1]
 DOCS = "bundle/docs"
-GROUPS = {"Start": 1, "Use": 5, "Train": 3, "Understand": 6, "Develop": 3}  # how many pages each has, in the order below
+GROUPS = {"Start": 1, "Use": 5, "Train": 4, "Understand": 6, "Develop": 3}  # how many pages each has, in the order below
 PAGES = {  # file of the repository to the words that lead to its page; the first is the front page
     "README.md": "Start",
     f"{DOCS}/usage.md": "Use",
@@ -31,6 +31,7 @@ PAGES = {  # file of the repository to the words that lead to its page; the firs
     f"{DOCS}/monai-label.md": "MONAI Label",
     f"{DOCS}/README.md": "Model card",
     f"{DOCS}/training.md": "Train",
+    f"{DOCS}/recipes.md": "Recipes",
     "bundle/models/README.md": "Weights",
     f"{DOCS}/study.md": "Comparison",
     f"{DOCS}/equations.md": "Equations",
@@ -59,7 +60,7 @@ def build(root: Path, output: Path, console: Console) -> None:
     pages = [Page(NAMES.get(path, f"{Path(path).stem.lower()}.html"), PAGES[path], text, path) for path, text in texts.items()]
     hyperparameters = hyperparameters_page(root / "bundle" / "configs")
     pages.insert(2, Page("commands.html", "Commands", commands_page(), f"{DOCS}/commands.md"))
-    pages.insert(7, Page("hyperparameters.html", "Hyperparameters", hyperparameters, f"{DOCS}/hyperparameters.md"))
+    pages.insert(8, Page("hyperparameters.html", "Hyperparameters", hyperparameters, f"{DOCS}/hyperparameters.md"))
     with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
         bar = progress.add_task("reference", total=None)
         reference("hftn_sr", output / "api", lambda done, total: progress.update(bar, completed=done, total=total))

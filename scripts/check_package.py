@@ -45,8 +45,13 @@ for name in ("target", "reference"):
     shutil.copy(sample / f"synthetic_{name}.nii.gz", folder / f"{name}.nii.gz")
 shutil.copy(folder / "reference.nii.gz", folder / "cases" / "one")
 hftn_sr.degrade(folder / "target.nii.gz", folder / "cases" / "one" / "target.nii.gz", scale=2)
-case = {"case": "synthetic", "target": "target.nii.gz", "reference": "reference.nii.gz"}
-(folder / "datalist.json").write_text(json.dumps({section: [case] for section in ("training", "validation", "testing")}))
+lists = {}
+for section in ("training", "validation", "testing"):  # copies: no file may stand in two sections
+    names = {role: f"{section}_{role}.nii.gz" for role in ("target", "reference")}
+    lists[section] = [{"case": section, **names}]
+    for role, name in names.items():
+        shutil.copy(folder / f"{role}.nii.gz", folder / name)
+(folder / "datalist.json").write_text(json.dumps(lists))
 """
 
 

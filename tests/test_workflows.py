@@ -40,8 +40,13 @@ def four_slices(tmp_path_factory):
     part = whole.on(whole.grid.cropped((50, 60, 2), (96, 96, 4)), np.ascontiguousarray(whole.data[50:146, 60:156, 2:6]))
     save_nifti(folder / "target.nii.gz", part, "synthetic")
     shutil.copy(sample / "synthetic_reference.nii.gz", folder / "reference.nii.gz")
-    case = {"case": "synthetic", "target": "target.nii.gz", "reference": "reference.nii.gz"}
-    (folder / "datalist.json").write_text(json.dumps({"training": [case], "validation": [case], "testing": [case]}))
+    lists = {"testing": [{"case": "synthetic", "target": "target.nii.gz", "reference": "reference.nii.gz"}]}
+    for section in ("training", "validation"):  # copies: no file may stand in two sections
+        names = {role: f"{section}_{role}.nii.gz" for role in ("target", "reference")}
+        for role, name in names.items():
+            shutil.copy(folder / f"{role}.nii.gz", folder / name)
+        lists[section] = [{"case": section, **names}]
+    (folder / "datalist.json").write_text(json.dumps(lists))
     hftn_sr.degrade(folder / "target.nii.gz", folder / "cases" / "one" / "target.nii.gz", scale=2)
     shutil.copy(folder / "reference.nii.gz", folder / "cases" / "one" / "reference.nii.gz")
     return folder

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import sys
+import textwrap
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping
+from difflib import get_close_matches
 from os import PathLike
+from types import TracebackType
 from typing import Any
 
 __all__ = [
@@ -15,6 +19,7 @@ __all__ = [
     "check_scale",
     "differences",
     "end_in_one_line",
+    "errors_in_one_line",
     "interrupted",
     "notes_among",
     "printable",
@@ -51,6 +56,10 @@ class Fault(Exception):  # noqa: N818 - a finding about a file, not an error of 
     def __init__(self, path: str | PathLike[str], finding: str, fix: str) -> None:
         self.path, self.finding, self.fix = str(path), finding, fix
         super().__init__(printable(f"{self.path}: {finding}. Fix: {fix}."))
+
+    def of_case(self, case: str) -> Fault:
+        """The same with the name of the case in front."""
+        return type(self)(f"{case} {self.path}", self.finding, self.fix)
 
     def __reduce__(self) -> tuple[type[Fault], tuple[str, str, str]]:
         return type(self), (self.path, self.finding, self.fix)
@@ -109,8 +118,9 @@ def check_choice(option: str, value: object, choices: tuple[object, ...]) -> Non
         UsageFault: it is none of them.
     """
     if value not in choices:
-        known = ", ".join(map(str, choices))
-        raise UsageFault(option, f"{value!r} is not known (need one of {known})", f"{option} {choices[0]}")
+        known = [str(choice) for choice in choices]
+        meant = get_close_matches(str(value), known, 1) or known
+        raise UsageFault(option, f"{value!r} is not known (need one of {', '.join(known)})", f"{option} {meant[0]}")
 
 
 def check_scale(scale: int) -> None:
@@ -137,6 +147,55 @@ def end_in_one_line() -> Iterator[None]:
     except Fault as fault:
         sys.stderr.write(f"ERROR {fault}\n")
         raise SystemExit(fault.exit_code) from None
+
+
+def errors_in_one_line(debug: bool | str = False) -> None:
+    """From now on, an error of a workflow that ends the process is one line on stderr, with the exit code of its fault.
+
+    MONAI wraps an error in two more for each level of the configuration; the fault at the bottom is what a user can act on. An error that
+    does not come from a workflow is shown as before. Notebooks show errors in their own way.
+
+    Args:
+        debug: leave the traceback; also as text, as `--debug true` gives it.
+    """
+    sys.excepthook = sys.__excepthook__ if str(debug).lower() == "true" else _in_one_line
+
+
+def _in_one_line(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    chain = [error]
+    while (before := chain[-1].__cause__ or chain[-1].__context__) is not None and before not in chain:
+        chain.append(before)
+    fault = next((each for each in chain if isinstance(each, Fault)), None)
+    part = next((found for each in reversed(chain) if (found := _part(str(each)))), None)
+    if not part or not isinstance(error, Exception):
+        sys.__excepthook__(kind, error, trace)
+        return
+    if fault:
+        sys.stderr.write(f"ERROR {fault}\n")
+        raise SystemExit(fault.exit_code)
+    finding = textwrap.shorten(str(chain[-1]), 300, placeholder=" ...")
+    fix = "correct the configuration or the option; --debug true shows the traceback"
+    sys.stderr.write(f"ERROR {part}: {type(chain[-1]).__name__}: {finding}. Fix: {fix}.\n")
+    raise SystemExit(INTERNAL)
+
+
+PARTS = re.compile(
+    r"Failed to instantiate component '(?P<component>.+?)'"
+    r"|Cannot locate class or function path: '(?P<path>.+?)'"
+    r"|Failed to evaluate ConfigExpression:\s*\(?\"\$(?P<expression>.+)\""
+    r"|the (?:referring|referenced) item `(?P<reference>.+?)` is not defined",
+    re.DOTALL,
+)  # of MONAI's messages
+
+
+def _part(message: str) -> str | None:
+    """The part of the configuration that MONAI could not make or evaluate, from its message."""
+    found = PARTS.search(message)
+    if not found or not found.lastgroup:
+        return None
+    whole = re.sub(r"[\"']\s*\n\s*[\"']", "", found[found.lastgroup])  # a long expression is shown in pieces
+    text = re.sub(r"__local_refs\['(.+?)'\]", lambda name: "@" + name[1].replace("::", "#"), whole)
+    return textwrap.shorten(text, 100, placeholder=" ...")
 
 
 def differences(found: Mapping[str, Any], wanted: Mapping[str, Any], prefix: str = "") -> list[str]:

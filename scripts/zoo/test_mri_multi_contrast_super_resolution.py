@@ -59,8 +59,13 @@ class TestMultiContrastSuperResolution(unittest.TestCase):
             ("cases/one/reference.nii.gz", reference, affine),
         ):
             nib.save(nib.Nifti1Image(data, grid), self.folder / name)
-        case = {"case": "one", "target": "target.nii.gz", "reference": "reference.nii.gz"}
-        (self.folder / "datalist.json").write_text(json.dumps({section: [case] for section in ("training", "validation", "testing")}))
+        lists = {}
+        for section in ("training", "validation", "testing"):  # copies: no file may stand in two sections
+            names = {role: f"{section}_{role}.nii.gz" for role in ("target", "reference")}
+            lists[section] = [{"case": section, **names}]
+            for role, name in names.items():
+                shutil.copy(self.folder / f"{role}.nii.gz", self.folder / name)
+        (self.folder / "datalist.json").write_text(json.dumps(lists))
 
     def tearDown(self) -> None:
         """Remove the pairs and the results."""

@@ -91,6 +91,7 @@ def workflow_overlay(row: Row, plan: Schedule, hyperparameters: Mapping[str, Any
         "+imports": ["$import os", "$import comparison", f"$import {HERE}"],
         "parent": 0,
         "initialize": [f"${HERE}.end_with(@parent)"],
+        "sections_apart": None,  # a table says which of its cases were trained on
         "output_dir": f"$os.environ['{OUTPUT_VARIABLE}']",
         "dataset_dir": f"$os.environ['{DATASET_VARIABLE}']",
         "method": row.method,

@@ -21,7 +21,14 @@ from hftn_sr.errors import Fault
 
 ROOT = Path(__file__).parents[2]
 MODULES = [found.name for found in pkgutil.walk_packages(hftn_sr.__path__, "hftn_sr.") if not found.name.endswith("__main__")]
-GUIDES = ("README.md", "bundle/docs/usage.md", "bundle/docs/training.md", "bundle/docs/README.md", "bundle/docs/benchmark.md")
+GUIDES = (
+    "README.md",
+    "bundle/docs/usage.md",
+    "bundle/docs/training.md",
+    "bundle/docs/recipes.md",
+    "bundle/docs/README.md",
+    "bundle/docs/benchmark.md",
+)
 COMMANDS = [
     line.split("  #")[0].strip()
     for guide in GUIDES

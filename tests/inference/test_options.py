@@ -14,8 +14,13 @@ def test_what_is_left_to_auto_is_chosen(monkeypatch):
     assert run_options("small", precision="float32") == RunOptions("small", "cpu", precision="float32", tta=1)
 
 
-def test_a_device_of_pytorch_is_taken_as_it_is():
+def test_a_device_of_pytorch_is_taken_as_it_is_where_there_is_one(monkeypatch):
+    assert run_options(device=torch.device("meta"), precision="float32").device == "meta"
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
     assert run_options(device=torch.device("cuda:1"), precision="float32").device == "cuda:1"
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    with pytest.raises(UsageFault, match="--device: cuda was asked for"):
+        run_options(device=torch.device("cuda:1"))
 
 
 def test_one_of_several_gpus_can_be_named(monkeypatch):

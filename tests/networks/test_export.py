@@ -136,7 +136,7 @@ def test_onnx_tells_what_it_is_in_its_properties(exported):
     assert "Research use only" in proto.doc_string
 
 
-def test_torchscript_refuses_a_slice_above_the_stated_limit(monkeypatch):
+def test_torchscript_refuses_a_slice_above_the_stated_limit_and_another_shape(monkeypatch):
     monkeypatch.setattr("hftn_sr.networks.export.LARGEST_PATCHES", 16 * 16)
     network = tiny_network(2)
     assert largest_voxels(network) == 64 * 64
@@ -144,6 +144,8 @@ def test_torchscript_refuses_a_slice_above_the_stated_limit(monkeypatch):
     assert loaded(torch.rand(1, 3, 64, 64)).shape == (1, 1, 64, 64)
     with pytest.raises(torch.jit.Error, match="66 x 64 voxels is too large"):
         loaded(torch.rand(1, 3, 66, 64))
+    with pytest.raises(torch.jit.Error, match=r"expected \(B, 3, H, W\), found \[3, 64, 64\]"):
+        loaded(torch.rand(3, 64, 64))
 
 
 def test_the_limit_is_that_of_a_correlation_matrix_of_one_gibibyte():

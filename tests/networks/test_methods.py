@@ -1,5 +1,7 @@
 """Methods by name: each builds the network that its row of a table promises."""
 
+import re
+
 import pytest
 import torch
 
@@ -47,3 +49,18 @@ def test_a_network_outside_the_registry_has_no_name():
 
     with pytest.raises(ValueError, match="got Other"):
         network_name(Other(2, width=4))
+
+
+@pytest.mark.parametrize("shape", [(3, 32, 32), (1, 1, 32, 32), (1, 3, 32), (1, 3, 32, 32, 2), (32, 32)], ids=str)
+def test_every_network_refuses_an_input_that_is_no_batch_of_three_channels(shape):
+    for method in METHODS.values():
+        network = NETWORKS[method.network](2, **{**method.options, **SMALL.get(method.network, {"width": 4})}).eval()
+        with pytest.raises(ValueError, match=re.escape(f"expected (B, 3, H, W), found {list(shape)}")):
+            network(torch.zeros(shape))
+
+
+@pytest.mark.parametrize("name", ["base", "zero_filling"])
+def test_a_scripted_network_refuses_it_too(name):
+    scripted = torch.jit.script(build_network(name, 2, SMALL[METHODS[name].network]))
+    with pytest.raises(torch.jit.Error, match=r"expected \(B, 3, H, W\), found \[3, 32, 32\]"):
+        scripted(torch.zeros(3, 32, 32))

@@ -12,7 +12,7 @@ from hftn_sr.errors import Fault, NothingToDo, UsageFault
 from hftn_sr.inference.batch import find_cases
 from hftn_sr.pairs.cases import case_files, case_folders
 from hftn_sr.pairs.datalist import SECTIONS, check_new, load_datalist, relative, write_cases
-from hftn_sr.pairs.split import split_cases, split_patients
+from hftn_sr.pairs.split import missing_sections, split_cases, split_patients
 
 names = st.sets(st.text(string.ascii_letters + string.digits + "äß漢-", min_size=1, max_size=6), min_size=3, max_size=60)
 fractions = st.tuples(*[st.floats(0.01, 100)] * 3)
@@ -97,10 +97,25 @@ def test_letters_composed_in_two_ways_are_one_patient(tmp_path):
     assert max(len(entries) for entries in divided.cases.values()) == 2
 
 
-@pytest.mark.parametrize(("cases", "count"), [(("p1_1", "p1_2", "p1_3"), 1), (("p1_1", "p2_1"), 2)])
-def test_too_few_patients_are_counted_and_named(tmp_path, cases, count):
-    with pytest.raises(Fault, match=rf"found {count} patients \(p1.*need at least 3.*--patient REGEX"):
-        split_cases(put(tmp_path, *cases), tmp_path)
+@pytest.mark.parametrize(
+    ("cases", "trained", "validated", "told"),
+    [
+        (("p1_1", "p1_2", "p1_3"), 3, 0, "one patient only: p1 trains, nothing can be validated or tested, and the last weights are saved"),
+        (("p1_1", "p2_1"), 1, 1, "validates and chooses the best weights, nobody is left for testing; the gain on p"),
+    ],
+)
+def test_of_one_or_two_patients_it_is_said_what_cannot_be_validated(cases, trained, validated, told, tmp_path):
+    divided = split_cases(put(tmp_path, *cases), tmp_path)
+    assert [len(divided.cases[section]) for section in SECTIONS] == [trained, validated, 0]
+    assert told in missing_sections(divided.patients)
+    write_cases(tmp_path, divided.cases, divided.rule)
+    assert len(load_datalist(tmp_path, "training")) == trained
+    with pytest.raises(Fault, match="no testing case in it"):
+        load_datalist(tmp_path, "testing")
+
+
+def test_of_three_patients_nothing_is_missing():
+    assert missing_sections(split_patients("abc")) is None
 
 
 def test_an_empty_folder_and_a_missing_one_are_told(tmp_path):

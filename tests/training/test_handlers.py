@@ -89,7 +89,7 @@ def test_processes_draw_unlike_data_and_the_first_what_a_single_one_draws(monkey
 
 def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_cases():
     engine = SimpleNamespace(state=SimpleNamespace(epoch=2, iteration=7, output={"loss": float("nan")}, batch={"case": ["b", "a", "b"]}))
-    with pytest.raises(FloatingPointError, match=r"loss nan in epoch 2, iteration 7, cases \['a', 'b'\]"):
+    with pytest.raises(Fault, match=r"training: loss nan in epoch 2, iteration 7, cases a, b\. Fix: .*lower --learning_rate"):
         StopAtNonFiniteLoss()(engine)
     engine.state.output["loss"] = 0.5
     StopAtNonFiniteLoss()(engine)
@@ -260,7 +260,7 @@ def test_a_folder_that_cannot_be_made_is_named_before_anything_is_trained(tmp_pa
 def test_weights_that_are_no_longer_finite_leave_the_files_as_they_were(tmp_path):
     run_of(tmp_path, HFTNSR(**TINY), [0.1])
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
-    with pytest.raises(FloatingPointError, match=r"not finite after epoch 2, nothing was saved; .*lower --learning_rate") as failed:
+    with pytest.raises(Fault, match=r"not finite after epoch 2, nothing was saved\. Fix: .*lower --learning_rate") as failed:
         run_of(tmp_path, HFTNSR(**TINY), [0.1, 0.2], bias=lambda epoch: float("nan"))
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
     run_of(tmp_path, HFTNSR(**TINY), [0.1, 0.2])  # though the failed run, which `failed` keeps alive, still holds the lock
@@ -310,26 +310,50 @@ def test_a_checkpoint_of_a_network_wrapped_for_several_processes_fits_the_bare_n
     assert run_of(tmp_path, HFTNSR(**TINY), [0.1, 0.2]).state.iteration == 2  # one process goes on from it
 
 
-def progress_of(console, caplog, monkeypatch):
-    """What a run of two epochs of three steps shows, one second a step."""
-    clock = iter(range(100))
-    monkeypatch.setattr("hftn_sr.training.handlers.display.time.monotonic", lambda: float(next(clock) * 60))
+def progress_of(console, caplog, monkeypatch, interval=60.0, resumed_from=0):
+    """What a run of two epochs of three steps logs, 20 seconds a step."""
+    clock = [0.0]
+    monkeypatch.setattr("hftn_sr.training.handlers.display.time.monotonic", lambda: clock[0])
     optimizer = torch.optim.SGD([torch.zeros(1)], lr=0.25)
-    engine = Engine(lambda engine, _: {"loss": torch.tensor(float(engine.state.iteration), requires_grad=True)})
-    Progress(optimizer, console).attach(engine)
+
+    def step(engine, _):
+        clock[0] += 20
+        return {"loss": torch.tensor(float(engine.state.iteration), requires_grad=True)}
+
+    engine = Engine(step)
+    Progress(optimizer, console, interval).attach(engine)
+    engine.state.epoch, engine.state.iteration, engine.state.max_epochs, engine.state.epoch_length = resumed_from, 3 * resumed_from, 2, 3
     with caplog.at_level(logging.INFO):
-        engine.run([0, 0, 0], max_epochs=2)
-    return [record.message for record in caplog.records if "mean loss" in record.message]
+        engine.run([0, 0, 0])
+    return [record.message for record in caplog.records]
 
 
-def test_each_epoch_has_a_line_with_the_mean_loss_and_the_time_left(caplog, monkeypatch):
+STARTED = "starting at epoch 1/2, 3 steps per epoch, 6 in all"
+EPOCHS = [f"epoch {epoch}/2: mean loss {loss}, learning rate 2.50e-01, left {left}" for epoch, loss, left in (
+    (1, "2.00000", "0:01:00"), (2, "5.00000", "0:00:00")
+)]  # fmt: skip
+
+
+def test_a_run_says_that_it_starts_and_each_epoch_has_a_line_with_the_mean_loss_and_the_time_left(caplog, monkeypatch):
     stream = io.StringIO()
     lines = progress_of(Console(file=stream, force_terminal=False), caplog, monkeypatch)
-    assert lines == [
-        "epoch 1/2: mean loss 2.00000, learning rate 2.50e-01, left 0:01:00",
-        "epoch 2/2: mean loss 5.00000, learning rate 2.50e-01, left 0:00:00",
-    ]
+    assert [line for line in lines if "Engine" not in line and "Complete" not in line] == [STARTED, *EPOCHS]
+    assert not any("resuming" in line for line in lines)
     assert stream.getvalue() == ""  # no bar where nobody watches
+
+
+def test_in_a_log_file_a_long_epoch_says_where_it_is_at_plain_intervals(caplog, monkeypatch):
+    lines = progress_of(Console(file=io.StringIO(), force_terminal=False), caplog, monkeypatch, interval=40.0)
+    assert [line for line in lines if "step " in line] == [
+        "epoch 1/2, step 2/3: loss 1.50000, left 0:01:20",
+        "epoch 2/2, step 2/3: loss 4.50000, left 0:00:20",
+    ]
+
+
+def test_a_resumed_run_says_where_it_goes_on(caplog, monkeypatch):
+    lines = progress_of(Console(file=io.StringIO(), force_terminal=False), caplog, monkeypatch, resumed_from=1)
+    assert "going on at epoch 2/2, 3 steps per epoch, 6 in all" in lines
+    assert EPOCHS[1] in lines and not any("starting" in line for line in lines)
 
 
 @pytest.mark.parametrize("cases", [["one", "two", "three"], [SimpleNamespace(name=name) for name in ("one", "two", "three")]])
@@ -378,8 +402,9 @@ def test_a_released_case_is_gone_before_the_next_is_read(released, alive):
 
 def test_on_a_terminal_a_bar_shows_epoch_loss_and_steps_and_goes_away(caplog, monkeypatch):
     stream = io.StringIO()
-    progress_of(Console(file=stream, force_terminal=True, width=120), caplog, monkeypatch)
+    progress_of(Console(file=stream, force_terminal=True, width=120), caplog, monkeypatch, interval=0.0)
     shown = stream.getvalue()
+    assert not any("step " in record.message for record in caplog.records)
     assert "epoch 2/2, loss 5.0000" in shown and "5/6" in shown and "left:" in shown
     assert shown.endswith("\x1b[2K")  # the line is erased
     assert shown.rindex("\x1b[?25h") > shown.rindex("\x1b[?25l")  # the cursor is back
@@ -406,7 +431,7 @@ def test_a_resumed_run_keeps_the_curves_up_to_where_it_goes_on_and_replaces_what
 def test_only_the_main_process_shows_and_writes(tmp_path, monkeypatch, caplog):
     monkeypatch.setattr("ignite.distributed.get_rank", lambda: 1)
     drawn_run(tmp_path, steps=2, loss=1.0)
-    assert progress_of(Console(file=io.StringIO()), caplog, monkeypatch) == []
+    assert not [line for line in progress_of(Console(file=io.StringIO()), caplog, monkeypatch) if "epoch " in line]
     run_of(tmp_path, HFTNSR(**TINY), [0.1])
     assert list(tmp_path.iterdir()) == []
 

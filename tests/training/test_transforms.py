@@ -292,8 +292,11 @@ def test_crops_start_at_multiples_of_the_step_and_favour_signal():
 def test_a_crop_that_cannot_be_is_refused():
     with pytest.raises(ValueError, match="a multiple of 8, got 20"):
         RandCropSamplesd(["label"], size=20, step=8, num_samples=1)
-    with pytest.raises(ValueError, match="at least 64 x 64"):
-        RandCropSamplesd(["label"], size=64, step=8, num_samples=1)({"label": torch.ones(1, 40, 80)})
+    case = {"label": torch.ones(1, 44, 80), "case": "p1"}
+    with pytest.raises(
+        Fault, match=r"^p1: slices of 44 x 80 voxels are smaller than a crop of 64 x 64\. Fix: --crop_size 40, or take the case"
+    ):
+        RandCropSamplesd(["label"], size=64, step=8, num_samples=1)(case)
 
 
 def test_a_datalist_names_what_is_wrong_with_it(tmp_path):

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import runpy
+import shlex
 import socket
 import sys
 from pathlib import Path
 
 import itk
+import torch
 from monai.bundle import run
 
 import hftn_sr
+from hftn_sr.cli import main
 
 # Parts of ITK load themselves at their first use, which takes seconds: once here rather than in each fork.
 ITK = (itk.AffineTransform, itk.BSplineInterpolateImageFunction, itk.ResampleImageFilter, itk.image_from_array, itk.matrix_from_array)
@@ -53,4 +57,43 @@ def _train(configs, options, environment, log):
     with log.open("w") as stream:
         os.dup2(stream.fileno(), sys.stdout.fileno())
         os.dup2(stream.fileno(), sys.stderr.fileno())
-        run("training", config_file=configs, threads=1, **options)
+        try:
+            run("training", config_file=configs, threads=1, **options)
+        except Exception:
+            sys.excepthook(*sys.exc_info())  # as the interpreter does; a process of multiprocessing prints a traceback itself
+            raise
+
+
+def perform(command, folder, log):
+    """Run a command line of the documentation, or Python code, in `folder`; gives the exit code."""
+    child = FORKS.Process(target=_perform, args=(command, folder, log))
+    child.start()
+    child.join(timeout=300)
+    child.kill()
+    return child.exitcode
+
+
+def _perform(command, folder, log):
+    os.environ["OMP_NUM_THREADS"] = "1"
+    torch.set_num_threads(1)
+    os.chdir(folder)
+    sys.path.insert(0, str(folder))
+    with log.open("w") as stream:
+        os.dup2(stream.fileno(), sys.stdout.fileno())
+        os.dup2(stream.fileno(), sys.stderr.fileno())
+        if not command.startswith(("python ", "hftn-sr ")):
+            exec(command, {"__name__": "__main__"})
+            return
+        program, *words = shlex.split(command)
+        if program == "hftn-sr":
+            sys.argv = [program, *words]
+            main()
+        elif words[0] == "-c":
+            exec(words[1], {"__name__": "__main__"})
+        else:
+            sys.argv = words[1:]
+            try:
+                runpy.run_module(words[1], run_name="__main__", alter_sys=True)
+            except Exception:
+                sys.excepthook(*sys.exc_info())
+                raise

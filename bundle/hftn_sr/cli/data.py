@@ -66,7 +66,7 @@ def split(
     """
     with one_line_errors(debug):
         from hftn_sr.pairs.datalist import check_new, write_cases
-        from hftn_sr.pairs.split import split_cases
+        from hftn_sr.pairs.split import missing_sections, split_cases
 
         folder = output or cases
         check_new(folder, overwrite == "always")
@@ -76,6 +76,8 @@ def split(
             typer.echo(f"ERROR {fault}", err=True)
         for section, names in divided.patients.items():
             typer.echo(f"{section}: patients {len(names)}, cases {len(divided.cases[section])}: {' '.join(names)}")
+        if lacking := missing_sections(divided.patients):
+            warn(lacking)
         typer.echo(f"{folder / 'datalist.json'}")
         if divided.faults:
             raise typer.Exit(SOME_FAILED)

@@ -194,8 +194,9 @@ def choose_device(device: str | torch.device) -> str:
     Raises:
         UsageFault: the word is unknown, or CUDA was asked for and there is none.
     """
-    if isinstance(device, torch.device):
+    if isinstance(device, torch.device) and device.type != "cuda":
         return str(device)
+    device = str(device)
     kind = "cuda" if re.fullmatch(r"cuda:\d+", device) else device
     check_choice("--device", kind, ("auto", "cpu", "cuda"))
     if kind == "cuda" and not torch.cuda.is_available():

@@ -12,7 +12,7 @@ from typing import Any
 from monai.transforms import Transform
 from torch import nn
 
-from hftn_sr.errors import end_in_one_line
+from hftn_sr.errors import UsageFault, end_in_one_line
 from hftn_sr.inference.batch import find_cases
 from hftn_sr.inference.case import Case
 from hftn_sr.inference.memory import check_memory
@@ -22,7 +22,7 @@ from hftn_sr.inference.plan import Plan, plan_pair
 from hftn_sr.inference.result import save_result
 from hftn_sr.networks.weights import load_model
 
-__all__ = ["PreparePaird", "SaveResultd", "one_case", "workflow_cases"]
+__all__ = ["PreparePaird", "SaveResultd", "check_batch_size", "one_case", "workflow_cases"]
 
 OF_WHOLE_VOLUME = 20  # bytes for each voxel of the result: image, output, and one volume to spare
 
@@ -92,3 +92,14 @@ def one_case(batch: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Collate a batch of one: `image` gets its batch axis, the rest stays as it is."""
     (case,) = batch
     return {**case, "image": case["image"].unsqueeze(0)}
+
+
+def check_batch_size(size: int) -> None:
+    """Refuse a batch of several cases, which may differ in size.
+
+    Raises:
+        UsageFault: it is not one case.
+    """
+    if size != 1:
+        cure = "--dataloader#batch_size 1; --inferer#sw_batch_size counts the slices of a case that the network takes at a time"
+        raise UsageFault("--dataloader#batch_size", f"{size} cases in a batch, which may differ in size", cure)

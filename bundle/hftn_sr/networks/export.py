@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from hftn_sr._version import NOTICE, __version__
 from hftn_sr.errors import Fault, UsageFault, check_choice
 from hftn_sr.networks import network_name
+from hftn_sr.networks.layers import check_image
 from hftn_sr.networks.weights import Model
 from hftn_sr.volumes.files import write_bytes
 
@@ -83,7 +84,7 @@ def largest_voxels(network: nn.Module) -> int | None:
 
 
 class Limited(nn.Module):
-    """A traced network that refuses slices too large for it; scripted, so that the check is in the file.
+    """A traced network that refuses other shapes and slices too large for it; scripted, so that the checks are in the file.
 
     Args:
         network: traced.
@@ -97,6 +98,7 @@ class Limited(nn.Module):
 
     def forward(self, image: Tensor) -> Tensor:
         """(B, 3, H, W) to (B, 1, H, W)."""
+        check_image(image)
         if self.largest > 0 and image.shape[2] * image.shape[3] > self.largest:
             raise RuntimeError(f"a slice of {image.shape[2]} x {image.shape[3]} voxels is too large for this file, see metadata.json")
         pred: Tensor = self.network(image)

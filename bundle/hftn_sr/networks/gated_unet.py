@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from hftn_sr.networks.layers import conv3x3, output_convolution, pad_far_edges
+from hftn_sr.networks.layers import check_image, conv3x3, output_convolution, pad_far_edges
 from hftn_sr.networks.p4 import TURNS, tie
 
 __all__ = ["GatedUNet"]
@@ -77,6 +77,7 @@ class GatedUNet(nn.Module):
         Returns:
             pred: (B, 1, H, W).
         """
+        check_image(image)
         height, width = image.shape[-2:]
         features = pad_far_edges(image, self.multiple)
         skips: list[Tensor] = []

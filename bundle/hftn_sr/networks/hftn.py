@@ -10,7 +10,7 @@ from torch.nn import functional
 from hftn_sr.networks.feature_extraction import FEB
 from hftn_sr.networks.feature_standardization import SCRFM, PlainRestoration
 from hftn_sr.networks.feature_transfer import FTB, Concatenation, Transfer
-from hftn_sr.networks.layers import conv3x3, output_convolution, pad_far_edges, sum_of_taps, tap_by_tap
+from hftn_sr.networks.layers import check_image, conv3x3, output_convolution, pad_far_edges, sum_of_taps, tap_by_tap
 
 __all__ = ["HFTNSR"]
 
@@ -100,6 +100,7 @@ class HFTNSR(nn.Module):
         Returns:
             pred: (B, 1, H, W).
         """
+        check_image(image)
         height, width = image.shape[-2:]
         zero_filled, LF, HF = pad_far_edges(image, self.scale * self.patch).split(1, 1)
         I_LR, LF = zero_filled[..., :: self.scale, :: self.scale], LF[..., :: self.scale, :: self.scale]  # their own samples, exactly

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from itertools import product
 from typing import TypeVar
 
@@ -9,9 +10,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-__all__ = ["channels_last", "conv3x3", "output_convolution", "pad_far_edges", "sum_of_taps", "tap_by_tap"]
+__all__ = ["channels_last", "check_image", "conv3x3", "output_convolution", "pad_far_edges", "sum_of_taps", "tap_by_tap"]
 
 Network = TypeVar("Network", bound=nn.Module)
+is_tracing: Callable[[], bool] = torch.jit.is_tracing  # type: ignore[attr-defined]
 
 
 def channels_last(network: Network) -> Network:
@@ -25,6 +27,18 @@ def channels_last(network: Network) -> Network:
         if parameter.ndim == 4:
             parameter.data = parameter.data.to(memory_format=torch.channels_last)
     return network
+
+
+def check_image(image: Tensor) -> None:
+    """Refuse an input of a network that is not (B, 3, H, W): one slice without its batch axis would broadcast to nonsense.
+
+    Raises:
+        ValueError: another shape.
+    """
+    if is_tracing():  # a trace would hold sizes as tensors and no check
+        return
+    if image.ndim != 4 or image.shape[1] != 3:
+        raise ValueError(f"expected (B, 3, H, W), found {list(image.shape)}")
 
 
 def conv3x3(channels_in: int, channels_out: int) -> nn.Conv2d:

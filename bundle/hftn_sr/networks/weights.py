@@ -174,7 +174,7 @@ def weights_metadata(network: nn.Module, record: dict[str, Any]) -> dict[str, st
 
 def is_finite(network: nn.Module) -> bool:
     """Whether all weights of a network are numbers, none of them infinite."""
-    return all(bool(torch.isfinite(tensor).all()) for tensor in network.state_dict().values())
+    return all(bool(torch.isfinite(each).all()) for each in network.state_dict().values() if isinstance(each, torch.Tensor))
 
 
 def described_weights(path: Path) -> tuple[nn.Module, dict[str, Any]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from math import isfinite
@@ -16,7 +16,7 @@ from hftn_sr.errors import Fault, NothingToDo, UsageFault
 from hftn_sr.pairs.cases import CaseFiles, case_files, case_folders
 from hftn_sr.pairs.datalist import SECTIONS, Section, relative
 
-__all__ = ["FRACTIONS", "PATIENT", "Split", "shuffled", "split_cases", "split_patients"]
+__all__ = ["FRACTIONS", "PATIENT", "Split", "missing_sections", "shuffled", "split_cases", "split_patients"]
 
 FRACTIONS = (70.0, 10.0, 20.0)  # training, validation, testing: HFTN-SR, section 3.1 (AXA)
 PATIENT = r"^[^_]+"  # "p01_visit2" is of patient "p01"
@@ -55,7 +55,7 @@ def split_cases(folder: Path, output: Path, fractions: Sequence[float] = FRACTIO
     Raises:
         UsageFault: a fraction that is not positive, or an expression that does not compile.
         NothingToDo: no case at all.
-        Fault: the folder is missing, a name in which no patient is found, or fewer than three patients.
+        Fault: the folder is missing, or a name in which no patient is found.
     """
     named = _pattern(patient)
     found: dict[str, list[tuple[str, CaseFiles]]] = {}
@@ -75,10 +75,7 @@ def split_cases(folder: Path, output: Path, fractions: Sequence[float] = FRACTIO
             f"no case found (searched */target.nii.gz with */reference.nii.gz and the like, or folders of DICOM){left_out}",
             "name the files so",
         )
-    try:
-        patients = split_patients(found, fractions, seed)
-    except ValueError as error:
-        raise Fault(folder, str(error), "add patients, or name them with --patient REGEX if visits were taken for one patient") from None
+    patients = split_patients(found, fractions, seed)
     cases = {
         section: [_entry(name, files, output) for member in members for name, files in found[member]]
         for section, members in patients.items()
@@ -90,16 +87,16 @@ def split_patients(patients: Iterable[str], fractions: Sequence[float] = FRACTIO
     """Patients of each section, sorted; the fractions hold to less than one patient, but that no section is empty.
 
     Seats are given out by largest remainder, ties to the earlier section; a section that would be empty takes one from the largest.
+    Of two patients, one trains and one validates; one alone trains. See `missing_sections`.
 
     Raises:
         UsageFault: not three positive fractions.
-        ValueError: fewer than three patients.
     """
     if len(fractions) != len(SECTIONS) or not all(isfinite(part) and part > 0 for part in fractions):
         raise UsageFault("--fractions", f"found {' '.join(f'{part:g}' for part in fractions)}, need three positive numbers", "70 10 20")
     order = shuffled(patients, seed)
     if len(order) < len(SECTIONS):
-        raise ValueError(f"found {len(order)} patients ({', '.join(sorted(order))}), need at least {len(SECTIONS)}, one for each section")
+        return {section: order[index : index + 1] for index, section in enumerate(SECTIONS)}
     shares = [Fraction(part) for part in fractions]
     quotas = [len(order) * share / sum(shares) for share in shares]
     seats = [int(quota) for quota in quotas]
@@ -111,6 +108,18 @@ def split_patients(patients: Iterable[str], fractions: Sequence[float] = FRACTIO
         seats[seats.index(0)] = 1
     ends = [sum(seats[: index + 1]) for index in range(len(seats))]
     return {section: sorted(order[end - count : end]) for section, count, end in zip(SECTIONS, seats, ends, strict=True)}
+
+
+def missing_sections(patients: Mapping[Section, Sequence[str]]) -> str | None:
+    """What cannot be validated or tested with so few patients, and the way out; None where each section has one."""
+    if all(patients.values()):
+        return None
+    (trained,), validated = patients["training"], patients["validation"]
+    if validated:
+        finding = f"two patients only: {trained} trains, {validated[0]} validates and chooses the best weights, nobody is left for testing"
+        return f"{finding}; the gain on {validated[0]} is no independent score. A third patient gives one"
+    finding = f"one patient only: {trained} trains, nothing can be validated or tested, and the last weights are saved as the best"
+    return f"{finding}. Add patients, or name them with --patient REGEX if several were taken for one"
 
 
 def shuffled(names: Iterable[str], seed: int) -> list[str]:

@@ -1,19 +1,149 @@
-"""The start of a training: initial weights, and memory of the process."""
+"""The start of a training: settings, network and cases are checked before its first step; initial weights; memory of the process."""
 
 from __future__ import annotations
 
 import ctypes
+import logging
 import platform
-from typing import Any, TypeVar
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeVar, get_args
 
+import ignite.distributed as idist
+import torch
 from torch import nn
+from torch.nn.parallel import DistributedDataParallel
 
-from hftn_sr.errors import end_in_one_line
+from hftn_sr.errors import Fault, UsageFault, check_choice, check_scale, end_in_one_line
+from hftn_sr.kspace import Decomposition
+from hftn_sr.networks import METHODS
 from hftn_sr.networks.weights import load_model, load_weights
+from hftn_sr.training.protocols import PROTOCOLS
+from hftn_sr.training.record import class_name
 
-__all__ = ["initial_network", "keep_freed_memory", "initial_record"]
+__all__ = [
+    "announce",
+    "check_counts",
+    "check_decomposition",
+    "check_flags",
+    "check_draws",
+    "check_network",
+    "check_settings",
+    "initial_network",
+    "initial_record",
+    "keep_freed_memory",
+]
 
 Network = TypeVar("Network", bound=nn.Module)
+
+
+def check_settings(scale: Any, method: str, protocol: str, crop_size: Any, device: Any) -> None:
+    """Refuse hyperparameters that cannot be meant, before anything is made of them.
+
+    Raises:
+        UsageFault: with the option and what it may be.
+    """
+    check_scale(scale)
+    check_choice("--method", method, tuple(METHODS))
+    check_choice("--protocol", protocol, tuple(PROTOCOLS))
+    check_counts(crop_size=crop_size)
+    step = scale * 2
+    if crop_size % step:
+        nearest = max(step, round(crop_size / step) * step)
+        raise UsageFault("--crop_size", f"{crop_size} is no multiple of {step} (twice the scale)", f"--crop_size {nearest}")
+    _check_device(device)
+
+
+def check_decomposition(decomposition: object) -> None:
+    """Refuse a split of the reference that there is none of, see `kspace.decompose`.
+
+    Raises:
+        UsageFault: it is none of them.
+    """
+    check_choice("--decomposition", decomposition, get_args(Decomposition))
+
+
+def check_counts(**counts: Any) -> None:
+    """Refuse a number of something that is not a whole number above 0.
+
+    Raises:
+        UsageFault: it is not.
+    """
+    for name, count in counts.items():
+        if type(count) is not int or count < 1:
+            raise UsageFault(f"--{name}", f"{count!r} (need a whole number above 0)", f"--{name} 1, or more")
+
+
+def check_flags(**flags: Any) -> None:
+    """Refuse what is neither True nor False: MONAI's command reads `--amp false` as a text, which would count as true.
+
+    Raises:
+        UsageFault: it is neither.
+    """
+    for name, flag in flags.items():
+        if type(flag) is not bool:
+            raise UsageFault(f"--{name}", f"{flag!r} (need True or False, with a capital letter)", f"--{name} {str(flag).capitalize()}")
+
+
+def check_network(network: nn.Module, size: int) -> None:
+    """Apply the network to one crop of zeros: one that cannot take it, or gives another shape, would fail or learn nonsense.
+
+    Raises:
+        Fault: the network, with what it gave.
+    """
+    bare = network.module if isinstance(network, DistributedDataParallel) else network
+    image = torch.zeros(1, 3, size, size, device=next(iter(bare.parameters()), torch.zeros(0)).device)
+    trained, name = bare.training, class_name(bare)
+    fix = "the network takes (B, 3, H, W) and returns (B, 1, H, W), see docs/training.md"
+    try:
+        with torch.no_grad():
+            pred = bare.eval()(image)
+    except Exception as error:
+        raise Fault(name, f"fails on an input of {tuple(image.shape)} ({type(error).__name__}: {error})", fix) from error
+    finally:
+        bare.train(trained)
+    found = tuple(pred.shape) if isinstance(pred, torch.Tensor) else type(pred).__name__
+    if found != (1, 1, size, size):
+        raise Fault(name, f"gives {found} for an input of {tuple(image.shape)} (need {(1, 1, size, size)})", fix)
+
+
+def check_draws(dataset: Any) -> None:
+    """Draw once from a case of each in-plane size: slices too small for the crop are found before the first step.
+
+    Args:
+        dataset: of the training; a cached one has read its cases already.
+    """
+    seen = set()
+    for index, size in enumerate(_sizes(dataset)):
+        if size not in seen:
+            seen.add(size)
+            dataset[index]
+
+
+def announce(training: Sequence[Mapping[str, Any]], validation: Sequence[Any], output_dir: Any, device: Any) -> None:
+    """Log what a training is about to read, and what it saves as best."""
+    if idist.get_rank() > 0:
+        return
+    logger = logging.getLogger("hftn_sr.training")
+    logger.info(f"training cases {len(training)}, validation cases {len(validation)}, device {device}, output {output_dir}")
+    if not validation:
+        logger.warning("no validation case: nothing is scored, and best.safetensors holds the weights of the last epoch")
+    logger.info("reading the cases")
+
+
+def _sizes(dataset: Any) -> list[Any]:
+    """In-plane size of each case of a dataset that has read them; none of another."""
+    cases: Any = getattr(dataset, "_cache", None) or getattr(dataset, "data", None) or ()
+    return [tuple(case["label"].shape[1:3]) for case in cases if isinstance(case, Mapping) and hasattr(case.get("label"), "shape")]
+
+
+def _check_device(device: Any) -> None:
+    try:
+        kind, index = (chosen := torch.device(device)).type, chosen.index or 0
+    except (RuntimeError, TypeError):
+        raise UsageFault("--device", f"{device!r} is no device", "--device cpu, or --device cuda:0") from None
+    if kind == "cuda" and index >= torch.cuda.device_count():
+        found = f"{torch.cuda.device_count()} of them" if torch.cuda.is_available() else "none"
+        raise UsageFault("--device", f"{device} was asked for, PyTorch sees {found}", "--device cpu, or install a CUDA build of PyTorch")
 
 
 def initial_network(network: Network, initial_weights: str | None, scale: int) -> Network:

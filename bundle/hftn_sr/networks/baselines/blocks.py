@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from hftn_sr.networks.layers import conv3x3, pad_far_edges
+from hftn_sr.networks.layers import check_image, conv3x3, pad_far_edges
 
 __all__ = [
     "CSAM",
@@ -57,6 +57,7 @@ class Baseline(nn.Module, ABC):
         Returns:
             pred: (B, 1, H, W); with the option `auxiliary`, of the networks that have it, (pred, auxiliary image of that size).
         """
+        check_image(image)
         height, width = image.shape[-2:]
         zero_filled, low, high = pad_far_edges(image, self.multiple).split(1, 1)
         found = self._detail(zero_filled[..., :: self.scale, :: self.scale], zero_filled, low, high)

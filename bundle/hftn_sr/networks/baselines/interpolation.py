@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from hftn_sr.networks.baselines.blocks import check_scale
-from hftn_sr.networks.layers import pad_far_edges
+from hftn_sr.networks.layers import check_image, pad_far_edges
 
 __all__ = ["CubicInterpolation", "ZeroFilling"]
 
@@ -29,6 +29,7 @@ class ZeroFilling(nn.Module):
 
     def forward(self, image: Tensor) -> Tensor:
         """(B, 3, H, W) to (B, 1, H, W)."""
+        check_image(image)
         return image[:, :1]
 
 
@@ -64,6 +65,7 @@ class CubicInterpolation(nn.Module):
 
     def forward(self, image: Tensor) -> Tensor:
         """(B, 3, H, W) to (B, 1, H, W)."""
+        check_image(image)
         height, width = image.shape[-2:]
         samples = pad_far_edges(image[:, :1], self.scale)[..., :: self.scale, :: self.scale]
         phases = functional.conv2d(functional.pad(samples, (1, 2, 1, 2), mode="replicate"), self.kernel)

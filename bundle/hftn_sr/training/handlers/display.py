@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import io
+import logging
 import time
 from datetime import timedelta
 from pathlib import Path
@@ -21,31 +22,48 @@ from torch import Tensor
 
 from hftn_sr.pictures import Panel, change, picture, white
 
-__all__ = ["CaseProgress", "Curves", "Progress", "preview"]
+__all__ = ["WITHOUT_START", "CaseProgress", "Curves", "Progress", "preview"]
+
+
+INTERVAL = 60.0  # seconds between two lines within an epoch, where no bar is shown
+
+
+class _WithoutStart(logging.Filter):
+    """Drops Ignite's line at the start of a run: it says `resuming from iteration 0` of a fresh run and of a resumed one."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """False for that line."""
+        return not str(record.msg).startswith("Engine run resuming from iteration")
+
+
+WITHOUT_START = _WithoutStart()  # one for all engines: those of a class share their logger
 
 
 class Progress:
-    """Progress of a training: one log line per epoch; on a terminal also a bar with the time left.
+    """Progress of a training: one log line at the start and per epoch; on a terminal also a bar with the time left.
 
-    Attach before other handlers that log: the bar disappears when the epoch ends.
+    Elsewhere, as in a log file, a line each minute. Attach before other handlers that log: the bar disappears when the epoch ends.
 
     Args:
         optimizer: optimizer with the learning rate to log.
         console: console of the bar; standard error if None.
+        interval: seconds between two lines within an epoch.
     """
 
-    def __init__(self, optimizer: torch.optim.Optimizer, console: Console | None = None) -> None:
-        self.optimizer = optimizer
+    def __init__(self, optimizer: torch.optim.Optimizer, console: Console | None = None, interval: float = INTERVAL) -> None:
+        self.optimizer, self.interval = optimizer, interval
         console = console or Console(stderr=True)
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("steps, left:"), TimeRemainingColumn())
         # No refresh thread: it would write over the message of a failed epoch.
         self.bar = Bar(*columns, console=console, transient=True, auto_refresh=False, disable=not console.is_terminal)
         self.task = self.bar.add_task("", total=None)
         self.losses: list[float] = []
-        self.started, self.first_epoch = 0.0, 0
+        self.started: float | None = None
+        self.first_epoch, self.first_step, self.told = 0, 0, 0.0
 
     def attach(self, engine: Engine) -> None:
         """Act when an epoch starts, after each iteration and when the epoch ends."""
+        engine.logger.addFilter(WITHOUT_START)
         if idist.get_rank() > 0:
             return
         engine.add_event_handler(Events.EPOCH_STARTED, self.begin)
@@ -54,27 +72,41 @@ class Progress:
         atexit.register(self.bar.stop)  # restores the cursor of the terminal, however the run ends
 
     def begin(self, engine: Engine) -> None:
-        """Show the bar."""
+        """Show the bar; before the first epoch, log where the run starts."""
         self.losses = []
-        if not self.started:
-            self.started, self.first_epoch = time.monotonic(), engine.state.epoch
         steps = engine.state.max_epochs * engine.state.epoch_length
+        if self.started is None:
+            self.started = self.told = time.monotonic()
+            self.first_epoch, self.first_step = engine.state.epoch, engine.state.iteration
+            begun = "starting" if self.first_epoch == 1 else "going on"
+            engine.logger.info(f"{begun} at {self._epoch(engine)}, {engine.state.epoch_length} steps per epoch, {steps} in all")
         self.bar.update(self.task, description=self._epoch(engine), completed=engine.state.iteration, total=steps)
         self.bar.start()
 
     def advance(self, engine: Engine) -> None:
-        """Move the bar."""
+        """Move the bar, or log a line each interval where there is none."""
         self.losses.append(engine.state.output["loss"].item())
         self.bar.update(self.task, description=f"{self._epoch(engine)}, loss {self.losses[-1]:.4f}", completed=engine.state.iteration)
         self.bar.refresh()
+        state, now = engine.state, time.monotonic()
+        if not self.bar.disable or now - self.told < self.interval or state.iteration % state.epoch_length == 0:
+            return
+        self.told = now
+        left = self._left(state.iteration - self.first_step, state.max_epochs * state.epoch_length - state.iteration)
+        step = state.iteration % state.epoch_length
+        engine.logger.info(f"{self._epoch(engine)}, step {step}/{state.epoch_length}: loss {np.mean(self.losses):.5f}, left {left}")
 
     def __call__(self, engine: Engine) -> None:
         """Remove the bar and log the epoch."""
         self.bar.stop()
-        per_epoch = (time.monotonic() - self.started) / (engine.state.epoch - self.first_epoch + 1)
-        left = timedelta(seconds=round(per_epoch * (engine.state.max_epochs - engine.state.epoch)))
+        self.told = time.monotonic()
+        left = self._left(engine.state.epoch - self.first_epoch + 1, engine.state.max_epochs - engine.state.epoch)
         loss, rate = np.mean(self.losses), self.optimizer.param_groups[0]["lr"]
         engine.logger.info(f"{self._epoch(engine)}: mean loss {loss:.5f}, learning rate {rate:.2e}, left {left}")
+
+    def _left(self, done: int, more: int) -> timedelta:
+        assert self.started is not None
+        return timedelta(seconds=round((time.monotonic() - self.started) / done * more))
 
     def _epoch(self, engine: Engine) -> str:
         return f"epoch {engine.state.epoch}/{engine.state.max_epochs}"
@@ -88,14 +120,16 @@ class CaseProgress:
 
     def attach(self, engine: Engine) -> None:
         """Act when the run starts and after each case."""
+        engine.logger.addFilter(WITHOUT_START)
         if idist.get_rank() > 0:
             return
         engine.add_event_handler(Events.STARTED, self.begin)
         engine.add_event_handler(Events.ITERATION_COMPLETED, self)
 
     def begin(self, engine: Engine) -> None:
-        """Start the clock."""
+        """Start the clock and log how many cases there are."""
         self.started = time.monotonic()
+        engine.logger.info(f"starting, cases {engine.state.epoch_length}")
 
     def __call__(self, engine: Engine) -> None:
         """Log the case."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from typing import Any
 
@@ -12,14 +13,16 @@ from ignite.metrics import Metric
 from monai.handlers import ValidationHandler
 
 from hftn_sr.scoring.metrics import scores
+from hftn_sr.training.handlers.display import WITHOUT_START
 
-__all__ = ["Validation", "VolumeScore"]
+__all__ = ["EarlyStop", "Validation", "VolumeScore", "has_cases"]
 
 
 class Validation(ValidationHandler):
     """MONAI's ValidationHandler, which also validates after the last epoch.
 
-    The learning rate ends at 0, so that the weights of the last epochs are mostly the best. Only validated weights are kept.
+    The learning rate ends at 0, so that the weights of the last epochs are mostly the best. Only validated weights are kept. Without a case
+    to validate nothing happens.
 
     Args:
         validator: evaluation engine.
@@ -31,11 +34,51 @@ class Validation(ValidationHandler):
 
     def attach(self, engine: Engine) -> None:
         """Act when an epoch ends."""
+        if not has_cases(self.validator):
+            return
+        getattr(self.validator, "logger", logging.getLogger()).addFilter(WITHOUT_START)
 
         def due(engine: Engine, epoch: int) -> bool:
             return epoch % self.interval == 0 or epoch == engine.state.max_epochs
 
         engine.add_event_handler(Events.EPOCH_COMPLETED(event_filter=due), self)
+
+
+class EarlyStop:
+    """End a training after several validations without a better score.
+
+    Attach after the handler that saves, to the trainer. MONAI's EarlyStopHandler needs the trainer when the evaluator is made, and the
+    trainer needs the evaluator.
+
+    Args:
+        evaluator: validation engine with a key metric; larger is better.
+        patience: validations without a better score after which the run ends.
+    """
+
+    def __init__(self, evaluator: Any, patience: int) -> None:
+        self.evaluator, self.patience = evaluator, patience
+        self.best, self.worse, self.seen = float("-inf"), 0, 0
+
+    def attach(self, engine: Engine) -> None:
+        """Act when an epoch ends."""
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self)
+
+    def __call__(self, engine: Engine) -> None:
+        """Count, and end the run."""
+        state = self.evaluator.state
+        if state.epoch != engine.state.epoch or state.epoch == self.seen:
+            return
+        self.seen, score = state.epoch, state.metrics[state.key_metric_name]
+        self.best, self.worse = max(self.best, score), 0 if score > self.best else self.worse + 1
+        if self.worse >= self.patience:
+            engine.logger.info(f"stopping after epoch {engine.state.epoch}: {self.worse} validations without a better score")
+            engine.terminate()
+
+
+def has_cases(evaluator: Any) -> bool:
+    """Whether an evaluation engine has data; one without a loader counts as having some."""
+    loader = getattr(evaluator, "data_loader", None)
+    return loader is None or len(loader) > 0
 
 
 class VolumeScore(Metric):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import textwrap
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -20,6 +21,7 @@ from torch.nn.parallel import DistributedDataParallel
 from hftn_sr.errors import Fault, UsageFault, end_in_one_line
 from hftn_sr.networks import NETWORKS
 from hftn_sr.networks.weights import is_finite, save_weights
+from hftn_sr.training.handlers.scores import has_cases
 from hftn_sr.training.record import class_name, run_differences, training_record
 from hftn_sr.volumes.files import write_bytes
 
@@ -28,6 +30,8 @@ __all__ = ["Checkpoint", "ReleaseCase", "ReseedEveryEpoch", "StopAtNonFiniteLoss
 CASES = ("training", "validation")  # of the record
 LOCK = ".training.lock"  # the Label app holds a lock of its own from before it writes the data
 PATIENCE = 10.0  # seconds to wait for the lock of another training: one whose parent was killed lives on for a moment
+GO_ON = "name another --output_dir, or give the settings of that run to go on with it"
+DIVERGED = "name another --output_dir and a lower --learning_rate and --adam_learning_rate, or another --seed"
 ANEW = "move it and best.safetensors away to begin this training anew"
 
 
@@ -69,17 +73,19 @@ class StopAtNonFiniteLoss:
         engine.add_event_handler(Events.ITERATION_COMPLETED, self)
 
     def __call__(self, engine: Engine) -> None:
-        """Raise FloatingPointError with the cases of the batch."""
+        """Raise Fault with the cases of the batch."""
         loss = engine.state.output["loss"] if isinstance(engine.state.output, dict) else engine.state.output[0]["loss"]
         if not torch.isfinite(torch.as_tensor(loss)).all():
-            cases = sorted(set(engine.state.batch.get("case", ["unknown"])))
-            raise FloatingPointError(f"loss {loss} in epoch {engine.state.epoch}, iteration {engine.state.iteration}, cases {cases}")
+            cases = ", ".join(sorted(set(engine.state.batch.get("case", ["unknown"]))))
+            finding = f"loss {float(loss)} in epoch {engine.state.epoch}, iteration {engine.state.iteration}, cases {cases}"
+            raise Fault("training", finding, DIVERGED)
 
 
 class Checkpoint:
     """Save the state of a run after every epoch and go on from it; keep the weights of the best validation score.
 
-    `latest.pt` holds everything that the next epoch depends on; `best.safetensors` is ready for `hftn-sr super-resolve --model`. Each is
+    `latest.pt` holds everything that the next epoch depends on; `best.safetensors` is ready for `hftn-sr super-resolve --model`. Without
+    validation cases it holds the weights of the last epoch. Each is
     replaced in one step: a process that dies leaves a complete file. Weights that are not finite are never saved. Weights whose `latest.pt`
     is gone are never replaced. Only one run at a time writes into the folder.
 
@@ -166,8 +172,8 @@ class Checkpoint:
         validated = state["run"].get("validation") == self.record.get("validation")
         if "training" in self.record:
             self.record["training"] = sorted({*self.record["training"], *state["run"].get("training", ())})
-        for name, part in self.parts.items():
-            part.load_state_dict(state[name])
+        with end_in_one_line():
+            self._restore(state)
         engine.state.epoch, engine.state.iteration = state["epoch"], state["iteration"]
         self.best_score = state["best_score"] if validated else float("-inf")  # of other volumes
         if engine.state.epoch == engine.state.max_epochs and idist.get_rank() == 0:
@@ -177,14 +183,15 @@ class Checkpoint:
         """Save.
 
         Raises:
-            FloatingPointError: a weight is no longer finite; both files stay as they are.
+            Fault: a weight is no longer finite; both files stay as they are.
         """
         if not is_finite(self.network):
-            cure = "begin another run with another --seed or a lower --learning_rate"
-            raise FloatingPointError(f"the weights are not finite after epoch {engine.state.epoch}, nothing was saved; {cure}")
+            raise Fault("training", f"the weights are not finite after epoch {engine.state.epoch}, nothing was saved", DIVERGED)
         metrics = self.evaluator.state.metrics
         score = metrics.get(self.evaluator.state.key_metric_name)
-        if self.evaluator.state.epoch and score is not None and self._validated_now(engine) and score > self.best_score:
+        if not has_cases(self.evaluator):
+            _save(self.best, self.network, {**self.record, "epoch": engine.state.epoch, "steps": engine.state.iteration})
+        elif self.evaluator.state.epoch and score is not None and self._validated_now(engine) and score > self.best_score:
             self.best_score = float(score)
             progress = {"epoch": engine.state.epoch, "steps": engine.state.iteration, self.evaluator.state.key_metric_name: self.best_score}
             _save(self.best, self.network, {**self.record, **progress})
@@ -193,6 +200,14 @@ class Checkpoint:
         buffer = io.BytesIO()
         torch.save(state, buffer)
         write_bytes(self.latest, buffer.getvalue())
+
+    def _restore(self, state: dict[str, Any]) -> None:
+        for name, part in self.parts.items():
+            try:
+                part.load_state_dict(state[name])
+            except (RuntimeError, ValueError, KeyError, TypeError, AttributeError) as error:
+                finding = f"is of a run with another {name} ({textwrap.shorten(str(error), 160, placeholder=' ...')})"
+                raise Fault(self.latest, finding, GO_ON) from None
 
     def _check_nothing_is_lost(self) -> None:
         if self.best.exists() and not self._made_again():
@@ -218,8 +233,7 @@ class Checkpoint:
         elif moved := sorted((seen - training) & validation):
             findings.append(f"the training case {moved[0]}, which is now used for validation")
         if findings:
-            cure = "name another --output_dir, or give the settings of that run to go on with it"
-            raise Fault(self.latest, f"is of a run begun with {'; '.join(findings)}", cure)
+            raise Fault(self.latest, f"is of a run begun with {'; '.join(findings)}", GO_ON)
 
     def _validated_now(self, engine: Engine) -> bool:
         return bool(self.evaluator.state.epoch == engine.state.epoch)
@@ -230,7 +244,8 @@ def _save(path: Path, network: nn.Module, record: dict[str, Any]) -> None:
     if type(network) in NETWORKS.values():
         save_weights(path, network, record)
     else:
-        state = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
+        tensors = {name: tensor for name, tensor in network.state_dict().items() if isinstance(tensor, torch.Tensor)}
+        state = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}  # tied weights are stored twice
         metadata = {"network": class_name(network), "options": "{}", "record": json.dumps(record)}
         write_bytes(path, safetensors.torch.save(state, metadata))
 

@@ -17,6 +17,7 @@ from monai.transforms import MapTransform, Randomizable, RandomizableTransform, 
 from torch import Tensor
 from torch.nn import functional
 
+from hftn_sr.errors import Fault
 from hftn_sr.kspace import resize, shift
 from hftn_sr.training.protocols import restore
 
@@ -301,6 +302,10 @@ class RandCropSamplesd(Randomizable, MapTransform):
         size: side of a crop in voxels, a multiple of step and at most the slice's size.
         step: s*p for a network of scale s and patch p.
         num_samples: number of crops of a slice.
+
+    Raises:
+        ValueError: a size that step does not divide.
+        Fault: slices smaller than a crop.
     """
 
     def __init__(self, keys: KeysCollection, size: int, step: int, num_samples: int) -> None:
@@ -313,7 +318,7 @@ class RandCropSamplesd(Randomizable, MapTransform):
         """List of one case per crop."""
         first: Tensor = torch.as_tensor(data[self.keys[0]])
         if min(first.shape[-2:]) < self.size:
-            raise ValueError(f"expected slices of at least {self.size} x {self.size}, got {tuple(first.shape[-2:])}; lower the crop size")
+            raise self._too_small(first.shape[-2], first.shape[-1], data.get("case"))
         intensity = restore(first[:1], data.get("mean"), data.get("std")).clamp_min(0)
         # Means of step x step blocks first: overlapping windows of voxels would add up each voxel dozens of times.
         blocks = functional.avg_pool2d(intensity, self.step)
@@ -321,6 +326,13 @@ class RandCropSamplesd(Randomizable, MapTransform):
         chosen = self.R.choice(signal.numel(), size=self.num_samples, p=(signal / signal.sum()).flatten().numpy())
         starts = (np.unravel_index(index, signal.shape) for index in chosen)
         return [Cropd(self.keys, (int(row) * self.step, int(column) * self.step), self.size)(data) for row, column in starts]
+
+    def _too_small(self, height: int, width: int, case: object) -> Fault:
+        largest = min(height, width) // self.step * self.step
+        fix = "take the case out of datalist.json"
+        sides = " x ".join(map(str, sorted((height, width))))  # they may be transposed
+        finding = f"slices of {sides} voxels are smaller than a crop of {self.size} x {self.size}"
+        return Fault("a slice" if case is None else str(case), finding, f"--crop_size {largest}, or {fix}" if largest else fix)
 
 
 def _shear(image: Tensor, slope: float, dim: int) -> Tensor:

@@ -5,16 +5,19 @@ Slices are (1, H, W), volumes (1, H, W, D) with D through-plane.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Hashable, Mapping
 from typing import Any
 
 import numpy as np
 import torch
 from monai.transforms import MapTransform, RandomizableTransform, Transform
+from torch import Tensor
 
 from hftn_sr.errors import Fault
 from hftn_sr.kspace import Decomposition
 from hftn_sr.training.protocols import choose_protocol, restore
+from hftn_sr.volumes.nifti import ReadOptions
 from hftn_sr.volumes.placement import chained_transforms, paired_by_index
 from hftn_sr.volumes.reading import read_volume
 from hftn_sr.volumes.resampling import resample
@@ -28,21 +31,32 @@ Case = Mapping[Hashable, Any]
 class LoadPaird(Transform):
     """Read a high-resolution target and its reference, the reference on the target's grid, both with intensities around 0 to 1.
 
-    A case has `target` and `reference` (NIfTI or fastMRI files). Optional: `transform`, an ITK file that maps target points to reference
-    points; `inverse_transform`, an ITK file that is inverted and applied first; `grid: index`, which pairs slice i with slice i and ignores
-    the headers. The result has `label` and `reference` (1, H, W, D), float32, through-plane last, H and W cropped to multiples of scale.
-    The label is divided by the `intensity_unit` of its low-resolution image, the reference by its own.
+    A case has `target` and `reference`, files that `read_volume` takes. Optional: `transform`, an ITK file that maps target points to
+    reference points; `inverse_transform`, an ITK file that is inverted and applied first; `grid: index`, which pairs slice i with slice i
+    and ignores the headers; `read`, a mapping of `ReadOptions`. The result has `label` and `reference` (1, H, W, D), float32, through-plane
+    last, H and W cropped to multiples of scale. The label is divided by the `intensity_unit` of its low-resolution image, the reference by
+    its own.
 
     Args:
         scale: upscaling factor s.
+        placed: add `affine` (4, 4), which maps a voxel of the label to RAS+ mm, and `unit`, by which the label was divided.
     """
 
-    def __init__(self, scale: int) -> None:
-        self.scale = scale
+    def __init__(self, scale: int, placed: bool = False) -> None:
+        self.scale, self.placed = scale, placed
 
     def __call__(self, data: Case) -> dict[Hashable, Any]:
-        """Raise Fault if a file cannot be used."""
-        target, reference = read_volume(data["target"]), read_volume(data["reference"])
+        """Raise Fault, with the case in front, if a file cannot be used."""
+        try:
+            images = self._loaded(data)
+        except Fault as fault:
+            raise (_told_for_datalists(fault).of_case(str(data["case"])) if "case" in data else fault) from None
+        kept = {key: value for key, value in data.items() if key != "read"}
+        return {**kept, **images}
+
+    def _loaded(self, data: Case) -> dict[Hashable, Tensor]:
+        options = ReadOptions(**data.get("read", {}))
+        target, reference = (read_volume(data[role], options) for role in ("target", "reference"))
         if data.get("grid") == "index":
             target, reference = paired_by_index(target, reference)
         files = [data.get(name) for name in ("transform", "inverse_transform")]
@@ -53,12 +67,27 @@ class LoadPaird(Transform):
         on_grid = resample(reference, target.grid)
         if not on_grid.any():
             raise Fault(reference.path, "lies wholly outside the target", "check that both files belong to one patient and visit")
-        label = target.data / intensity_unit(degrade(target, self.scale, through_plane).data)
-        images = {"label": label, "reference": on_grid / intensity_unit(on_grid)}
+        unit = intensity_unit(degrade(target, self.scale, through_plane).data)
+        images: dict[Hashable, Any] = {"label": target.data / unit, "reference": on_grid / intensity_unit(on_grid)}
         through, *in_plane = target.grid.slice_axes(through_plane)
         # Each slice contiguous in memory: training takes one slice at a time, and interleaved slices would all be read for it.
         slices = {key: np.ascontiguousarray(image.transpose(through, *in_plane)) for key, image in images.items()}
-        return {**data, **{key: torch.from_numpy(image).movedim(0, -1)[None] for key, image in slices.items()}}
+        loaded = {key: torch.from_numpy(image).movedim(0, -1)[None] for key, image in slices.items()}
+        if self.placed:
+            affine = torch.from_numpy(target.affine[:, [*in_plane, through, 3]].copy())
+            loaded |= {"affine": affine, "unit": torch.tensor(float(unit))}
+        return loaded
+
+
+def _told_for_datalists(fault: Fault) -> Fault:
+    """The same fault with the key of the datalist that cures it, where the cure is an option of the command."""
+    fix = re.sub(r"--(nan-to-num|magnitude|frame|assume-affine)(?: (N|sform|qform|spacing))?", _key_of_datalist, fault.fix)
+    return type(fault)(fault.path, fault.finding, fix)
+
+
+def _key_of_datalist(option: re.Match[str]) -> str:
+    value = "true" if option[2] is None else option[2] if option[2] == "N" else f'"{option[2]}"'
+    return f'"read": {{"{option[1].replace("-", "_")}": {value}}} in its entry of datalist.json'
 
 
 class DegradePaird(Transform):
@@ -89,9 +118,26 @@ class DegradePaird(Transform):
     def __call__(self, data: Case) -> dict[Hashable, Any]:
         """Add `image`, and `mean` and `std` (1, 1, 1) or (1, 1, 1, D) that restore intensities; drop `reference`."""
         label, reference = (torch.as_tensor(data[key]) for key in ("label", "reference"))
-        prepared = self._protocol.prepare(label, reference, self.scale, self.decomposition, self.magnitude)
+        try:
+            prepared = self._protocol.prepare(label, reference, self.scale, self.decomposition, self.magnitude)
+        except ValueError as error:
+            if "case" not in data:
+                raise
+            side = min(label.shape[1:3]) // (2 * self.scale) * 2 * self.scale
+            fix = f"--protocol_crop {side}, or take the case out of datalist.json"
+            raise Fault(str(data["case"]), str(error).split(";")[0], fix) from error
         kept = {key: value for key, value in data.items() if key != "reference"}
+        if "affine" in kept:  # the centre may have been cropped
+            start = [(before - after) // 2 for before, after in zip(label.shape[1:3], prepared.label.shape[1:3], strict=True)]
+            kept["affine"] = _shifted(torch.as_tensor(kept["affine"]), start)
         return {**kept, "image": prepared.image, "label": prepared.label, "mean": prepared.mean, "std": prepared.std}
+
+
+def _shifted(affine: Tensor, start: list[int]) -> Tensor:
+    """The affine of what remains when the first `start` voxels of H and W are cropped."""
+    moved = affine.clone()
+    moved[:3, 3] += affine[:3, :2] @ torch.tensor(start, dtype=affine.dtype)
+    return moved
 
 
 class RandDegradePaird(RandomizableTransform):
