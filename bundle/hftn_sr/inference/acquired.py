@@ -117,6 +117,17 @@ class Acquired:
         shape[self.through_plane] = shape[self.through_plane] * target.shape[self.through_plane] // self.file_shape[self.through_plane]
         return replace(self, grid=_result_grid(target, shape, self.through_plane), file_shape=target.shape)
 
+    def in_slices(self) -> Acquired:
+        """The same without thinner slices: the result's in-plane resolution on the target's slices."""
+        if not self.thick:
+            return self
+        through = self.through_plane
+        across = Acquisition(tuple(self.kept.axes[axis] if axis == through else Full() for axis in range(3)))
+        affine, shape = across.measured_affine(self.grid.affine, self.grid.shape), across.measured_shape(self.grid.shape)
+        grid = replace(self.grid, shape=(shape[0], shape[1], shape[2]), affine=affine)
+        kept = Acquisition(tuple(Full() if axis == through else self.kept.axes[axis] for axis in range(3)))
+        return replace(self, grid=grid, kept=kept)
+
     def describe(self) -> str:
         """In words: "measured 256 x 205 of 512 x 512 (left-right x front-back)"."""
         order = sorted(self.axes[1:])

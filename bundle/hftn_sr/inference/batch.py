@@ -19,7 +19,7 @@ from hftn_sr.inference.case import LEFT_ALONE, RESULTS, Case, Outcome, Status
 from hftn_sr.inference.options import OutputFormat, RunOptions
 from hftn_sr.inference.reporter import Reporter
 from hftn_sr.inference.run import run_case
-from hftn_sr.networks.weights import Model, load_model
+from hftn_sr.networks.weights import Model, load_model, stand_in
 from hftn_sr.pairs.cases import case_files, case_folders, lone_target
 from hftn_sr.volumes.files import write_bytes, write_json
 
@@ -104,7 +104,9 @@ def run_cases(
     Raises:
         Exception: with `strict`, whatever a case raises.
     """
-    model: Callable[[int | None], Model] = functools.lru_cache(lambda scale: load_model(options.model, scale, options.device))
+    model: Callable[[int | None], Model] = functools.lru_cache(
+        lambda scale: load_model(stand_in(options.model, scale), scale, options.device)
+    )
     reporter.begin(len(cases) + len(failed))
     for outcome in failed:
         reporter.end(outcome)

@@ -26,6 +26,7 @@ from hftn_sr.inference.options import PairOptions
 from hftn_sr.inference.plan import Plan, plan_pair
 from hftn_sr.inference.reference import Placed, place_reference
 from hftn_sr.inference.reporter import Reporter
+from hftn_sr.inference.through_plane import ThickSlices, on_result_grid
 from hftn_sr.kspace import Decomposition
 from hftn_sr.volumes.placement import paired_by_index, similarity
 from hftn_sr.volumes.reading import read_volume
@@ -45,7 +46,8 @@ class PreparedPair:
 
     Args:
         target: low-resolution image, as read.
-        acquired: what its scan kept, and the grid of the result.
+        acquired: what its scan kept in-plane, and the grid of the result on the target's slices.
+        thick: what makes the slices thinner afterwards; None where they stay.
         on_grid: the reference on the grid in its own unit; None where none is used, and the network gets zeros.
         unit: target intensity that counts as 1.
         reference_unit: reference intensity that counts as 1.
@@ -59,6 +61,7 @@ class PreparedPair:
 
     target: Volume
     acquired: Acquired
+    thick: ThickSlices | None
     on_grid: Scratch | None
     unit: float
     reference_unit: float
@@ -109,10 +112,16 @@ class PreparedPair:
             return stack_channels(self.of_file(index), reference, self.scale, self.decomposition)
         return stack_channels(self.measured(index), reference, self.acquired.plane, self.decomposition)
 
+    @property
+    def final(self) -> Acquired:
+        """What the target's scan kept of the result, thinner slices included."""
+        return self.thick.acquired if self.thick else self.acquired
+
     def images(self, result: Volume) -> CaseImages:
         """The pair with its result on the high-resolution grid."""
-        reference = self.target.on(self.grid, self.on_grid.volume) if self.on_grid else None
-        return CaseImages(self.target, reference, result, self.acquired)
+        on_grid = self.thick.reference if self.thick else self.on_grid
+        reference = self.target.on(self.final.grid, on_grid.volume) if on_grid else None
+        return CaseImages(self.target, reference, result, self.final)
 
     @property
     def image(self) -> Tensor:
@@ -151,18 +160,20 @@ def prepare_pair(
         Fault: a file cannot be used, or the two do not belong together.
     """
     plan = plan or plan_pair(target_path, reference_path, options)
-    target, acquired, placed, reference_sha256 = plan.volume, plan.acquired, None, None
+    target, whole, placed, reference_sha256 = plan.volume, plan.acquired, None, None
+    acquired = whole.in_slices()
     if reference_path is None:
         found: dict[str, Any] = {"coverage": 0.0, "similarity": None, "alignment": None, "placement": None}
-        warnings = [*target.notes, *_of_scan(acquired, options), ALONE]
+        warnings = [*target.notes, *_of_scan(whole, options), ALONE]
     else:
         reference = read_volume(reference_path, options.read, blank=options.unfit_reference == "leave-out")
         check_distinct(target, reference)
         reference_sha256, by_index = reference.sha256, options.by_index(target_path, reference_path)
         if by_index:
             target, reference = paired_by_index(target, reference, acquired.grid, acquired.through_plane)
-            acquired = acquired.over(target.grid)
-        warnings = [*dict.fromkeys((*target.notes, *reference.notes)), *_of_scan(acquired, options)]
+            whole = whole.over(target.grid)
+            acquired = whole.in_slices()
+        warnings = [*dict.fromkeys((*target.notes, *reference.notes)), *_of_scan(whole, options)]
         temporary = folder or Path(gettempdir())
         placed = place_reference(target, reference, acquired, options, by_index, temporary, reporter, may_register)
         alike = similarity(target, placed.volume)
@@ -177,17 +188,24 @@ def prepare_pair(
     size = math.prod(acquired.grid.shape)
     record = {
         "scale": acquired.scale,
-        "acquired": acquired.record(),
+        "acquired": whole.record(),
         "through_plane": acquired.through_plane,
         "coverage": found["coverage"],
         "voxels_without_reference": round((1 - placed.coverage) * size) if placed and used else size,
         **found,
     }
+    thick, unit = None, _unit(target)
+    if whole.thick:
+        on_grid = on_result_grid(placed.volume, whole, folder or Path(gettempdir())) if placed and placed.on_grid else None
+        thick = ThickSlices(whole, on_grid, placed.unit if placed else 1.0, unit)
+        if placed and placed.on_grid:
+            thick.averaged(placed.on_grid)
     return PreparedPair(
         target=target,
         acquired=acquired,
+        thick=thick,
         on_grid=placed.on_grid if placed else None,
-        unit=_unit(target),
+        unit=unit,
         reference_unit=placed.unit if placed else 1.0,
         reference_sha256=reference_sha256,
         scale=None if any_acquisition else acquired.scale,
@@ -211,6 +229,9 @@ def apply_network(network: nn.Module, pair: PreparedPair, device: torch.device |
         (H, W) in the unit of pair.slice.
     """
     reporter = reporter or Reporter()
+    if not pair.acquired.in_plane:  # nothing was lost there
+        yield from (pair.of_file(index) for index in range(len(pair)))
+        return
     reporter.slices(len(pair))
     for start in range(0, len(pair), SLICES_AT_ONCE):
         image = torch.stack([pair.slice(index) for index in range(start, min(start + SLICES_AT_ONCE, len(pair)))])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,8 @@ from hftn_sr.volumes.scan_matrix import ScanMatrix, beside, scan_matrix
 from hftn_sr.volumes.volume import Grid, Volume
 
 __all__ = ["Plan", "plan_pair"]
+
+OF_SLICES = 8  # bytes for each voxel of the target's slices, in-plane resolution raised
 
 
 @dataclass(frozen=True)
@@ -52,7 +54,14 @@ class Plan:
 
     def demand(self, network: nn.Module, device: str) -> tuple[Demand, Demand]:
         """Memory without and with registration, see `memory.demand`."""
-        return demand(self.target, self.reference, self.grid, self.acquired.slice_size, network, device)
+        y, z = sorted(self.grid.shape)[1:]
+        size = (y, z) if self.acquired.thick else self.acquired.slice_size  # the largest plane, whichever it is
+        needed = demand(self.target, self.reference, self.grid, size, network, device)
+        if not self.acquired.thick:
+            return needed
+        extra = OF_SLICES * math.prod(self.acquired.in_slices().grid.shape)  # result and reference on the target's slices
+        plain, registering = (replace(each, peak=each.peak + extra, more=each.more + extra) for each in needed)
+        return plain, registering
 
 
 def plan_pair(target_path: Path, reference_path: Path | None, options: PairOptions, scan: Mapping[str, Any] | None = None) -> Plan:

@@ -13,6 +13,8 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
+from torch import nn
 
 from hftn_sr._version import NOTICE, __version__
 from hftn_sr.errors import Fault
@@ -21,6 +23,8 @@ from hftn_sr.inference.case import RECORD_KEY, Case, side_files
 from hftn_sr.inference.memory import measured_peak
 from hftn_sr.inference.options import RunOptions
 from hftn_sr.inference.pair import PreparedPair
+from hftn_sr.inference.reporter import Reporter
+from hftn_sr.inference.through_plane import ThickSlices
 from hftn_sr.networks.weights import Model
 from hftn_sr.pictures import Panel, change, picture, shown, white
 from hftn_sr.volumes.dicom import dicom_slices, sha256_of_all
@@ -31,7 +35,7 @@ from hftn_sr.volumes.scratch import Scratch, existing_folder
 from hftn_sr.volumes.simulation import in_plane_first, in_plane_last
 from hftn_sr.volumes.volume import Volume
 
-__all__ = ["Saved", "fingerprint", "own_record", "pair_record", "save_result"]
+__all__ = ["Saved", "Thinner", "fingerprint", "own_record", "pair_record", "save_result"]
 
 
 @dataclass(frozen=True)
@@ -48,7 +52,13 @@ class Saved:
 
 
 def save_result(
-    case: Case, options: RunOptions, pair: PreparedPair, preds: Iterable[torch.Tensor], model: Model, seconds: dict[str, float]
+    case: Case,
+    options: RunOptions,
+    pair: PreparedPair,
+    preds: Iterable[torch.Tensor],
+    model: Model,
+    seconds: dict[str, float],
+    thinner: Thinner | None = None,
 ) -> Saved:
     """Write the record, the picture and, last, the volume; all three or none.
 
@@ -59,6 +69,7 @@ def save_result(
         preds: the network's output, slice by slice, each (H, W).
         model: the network's model, for the record.
         seconds: wall time of the steps before, for the record.
+        thinner: what makes slices thinner, where the pair calls for it.
 
     Raises:
         Fault: the output of the network is not finite, or a file cannot be written.
@@ -67,18 +78,23 @@ def save_result(
     result = Scratch(pair.grid.shape, pair.through_plane, existing_folder(case.output))
     consistent = options.data_consistency
     restored = _restored(pair, preds, consistent, result)
-    volume = pair.target.on(pair.grid, result.volume)
+    slices, residual_of_slices = result, None
+    if pair.thick and thinner:
+        result = thinner.apply(pair.thick, slices.volume, existing_folder(case.output))
+        residual_of_slices = pair.thick.residual(result.volume, slices.volume)
+    volume = pair.target.on(pair.final.grid, result.volume)
     side_file, preview = side_files(case.output)
     with NewFiles() as files:
         written = _write_image(files, case, options, pair, model, volume, result)
         if options.preview:
             files.write(preview, [_preview(pair, volume, model, restored.busiest)])
-        record = pair_record(case, options, pair, model)
+        record = pair_record(case, options, pair, model, thinner.model if thinner else None)
         record["output"] = {"file": case.output.name, "shape": list(volume.data.shape), **written}
         record["data_consistency"] = {
             "applied": consistent,
             "residual": float(f"{restored.residual:.4g}"),
             "residual_of_network": float(f"{restored.residual_of_network:.4g}"),
+            **({} if residual_of_slices is None else {"residual_of_slices": float(f"{residual_of_slices:.4g}")}),
         }
         if "memory" in record and (peak := measured_peak()):
             record["memory"] = {**record["memory"], "peak_measured_gb": round(peak / 1e9, 3)}
@@ -92,6 +108,27 @@ def save_result(
     if outdated:
         preview.unlink(missing_ok=True)
     return Saved(record, volume)
+
+
+@dataclass(frozen=True)
+class Thinner:
+    """How slices are made thinner.
+
+    Args:
+        model: weights that serve any acquisition.
+        network: the model's network as it is applied.
+        device: of the network.
+        reporter: hears of the planes.
+    """
+
+    model: Model
+    network: nn.Module
+    device: str
+    reporter: Reporter
+
+    def apply(self, thick: ThickSlices, slices: NDArray[np.float32], folder: Path) -> Scratch:
+        """See `ThickSlices.thinner`."""
+        return thick.thinner(slices, self.network, self.device, folder, self.reporter)
 
 
 @dataclass(frozen=True)
@@ -152,7 +189,7 @@ def _write_image(
     voxel = " x ".join(f"{size:.3g}" for size in volume.grid.spacing)
     using = "with a reference of another contrast" if pair.on_grid else "without a reference"
     text = (
-        f"Super-resolved to {voxel} mm ({pair.acquired.describe()}) {using} by hftn-sr {__version__}, weights {model.name} "
+        f"Super-resolved to {voxel} mm ({pair.final.describe()}) {using} by hftn-sr {__version__}, weights {model.name} "
         f"sha256 {model.sha256}. {NOTICE}"
     )
     key = json.dumps(fingerprint(case, options, pair.target.sha256, pair.reference_sha256, model), sort_keys=True, default=str)
@@ -175,7 +212,9 @@ def _releasing(chunks: Iterable[bytes], scratch: Scratch) -> Iterator[bytes]:
         scratch.release()
 
 
-def fingerprint(case: Case, options: RunOptions, target: str, reference: str | None, model: Model) -> dict[str, Any]:
+def fingerprint(
+    case: Case, options: RunOptions, target: str, reference: str | None, model: Model, thinner: Model | None = None
+) -> dict[str, Any]:
     """Everything that the voxels of a result depend on: hashes of the two images and the model, and the options."""
     chosen = asdict(case.pair_options(options.pair))
     del chosen["placing"]  # words
@@ -185,6 +224,7 @@ def fingerprint(case: Case, options: RunOptions, target: str, reference: str | N
         "target": target,
         "reference": reference,
         "model": model.sha256,
+        **({"model_of_slices": thinner.sha256} if thinner else {}),
         "options": {
             **chosen,
             "data_consistency": options.data_consistency,
@@ -196,7 +236,7 @@ def fingerprint(case: Case, options: RunOptions, target: str, reference: str | N
     return read_back
 
 
-def pair_record(case: Case, options: RunOptions, pair: PreparedPair, model: Model) -> dict[str, Any]:
+def pair_record(case: Case, options: RunOptions, pair: PreparedPair, model: Model, thinner: Model | None = None) -> dict[str, Any]:
     """The part of the record that is known before the network runs."""
     return {
         "notice": NOTICE,
@@ -209,7 +249,8 @@ def pair_record(case: Case, options: RunOptions, pair: PreparedPair, model: Mode
             "sha256": pair.reference_sha256,
             "used": pair.on_grid is not None,
         },
-        "model": {"name": model.name, "scale": model.scale, "file": model.path.name, "sha256": model.sha256, "training": model.record},
+        "model": _of_model(model),
+        **({"model_of_slices": _of_model(thinner)} if thinner else {}),
         "device": options.device,
         "precision": options.precision,
         "tta": options.tta,
@@ -217,8 +258,12 @@ def pair_record(case: Case, options: RunOptions, pair: PreparedPair, model: Mode
         **pair.record,
         "warnings": list(pair.warnings),
         "notes": list(pair.notes),
-        "fingerprint": fingerprint(case, options, pair.target.sha256, pair.reference_sha256, model),
+        "fingerprint": fingerprint(case, options, pair.target.sha256, pair.reference_sha256, model, thinner),
     }
+
+
+def _of_model(model: Model) -> dict[str, Any]:
+    return {"name": model.name, "scale": model.scale, "file": model.path.name, "sha256": model.sha256, "training": model.record}
 
 
 def _version(name: str) -> str:
@@ -234,6 +279,8 @@ def _version(name: str) -> str:
 
 def _preview(pair: PreparedPair, volume: Volume, model: Model, index: int) -> bytes:
     """PNG of target, reference, result and the detail that the network added, on one slice."""
+    if pair.thick:
+        return _preview_of_planes(pair.thick, pair.target, volume, model)
     slices = in_plane_last(torch.from_numpy(volume.data), pair.axes)
     flat = (pair.slice(index)[0] * pair.unit, pair.reference(index), slices[index])
     low, reference, ours = (
@@ -248,6 +295,25 @@ def _preview(pair: PreparedPair, volume: Volume, model: Model, index: int) -> by
     ]
     heading = f"slice {index + 1} of {volume.data.shape[pair.through_plane]}, {pair.acquired.describe()}"
     return picture(panels, heading, unit="% of the target's maximum")
+
+
+def _preview_of_planes(thick: ThickSlices, target: Volume, volume: Volume, model: Model) -> bytes:
+    """The same on a plane that holds the slice axis, through the middle."""
+    fixed = thick.acquired.axes[1]
+    index = volume.data.shape[fixed] // 2
+    start = (index if fixed == 0 else 0, index if fixed == 1 else 0, index if fixed == 2 else 0)
+    low, other, ours = (
+        shown(volume.on(volume.grid.cropped(start, data.shape), data), fixed, 0)
+        for data in thick.views(volume.data, fixed, index)
+    )
+    limits = (0.0, white(low))
+    panels = [
+        Panel("thick slices, interpolated", low, limits),
+        Panel("reference on its grid" if thick.reference else "no reference", other, (0.0, white(other))),
+        Panel(f"super-resolved ({model.name})", ours, limits),
+        change("what the network added", ours - low, float(target.data.max())),
+    ]
+    return picture(panels, f"plane across the slices, {thick.acquired.describe()}", unit="% of the target's maximum")
 
 
 def own_record(side_file: Path) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from hftn_sr.inference.options import RunOptions
 from hftn_sr.inference.pair import PreparedPair, apply_network, prepare_pair
 from hftn_sr.inference.plan import plan_pair
 from hftn_sr.inference.reporter import Reporter
-from hftn_sr.inference.result import fingerprint, own_record, pair_record, save_result
+from hftn_sr.inference.result import Thinner, fingerprint, own_record, pair_record, save_result
 from hftn_sr.networks.precision import prepare_network
 from hftn_sr.networks.weights import Model
 from hftn_sr.volumes.dicom import is_dicom
@@ -83,18 +83,20 @@ class _Prepared:
         pair: the network's input.
         network: network as it is applied, with precision and test-time augmentation.
         model: model that the network is of.
+        thinner: what makes slices thinner; None where they stay.
     """
 
     pair: PreparedPair
     network: nn.Module
     model: Model
+    thinner: Thinner | None
 
 
 def _run(case: Case, options: RunOptions, model: Callable[[int | None], Model], started: float, reporter: Reporter) -> Outcome:
     ready = _prepared(case, options, model, reporter)
     prepared = time.monotonic()
     preds = apply_network(ready.network, ready.pair, options.device, reporter)
-    saved = save_result(case, options, ready.pair, preds, ready.model, {"read_and_place": prepared - started})
+    saved = save_result(case, options, ready.pair, preds, ready.model, {"read_and_place": prepared - started}, ready.thinner)
     outcome = Outcome(case.name, "done", case.output, "", ready.pair.warnings, saved.record, time.monotonic() - started, ready.pair.notes)
     reporter.saved(case, ready.pair.images(saved.volume))
     return outcome
@@ -110,6 +112,10 @@ def _prepared(case: Case, options: RunOptions, model: Callable[[int | None], Mod
         raise Fault(used.path, finding, f"use a model trained with {chosen.decomposition!r}")
     reset_peak()
     network = prepare_network(used.network, options.precision, options.tta)
+    thinner = None
+    if plan.acquired.thick:
+        of_slices = model(None)
+        thinner = Thinner(of_slices, prepare_network(of_slices.network, options.precision, 1), options.device, reporter)
     plain, registering = plan.demand(network, options.device)
     check_memory(case.target, registering if chosen.register == "rigid" else plain)
     check_space(case.output, disk_bytes(plan.voxels))
@@ -118,7 +124,7 @@ def _prepared(case: Case, options: RunOptions, model: Callable[[int | None], Mod
     needed = registering if "registration" in (pair.record["placement"] or {}) else plain
     memory = {"peak_predicted_gb": round(needed.peak / 1e9, 3)}
     pair = replace(pair, record={**pair.record, "memory": memory}, warnings=(*pair.warnings, *warnings, *needed.warnings))
-    return _Prepared(pair, network, used)
+    return _Prepared(pair, network, used, thinner)
 
 
 def _serving(acquired: Acquired, model: Callable[[int | None], Model]) -> tuple[Model, list[str]]:
@@ -139,10 +145,10 @@ def _planned(case: Case, options: RunOptions, model: Callable[[int | None], Mode
     if reason:
         return _left_alone(case, reason)
     ready = _prepared(case, options, model, reporter)
-    record = pair_record(case, options, ready.pair, ready.model)
-    size = " x ".join(str(size) for size in ready.pair.grid.shape)
-    voxel = " x ".join(f"{size:.3g}" for size in ready.pair.grid.spacing)
-    message = f"would write {size} voxels of {voxel} mm: {ready.pair.acquired.describe()}"
+    record = pair_record(case, options, ready.pair, ready.model, ready.thinner.model if ready.thinner else None)
+    size = " x ".join(str(size) for size in ready.pair.final.grid.shape)
+    voxel = " x ".join(f"{size:.3g}" for size in ready.pair.final.grid.spacing)
+    message = f"would write {size} voxels of {voxel} mm: {ready.pair.final.describe()}"
     return Outcome(case.name, "planned", case.output, message, ready.pair.warnings, record, time.monotonic() - started, ready.pair.notes)
 
 
@@ -222,7 +228,8 @@ def _reason_to_skip(case: Case, options: RunOptions, model: Callable[[int | None
     try:
         used = model(record["model"]["scale"])
         of_reference = volume_sha256(case.reference) if case.reference else None
-        wanted = fingerprint(case, options, volume_sha256(case.target), of_reference, used)
+        of_slices = model(None) if "model_of_slices" in record else None
+        wanted = fingerprint(case, options, volume_sha256(case.target), of_reference, used, of_slices)
         up_to_date = record["output"]["sha256"] == volume_sha256(case.output) and record["fingerprint"] == wanted
     except (OSError, KeyError, TypeError, Fault):  # whatever is wrong shows when the case is redone
         return ""

@@ -30,6 +30,7 @@ __all__ = [
     "save_weights",
     "shipped_models",
     "shipped_names",
+    "stand_in",
     "untrained_network",
     "weights_metadata",
 ]
@@ -75,6 +76,11 @@ def shipped_names(scale: int | None = None) -> list[str]:
     """Names of the shipped models; with a scale, of those that serve it; for None, of those that serve any acquisition."""
     serving = ("any",) if scale is None else ("any", f"x{scale}")
     return sorted({name.rsplit("_", 1)[0] for name in shipped_models() if name.removesuffix(".safetensors").endswith(serving)})
+
+
+def stand_in(model: str, scale: int | None) -> str:
+    """The model that serves where the shipped `base` has no weights for a loss of resolution: `small`, if that has; else `model`."""
+    return "small" if model == "base" and model not in shipped_names(scale) and "small" in shipped_names(scale) else model
 
 
 def check_model(model: str) -> None:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
+from hftn_sr.acquisition import Acquisition, Full
 from hftn_sr.errors import Fault
 from hftn_sr.inference.acquired import Acquired
 from hftn_sr.inference.case import Case, CaseImages, Outcome
@@ -88,6 +90,10 @@ class Images(CaseImages):
         """`count` whole slices from slice `start` on."""
         result = self._cut(self.result, start, count)
         axes = result.grid.slice_axes(self.through_plane)
+        if self.acquired.thick:
+            low = self._cut(self._whole, start, count)
+            reference = self._on_grid(self.reference, result.grid, start, count) if self.reference else None
+            return Slab(low, reference, result, result.on(result.grid, result.data - low.data))
         added = self.acquired.plane.split(in_plane_last(torch.from_numpy(result.data), axes))[1]
         return Slab(
             self.interpolated(start, count),
@@ -95,6 +101,21 @@ class Images(CaseImages):
             result,
             result.on(result.grid, in_plane_first(added, axes).numpy()),
         )
+
+    @property
+    def baseline(self) -> Volume:
+        """The target interpolated onto the grid of the result."""
+        return self._whole if self.acquired.thick else self.interpolated(0, self.target.data.shape[self.through_plane])
+
+    @cached_property
+    def _whole(self) -> Volume:
+        """The target on a grid of thinner slices, interpolated along all axes."""
+        plane = self.acquired.in_slices()
+        measured = plane.measured(in_plane_last(torch.from_numpy(self.target.data), plane.axes))
+        slices = plane.plane.interpolate(measured, plane.slice_size)
+        through = Acquisition((self.acquired.kept.axes[self.through_plane], Full(), Full()))
+        whole = through.interpolate(slices, (self.acquired.grid.shape[self.through_plane], *plane.slice_size))
+        return self.target.on(self.acquired.grid, in_plane_first(whole, plane.axes).numpy())
 
     def interpolated(self, start: int, count: int) -> Volume:
         """`count` whole slices of the target from slice `start` on, with zeros around what was measured of its k-space."""
@@ -144,7 +165,7 @@ def open_images(case: QcCase, record: dict[str, Any]) -> Images:
     reference = _unchanged(read_volume(case.reference, read), record["reference"]["sha256"]) if case.reference else None
     acquired = Acquired.of_record(record, target.grid)
     if reference and record["placement"].get("by") == "index":
-        target, reference = paired_by_index(target, reference, acquired.grid, acquired.through_plane)
+        target, reference = paired_by_index(target, reference, acquired.in_slices().grid, acquired.through_plane)
         acquired = acquired.over(target.grid)
     _check_grid(target, result, acquired.grid)
     reference = reference if was_used(record) else None

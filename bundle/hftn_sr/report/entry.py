@@ -159,7 +159,7 @@ def _shown(case: QcCase, record: dict[str, Any], key: str, images: Images | None
 
 def _figures(images: Images, truth_path: Path) -> dict[str, Any]:
     truth = read_nifti(truth_path)
-    low = images.interpolated(0, images.target.data.shape[images.through_plane])
+    low = images.baseline
     found = {"zero-filled": evaluate_volumes(low, truth), "super-resolved": evaluate_volumes(images.result, truth)}
     rows = [
         {"name": name, "psnr": _decibel(each["psnr"]), "ssim": f"{each['ssim']:.4f}", "nmse": f"{each['nmse']:.5f}"}

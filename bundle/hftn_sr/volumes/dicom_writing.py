@@ -120,6 +120,8 @@ def dicom_files(volume: Volume, slices: list[Slice], derivation: Derivation) -> 
         out = _copied(read_attributes(source, (*PATIENT, *STUDY, *EQUIPMENT, *SCAN)))
         _describe(out, source, derivation)
         _place(out, affine, position)
+        if count != len(slices):
+            out.SliceThickness = out.SpacingBetweenSlices
         out.SeriesInstanceUID = series
         out.SOPInstanceUID = _uid(derivation.key, source.series, f"slice {index}")
         out.InstanceNumber = index + 1

@@ -1,0 +1,144 @@
+"""Thinner slices from thick ones: the in-plane network on the planes that hold the slice axis, made to agree with what was measured."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from hftn_sr.acquisition import Acquisition, Full
+from hftn_sr.errors import Fault
+from hftn_sr.inference.acquired import Acquired
+from hftn_sr.inference.reporter import Reporter
+from hftn_sr.volumes.resampling import resample_into
+from hftn_sr.volumes.scratch import Scratch
+from hftn_sr.volumes.simulation import stack_channels
+from hftn_sr.volumes.volume import Volume
+
+__all__ = ["ThickSlices", "on_result_grid"]
+
+TOLERANCE = 1e-3  # of the signal, to which the slices of the result agree with the measured ones
+
+
+@dataclass(frozen=True)
+class ThickSlices:
+    """A pair whose target has thicker slices than its result.
+
+    Args:
+        acquired: what was measured, on the grid of the result.
+        reference: the reference on that grid, in its own unit; None for none.
+        reference_unit: reference intensity that counts as 1.
+        unit: target intensity that counts as 1.
+    """
+
+    acquired: Acquired
+    reference: Scratch | None
+    reference_unit: float
+    unit: float
+
+    @property
+    def profile(self) -> Acquisition:
+        """What of the result's three axes the slices kept, in-plane resolution apart."""
+        through = self.acquired.through_plane
+        return Acquisition(tuple(self.acquired.kept.axes[axis] if axis == through else Full() for axis in range(3)))
+
+    def averaged(self, into: Scratch) -> None:
+        """Fill `into` with the reference as the thick slices would show it."""
+        if self.reference is None:
+            return
+        fixed = self.acquired.axes[1]
+        for index in range(into.volume.shape[fixed]):
+            plane, kept = self._plane(self.reference.volume, fixed, index), self._of_plane(fixed)
+            self._put(into.volume, fixed, index, kept.simulate(plane))
+        self.reference.release()
+        into.release()
+
+    def thinner(self, slices: NDArray[np.float32], network: nn.Module, device: str, folder: Path, reporter: Reporter) -> Scratch:
+        """The result: the mean over both families of planes that hold the slice axis, projected onto the slices.
+
+        Args:
+            slices: (X, Y, Z), of the target's slices and the result's in-plane resolution, in the target's unit.
+            network: that serves any acquisition, on `device`.
+            device: of the network.
+            folder: for voxels too large for memory.
+            reporter: hears of the planes.
+
+        Raises:
+            Fault: the network's output is not finite.
+        """
+        _, first, second = self.acquired.axes
+        shape = self.acquired.grid.shape
+        result = Scratch(shape, first, folder)
+        reporter.log("making slices thinner, plane by plane")
+        reporter.slices(shape[first] + shape[second])
+        for fixed in (first, second):
+            for index in range(shape[fixed]):
+                with torch.inference_mode():
+                    pred = network(self._channels(slices, fixed, index)[None].to(device))[0, 0].cpu() * self.unit
+                if not torch.isfinite(pred).all():
+                    raise Fault("network", "its output is not finite", "check the intensities of both images and the model")
+                self._put(result.volume, fixed, index, self._plane(result.volume, fixed, index) + pred / 2)
+                reporter.advance(1)
+            result.release()
+        for index in range(shape[first]):
+            measured = self._plane(slices, first, index).double()
+            projected = self._of_plane(first).project(self._plane(result.volume, first, index).double(), measured, TOLERANCE)
+            self._put(result.volume, first, index, projected.float())
+        result.release()
+        return result
+
+    def residual(self, result: NDArray[np.float32], slices: NDArray[np.float32]) -> float:
+        """Relative L2 distance between what the thick slices would show of the result and `slices`."""
+        first = self.acquired.axes[1]
+        off = norm = 0.0
+        for index in range(result.shape[first]):
+            measured = self._plane(slices, first, index).double()
+            off += float((self._of_plane(first).simulate(self._plane(result, first, index).double()) - measured).square().sum())
+            norm += float(measured.square().sum())
+        return float((off / max(norm, np.finfo(float).tiny)) ** 0.5)
+
+    def views(self, result: NDArray[np.float32], fixed: int, index: int) -> tuple[NDArray[np.float32], ...]:
+        """A plane of thick slices interpolated, of the reference and of the result, each (X, Y, Z) with one index along `fixed`."""
+        ours = self._plane(result, fixed, index)
+        kept = self._of_plane(fixed)
+        other = self._plane(self.reference.volume, fixed, index) if self.reference else torch.zeros_like(ours)
+        whole = [np.empty([1 if axis == fixed else size for axis, size in enumerate(result.shape)], np.float32) for _ in range(3)]
+        low = kept.interpolate(kept.simulate(ours), ours.shape)  # the result's slices are the target's
+        for part, plane in zip(whole, (low, other, ours), strict=True):
+            self._put(part, fixed, 0, plane)
+        return tuple(whole)
+
+    def _channels(self, slices: NDArray[np.float32], fixed: int, index: int) -> Tensor:
+        """(3, H, W), the network's input for a plane."""
+        measured = self._plane(slices, fixed, index) / self.unit
+        if self.reference is None:
+            reference = measured.new_zeros([self.acquired.grid.shape[axis] for axis in self._axes(fixed)])
+        else:
+            reference = self._plane(self.reference.volume, fixed, index) / self.reference_unit
+        return stack_channels(measured, reference, self._of_plane(fixed))
+
+    def _axes(self, fixed: int) -> tuple[int, int]:
+        """Array axes of a plane in the network's order."""
+        _, height, width = self.acquired.grid.slice_axes(fixed)
+        return height, width
+
+    def _of_plane(self, fixed: int) -> Acquisition:
+        return self.profile.select(self._axes(fixed))
+
+    def _plane(self, volume: NDArray[np.float32], fixed: int, index: int) -> Tensor:
+        return torch.from_numpy(np.ascontiguousarray(volume.transpose(fixed, *self._axes(fixed))[index]))
+
+    def _put(self, volume: NDArray[np.float32], fixed: int, index: int, plane: Tensor) -> None:
+        volume.transpose(fixed, *self._axes(fixed))[index] = plane.numpy()
+
+
+def on_result_grid(reference: Volume, acquired: Acquired, folder: Path) -> Scratch:
+    """A placed reference on the grid of the result."""
+    whole = Scratch(acquired.grid.shape, acquired.through_plane, folder)
+    for _ in resample_into(reference, acquired.grid, whole.volume):
+        whole.release()
+    return whole

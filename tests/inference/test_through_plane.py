@@ -1,0 +1,97 @@
+"""Thick slices: from files on disk to a result on thin ones that agrees with what was measured."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from hftn_sr.acquisition import Acquisition, Full, Slices
+from hftn_sr.inference.acquired import Acquired
+from hftn_sr.inference.reporter import Reporter
+from hftn_sr.inference.through_plane import ThickSlices
+from hftn_sr.networks import build_network
+from hftn_sr.networks.weights import save_weights
+from hftn_sr.volumes.nifti import read_nifti
+from hftn_sr.volumes.scratch import Scratch
+from hftn_sr.volumes.volume import Grid, Volume
+from phantoms import contrast, oblique, points, write_volume
+
+
+@pytest.fixture
+def any_weights(tmp_path):
+    torch.manual_seed(0)
+    network = build_network("small", None, {"channels": 8, "levels": 2})
+    torch.nn.init.normal_(network.output.weight, std=0.02)
+    save_weights(tmp_path / "any.safetensors", network, {})
+    return tmp_path / "any.safetensors"
+
+
+def thick_pair(thickness=5.0, in_plane=1, degrees=(8.0, -5.0, 12.0)):
+    """A target of thick slices, its truth of 1 mm, and a sagittal reference of 1 mm of another contrast."""
+    shape = (36, 32, 20)
+    fine = Grid(shape, oblique((1, 1, 1), degrees, shape))
+    truth = Volume(contrast(points(fine)).astype(np.float32), fine.affine)
+    kept = Acquisition((Full(), Full(), Slices(thickness, 5.0)))
+    if in_plane > 1:
+        kept = Acquisition((*Acquisition.from_scale(in_plane, shape[:2]).axes, Slices(thickness, 5.0)))
+    data = kept.simulate(torch.from_numpy(truth.data)).numpy()
+    target = Volume(data, kept.measured_affine(fine.affine, shape))
+    sagittal = Grid((34, 30, 48), oblique((1, 1, 1), degrees, (48, 34, 30))[:, [1, 2, 0, 3]])
+    reference = Volume(contrast(points(sagittal), "reference").astype(np.float32), sagittal.affine)
+    return target, reference, truth
+
+
+@pytest.mark.parametrize(("thickness", "in_plane"), [(5.0, 1), (4.0, 1), (5.0, 2)])
+def test_files_of_thick_slices_become_thin_ones_in_place(tmp_path, command, any_weights, thickness, in_plane):
+    target, reference, truth = thick_pair(thickness, in_plane)
+    files = write_volume(tmp_path / "flair.nii", target), write_volume(tmp_path / "t1.nii", reference)
+    (tmp_path / "flair.json").write_text(json.dumps({"SliceThickness": thickness}), encoding="utf-8")
+    given = ("--target", files[0], "--reference", files[1], "--model", any_weights, "--device", "cpu", "--unfit-reference", "use")
+    planned = command("super-resolve", *given, "--output", tmp_path / "o.nii", "--dry-run")
+    assert "would write 36 x 32 x 20 voxels of 1 x 1 x 1 mm" in planned.stdout, planned.stderr
+    assert f"{thickness:g} mm slices every 5 mm" in planned.stdout
+    done = command("super-resolve", *given, "--output", tmp_path / "o.nii")
+    assert done.exit_code == 0, done.stderr
+    result = read_nifti(tmp_path / "o.nii")
+    np.testing.assert_allclose(result.affine, truth.affine, atol=1e-4)
+    kept = Acquisition((Full(), Full(), Slices(thickness, 5.0)))
+    if in_plane == 1:
+        off = kept.simulate(torch.from_numpy(result.data)).numpy() - target.data
+        assert np.linalg.norm(off) < 2e-3 * np.linalg.norm(target.data)
+    record = json.loads((tmp_path / "o.json").read_text(encoding="utf-8"))
+    assert record["data_consistency"]["residual_of_slices"] <= 1.01e-3
+    assert record["model_of_slices"]["name"] == "any any"
+    assert command("super-resolve", *given, "--output", tmp_path / "o.nii", "--overwrite", "stale").exit_code == 3
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "mm slices every 5 mm" in page and "no pictures" not in page
+
+
+def test_a_network_that_adds_nothing_leaves_the_projected_interpolation(tmp_path):
+    target, _, truth = thick_pair()
+    grid = Grid(truth.data.shape, truth.affine)
+    kept = Acquisition((Full(), Full(), Slices(5.0, 5.0)))
+    acquired = Acquired(grid, 2, kept, target.data.shape, "as asked")
+    thick = ThickSlices(acquired, None, 1.0, 100.0)
+    result = thick.thinner(target.data, torch.nn.Sequential(First()), "cpu", tmp_path, Reporter()).volume
+    measured = torch.from_numpy(target.data).double()
+    z = kept.interpolate(measured, grid.shape)
+    expected = torch.stack([kept.select((1, 2)).project(z[i], measured[i]) for i in range(len(z))])
+    np.testing.assert_allclose(result, expected.numpy(), atol=1e-3)
+    assert thick.residual(result, target.data) < 1.01e-3
+
+
+def test_the_reference_is_averaged_over_the_slices_as_the_target_was(tmp_path):
+    target, _, truth = thick_pair()
+    acquired = Acquired(Grid(truth.data.shape, truth.affine), 2, Acquisition((Full(), Full(), Slices(5.0, 5.0))), target.data.shape, "")
+    fine, thick = Scratch(truth.data.shape, 2, tmp_path), Scratch(target.data.shape, 2, tmp_path)
+    fine.volume[:] = truth.data
+    ThickSlices(acquired, fine, 1.0, 1.0).averaged(thick)
+    np.testing.assert_allclose(thick.volume, target.data, atol=1e-3)
+
+
+class First(torch.nn.Module):
+    def forward(self, image):
+        return image[:, :1]
