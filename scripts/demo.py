@@ -33,7 +33,7 @@ def main(
     console = Console(width=100 if not sys.stdout.isatty() else None)
     truth_path, reference_path = SAMPLE / "synthetic_target.nii.gz", SAMPLE / "synthetic_reference.nii.gz"
     low_path, result_path = output / f"synthetic_lr_x{scale}.nii.gz", output / f"synthetic_sr_x{scale}.nii.gz"
-    hftn_sr.degrade(truth_path, low_path, scale=scale, overwrite=True)  # type: ignore[arg-type]
+    hftn_sr.degrade(truth_path, low_path, scale=scale, overwrite=True)
     with ConsoleReporter(Console(stderr=True)) as reporter:
         options = {"scale": scale, "overwrite": "always", "reporter": reporter}
         outcome = hftn_sr.super_resolve(low_path, reference_path, result_path, **options)  # type: ignore[arg-type]

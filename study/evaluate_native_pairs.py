@@ -90,7 +90,7 @@ def _case(output: Path, model: str, tta: int | None, scale: int, visit: Path, ta
     truth_path, reference_path = _series(visit, target), _series(visit, reference_name)
     name = f"{visit.parent.name}_{visit.name}_{reference_name}_to_{target}_x{scale}"
     low_path, result_path = output / f"{name}_lr.nii.gz", output / f"{name}_sr.nii.gz"
-    hftn_sr.degrade(truth_path, low_path, scale=scale, overwrite=True)  # type: ignore[arg-type]
+    hftn_sr.degrade(truth_path, low_path, scale=scale, overwrite=True)
     options = {"scale": scale, "model": model, "tta": tta, "overwrite": "always"}
     outcome = hftn_sr.super_resolve(low_path, reference_path, result_path, **options)  # type: ignore[arg-type]
     truth, low, result, reference = (read_nifti(path) for path in (truth_path, low_path, result_path, reference_path))

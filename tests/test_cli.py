@@ -12,6 +12,7 @@ import sys
 import time
 from pathlib import Path
 
+import nibabel as nib
 import numpy as np
 import pytest
 from rich.console import Console
@@ -21,6 +22,7 @@ from hftn_sr.cli.progress import ConsoleReporter
 from hftn_sr.volumes import files
 from hftn_sr.volumes.nifti import read_nifti
 from hftn_sr.volumes.simulation import zero_filled
+from hftn_sr.volumes.volume import Volume
 from phantoms import oblique, phantom, points, write, write_volume
 
 BUNDLE = Path(hftn_sr.__file__).parents[1]
@@ -292,8 +294,8 @@ def test_a_device_that_is_not_there_is_a_usage_fault(tmp_path, put_case, command
     assert "--device: cuda was asked for, PyTorch sees no CUDA device" in faults(result)[0]
 
 
-def test_a_scale_of_3_is_a_usage_fault_of_degrade_too(tmp_path, command):
-    result = command("degrade", "--input", "a.nii", "--output", tmp_path / "b.nii", "--scale", 3)
+def test_what_would_degrade_nothing_is_a_usage_fault(tmp_path, command):
+    result = command("degrade", "--input", "a.nii", "--output", tmp_path / "b.nii")
     assert (result.exit_code, len(faults(result))) == (2, 1)
 
 
@@ -493,3 +495,30 @@ def test_an_interrupted_run_drops_its_case_whole_and_sums_up(tmp_path, put_case,
     assert list((tmp_path / "out" / "b").iterdir()) == []
     assert super_resolve("--cases", tmp_path / "in", "--output", tmp_path / "out").exit_code == 0
     assert statuses(tmp_path / "out") == {"a": "done before", "b": "done", "c": "done"}
+
+
+@pytest.mark.parametrize(
+    ("asked", "shape", "told"),
+    [
+        (("--scale", "1x2"), (40, 20, 12), "measured 40 x 20 of 40 x 40"),
+        (("--scale", 1.6), (25, 25, 12), "measured 25 x 25 of 40 x 40"),
+        (("--slice-thickness", 4), (40, 40, 3), "4 mm slices every 4 mm"),
+        (("--slice-thickness", 4, "--slice-spacing", 5, "--scale", 2), (20, 20, 2), "measured 20 x 20 x 10"),
+    ],
+)
+def test_degrade_simulates_any_loss_in_place(tmp_path, command, asked, shape, told):
+    """A constant stays one, and the field of view that is left keeps its centre."""
+    truth = write_volume(
+        tmp_path / "a.nii", Volume(np.full((40, 40, 12), 7, np.float32) + np.eye(40)[..., None] / 99, np.diag([1, 1, 1.001, 1.0]))
+    )
+    done = command("degrade", "--input", truth, "--output", tmp_path / "b.nii", "--through-plane", 2, *asked)
+    assert done.exit_code == 0, done.stderr
+    low = read_nifti(tmp_path / "b.nii")
+    assert low.data.shape == shape
+    np.testing.assert_allclose(low.data, 7, atol=0.03)
+    if "--slice-thickness" in asked:
+        depth = low.grid.spacing[2] * shape[2]
+        centre = low.affine @ [0, 0, (shape[2] - 1) / 2, 1]
+        np.testing.assert_allclose(centre[2], 5.5 * 1.001, atol=1.01 / 2)
+        assert depth == pytest.approx(round(depth / 1.001) * 1.001)
+    assert told.split()[0] in str(nib.load(tmp_path / "b.nii").header["descrip"])

@@ -12,18 +12,22 @@ from typing import Any, Literal
 
 import torch
 
-from hftn_sr.errors import Fault, NothingToDo, check_scale
+from hftn_sr.acquisition import Acquisition, Axis, Full
+from hftn_sr.errors import SCALES, Fault, NothingToDo, UsageFault
+from hftn_sr.inference.acquired import slice_axis
 from hftn_sr.inference.batch import find_cases, lone_case, run_cases
 from hftn_sr.inference.case import LEFT_ALONE, Case, Outcome
-from hftn_sr.inference.options import OutputFormat, Overwrite, PairBy, Register, RunOptions, Sizes, UnfitReference, run_options
+from hftn_sr.inference.options import OutputFormat, Overwrite, PairBy, Register, RunOptions, Sizes, UnfitReference, as_sizes, run_options
 from hftn_sr.inference.reporter import Reporter
 from hftn_sr.networks.precision import Precision
 from hftn_sr.scoring.evaluation import evaluate_volumes, zero_filled_like
 from hftn_sr.scoring.metrics import SCORES
 from hftn_sr.volumes.files import check_writable
-from hftn_sr.volumes.nifti import ReadOptions, save_nifti
+from hftn_sr.volumes.nifti import ReadOptions, VolumeHeader, save_nifti
 from hftn_sr.volumes.reading import read_volume
+from hftn_sr.volumes.simulation import acquire, thick_slices
 from hftn_sr.volumes.simulation import degrade as degrade_volume
+from hftn_sr.volumes.volume import Volume
 
 __all__ = [
     "degrade",
@@ -159,23 +163,28 @@ def degrade(
     input: StrPath,  # noqa: A002 - as the command line names it
     output: StrPath,
     *,
-    scale: Literal[2, 4],
+    scale: Sizes | None = None,
+    slice_thickness: float | None = None,
+    slice_spacing: float | None = None,
     magnitude: bool = False,
     through_plane: int | None = None,
     overwrite: bool = False,
     read: ReadOptions | None = None,
     log: Callable[[str], None] | None = None,
 ) -> Path:
-    """Simulate a faster scan: keep the central 1/scale of each in-plane k-space axis; amplitude and geometry stay right.
+    """Simulate a faster scan: less in-plane k-space, thicker slices, or both; amplitude and geometry stay right.
 
-    Sizes that scale does not divide first lose up to scale - 1 voxels, evenly from both sides.
+    For a scale of 2 or 4, sizes that it does not divide first lose up to scale - 1 voxels, evenly from both sides; slices are cropped to
+    what a whole number of thick ones covers.
 
     Args:
         input: high-resolution volume: .nii, .nii.gz, fastMRI .h5 or folder of a DICOM series.
         output: .nii or .nii.gz to write.
-        scale: loss of in-plane resolution, 2 or 4.
+        scale: loss of in-plane resolution, one for both axes or one for each in the array's order: 2, 1.6, (1, 2), "1x2"; None for none.
+        slice_thickness: of thick slices in mm, full width at half maximum; None leaves the slices as they are.
+        slice_spacing: from one thick slice to the next in mm; None for their thickness.
         magnitude: whether absolute values are stored, as a scanner does.
-        through_plane: array axis that keeps its size; None takes the one whose voxel size differs.
+        through_plane: array axis across the slices; None takes the file's word or the odd one out of the voxel sizes.
         overwrite: whether an output that exists is replaced.
         read: how an ambiguous file is read.
         log: function called with each finding while reading, a `Note` or a warning.
@@ -187,7 +196,16 @@ def degrade(
         Fault: the input cannot be used, or the output exists or cannot be written.
     """
     source, result = Path(input), Path(output)
-    check_scale(scale)
+    factors = as_sizes("--scale", scale, 2)
+    if factors is None and slice_thickness is None:
+        raise UsageFault("--scale", "is missing", "--scale 2, or --slice-thickness 5 for thick slices")
+    if factors and min(factors) < 1:
+        raise UsageFault("--scale", f"{scale} would make voxels smaller", "--scale 2 or --scale 1x2")
+    if slice_spacing is not None and slice_thickness is None:
+        raise UsageFault("--slice-spacing", "needs a thickness", "--slice-thickness 5")
+    for option, size in (("--slice-thickness", slice_thickness), ("--slice-spacing", slice_spacing)):
+        if size is not None and not 0 < size < float("inf"):
+            raise UsageFault(option, f"{size} mm (need a positive size)", f"{option} 5")
     if not result.name.endswith((".nii", ".nii.gz")):
         raise Fault(result, "not a NIfTI file name", "give --output a name ending in .nii.gz or .nii")
     if result.exists():
@@ -201,9 +219,33 @@ def degrade(
     for note in volume.notes:
         if log:
             log(note)
-    axis = volume.grid.through_plane() if through_plane is None else through_plane
-    save_nifti(result, degrade_volume(volume, scale, axis, magnitude), f"hftn-sr: simulated, 1/{scale} of in-plane k-space")
+    axis = slice_axis(VolumeHeader(source, volume.grid), through_plane)
+    low, told = _degraded(volume, axis, factors, slice_thickness, slice_spacing, magnitude)
+    save_nifti(result, low, f"hftn-sr: simulated, {told}")
     return result
+
+
+def _degraded(
+    volume: Volume,
+    through_plane: int,
+    factors: tuple[float, ...] | None,
+    thickness: float | None,
+    spacing: float | None,
+    magnitude: bool,
+) -> tuple[Volume, str]:
+    """The volume with less resolution, and what was done, in words."""
+    if factors and thickness is None and factors[0] == factors[1] and factors[0] in SCALES:
+        return degrade_volume(volume, int(factors[0]), through_plane, magnitude), f"1/{factors[0]:g} of in-plane k-space"
+    kept: list[Axis] = [Full(), Full(), Full()]
+    if thickness is not None:
+        volume, kept[through_plane] = thick_slices(volume, through_plane, thickness, spacing or thickness)
+    if factors:
+        in_plane = [axis for axis in range(3) if axis != through_plane]
+        plane = Acquisition.from_scale(factors, [volume.data.shape[axis] for axis in in_plane])
+        for axis, of in zip(in_plane, plane.axes, strict=True):
+            kept[axis] = of
+    acquisition = Acquisition(tuple(kept))
+    return acquire(volume, acquisition, magnitude), acquisition.describe(volume.data.shape, float(volume.grid.spacing[through_plane]))
 
 
 def evaluate(

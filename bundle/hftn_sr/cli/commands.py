@@ -170,7 +170,9 @@ def super_resolve(
 def degrade(
     input: Annotated[Path, typer.Option(help="High-resolution image, or DICOM folder.")],  # noqa: A002 - the option's name
     output: Annotated[Path, typer.Option(help="NIfTI file to write.")],
-    scale: Annotated[int, typer.Option(help="Loss of in-plane resolution, 2 or 4.")],
+    scale: Annotated[str, typer.Option(metavar="<2|1.6|1x2>", help="Loss of in-plane resolution.")] = "",
+    slice_thickness: Annotated[Optional[float], typer.Option(help="Of thick slices, in mm.")] = None,  # noqa: UP045 - typer
+    slice_spacing: Annotated[Optional[float], typer.Option(help="Between thick slices, in mm; default: thickness.")] = None,  # noqa: UP045 - typer
     magnitude: Annotated[bool, typer.Option("--magnitude", help="Store absolute values, as a scanner does.")] = False,
     overwrite: Annotated[Literal["never", "always"], typer.Option(help="Replace an existing output.")] = "never",
     through_plane: Axis = None,
@@ -179,7 +181,7 @@ def degrade(
     assume_affine: AssumeAffine = None,
     debug: Debug = False,
 ) -> None:
-    """Simulate a faster scan of less in-plane resolution.
+    """Simulate a faster scan of less in-plane resolution or thicker slices.
 
     The central 1/SCALE of each in-plane k-space axis is kept.
     """
@@ -191,7 +193,7 @@ def degrade(
         redo = overwrite == "always"
         options = {"magnitude": magnitude, "through_plane": through_plane, "overwrite": redo, "read": read, "log": tell}
         with waiting(f"write {output}"):
-            api.degrade(input, output, scale=scale, **options)  # type: ignore[arg-type]
+            api.degrade(input, output, scale=scale or None, slice_thickness=slice_thickness, slice_spacing=slice_spacing, **options)  # type: ignore[arg-type]
         say(output)
 
 

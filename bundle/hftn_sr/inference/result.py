@@ -303,8 +303,7 @@ def _preview_of_planes(thick: ThickSlices, target: Volume, volume: Volume, model
     index = volume.data.shape[fixed] // 2
     start = (index if fixed == 0 else 0, index if fixed == 1 else 0, index if fixed == 2 else 0)
     low, other, ours = (
-        shown(volume.on(volume.grid.cropped(start, data.shape), data), fixed, 0)
-        for data in thick.views(volume.data, fixed, index)
+        shown(volume.on(volume.grid.cropped(start, data.shape), data), fixed, 0) for data in thick.views(volume.data, fixed, index)
     )
     limits = (0.0, white(low))
     panels = [

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from hftn_sr.acquisition import Acquisition
+from hftn_sr.acquisition import Acquisition, Slices
 from hftn_sr.errors import Fault
 from hftn_sr.kspace import Decomposition, decompose, truncate, zero_fill
 from hftn_sr.volumes.scratch import blocks
 from hftn_sr.volumes.volume import Grid, Volume
 
 __all__ = [
+    "acquire",
     "intensity_unit",
     "intensity_unit_of",
     "crop_to_multiple",
@@ -23,9 +25,11 @@ __all__ = [
     "in_plane_first",
     "in_plane_last",
     "stack_channels",
+    "thick_slices",
     "zero_filled",
 ]
 
+WHOLE_SLICE = 1e-3  # share of a slice that a rounded voxel size may lack
 UNIT_PERCENTILE = 99.9  # percentile of the positive voxels that counts as 1
 
 
@@ -45,6 +49,44 @@ def degrade(volume: Volume, factor: int, through_plane: int, magnitude: bool = F
     slices = truncate(in_plane_last(torch.from_numpy(volume.data), axes), factor)
     data = in_plane_first(slices.abs() if magnitude else slices, axes)
     return volume.on(volume.grid.coarser(factor, through_plane), data.numpy())
+
+
+def acquire(volume: Volume, kept: Acquisition, magnitude: bool = False) -> Volume:
+    """The volume as a scan that keeps only this would give it, amplitude kept.
+
+    Args:
+        volume: high-resolution, (X, Y, Z).
+        kept: of its three array axes.
+        magnitude: take absolute values, as a scanner stores them, instead of keeping the small negative ringing.
+    """
+    measured = kept.simulate(torch.from_numpy(np.ascontiguousarray(volume.data)))
+    affine = kept.measured_affine(volume.affine, volume.data.shape)
+    return replace(volume, data=(measured.abs() if magnitude else measured).numpy(), affine=affine)
+
+
+def thick_slices(volume: Volume, through_plane: int, thickness: float, spacing: float) -> tuple[Volume, Slices]:
+    """The part of a volume that a whole number of thick slices covers, evenly from both sides, and these slices.
+
+    Args:
+        volume: high-resolution, (X, Y, Z).
+        through_plane: array axis across the slices.
+        thickness: of a slice in mm, full width at half maximum.
+        spacing: from one slice to the next in mm; rounded so that the slices cover whole voxels.
+
+    Raises:
+        Fault: not one slice fits.
+    """
+    size, voxel = volume.data.shape[through_plane], float(volume.grid.spacing[through_plane])
+    count = int(size * voxel / spacing + WHOLE_SLICE)
+    if count < 1 or spacing < voxel:
+        finding = f"{size} slices of {voxel:.3g} mm hold no thick slice every {spacing:g} mm"
+        raise Fault(volume.path, finding, "give a larger image, or a spacing between its voxel size and its depth")
+    covered = min(size, round(count * spacing / voxel))
+    start = [(size - covered) // 2 if axis == through_plane else 0 for axis in range(3)]
+    shape = [covered if axis == through_plane else length for axis, length in enumerate(volume.data.shape)]
+    part = tuple(slice(first, first + length) for first, length in zip(start, shape, strict=True))
+    grid = volume.grid.cropped((start[0], start[1], start[2]), (shape[0], shape[1], shape[2]))
+    return volume.on(grid, np.ascontiguousarray(volume.data[part])), Slices(thickness / voxel, covered / count)
 
 
 def crop_to_multiple(volume: Volume, factor: int, through_plane: int) -> Volume:
