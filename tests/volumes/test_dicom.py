@@ -609,3 +609,34 @@ def test_series_without_a_number_are_not_to_be_chosen_by_one(tmp_path):
 def test_a_volume_number_for_a_series_of_one_volume_is_told(tmp_path):
     volume = read_volume(write_series(tmp_path / "a", scan()), ReadOptions(frame=3))
     assert volume.notes == ("a: holds one volume, which was taken; --frame 3 does not apply to it",)
+
+
+# Headers that the decoder must not see
+
+
+def test_bytes_behind_the_voxels_that_are_no_elements_are_refused_at_once(tmp_path):
+    """ITK took 3 to 20 s over them, and more in another run."""
+    folder = write_series(tmp_path / "series", scan())
+    last = sorted(folder.iterdir())[-1]
+    last.write_bytes(last.read_bytes() + b"\xe0\x7f\x10\x10OW\0\0\xff\xff\xff\x7f" + bytes(50))
+    with pytest.raises(Fault, match=r"truncated or damaged \(an element \(7FE0,1010\) of 2147483647 bytes\)"):
+        read_dicom(folder)
+
+
+@pytest.mark.parametrize(
+    ("elements", "said"),
+    [
+        ({"BitsStored": 17}, "17 bits stored of 16"),
+        ({"BitsStored": 0}, "0 bits stored of 16"),
+        ({"PixelRepresentation": 3}, "pixel representation 3"),
+        ({"Columns": 19}, "640 bytes of voxels, needs 608"),
+    ],
+)
+def test_voxels_of_an_impossible_kind_are_refused(tmp_path, elements, said):
+    with pytest.raises(Fault, match=said):
+        read_dicom(write_series(tmp_path / "series", scan(), **elements))
+
+
+def test_more_voxels_than_an_enhanced_image_has_frames_for_are_refused(tmp_path):
+    with pytest.raises(Fault, match="3200 bytes of voxels, needs 2560"):
+        read_dicom(write_slices(tmp_path / "series", [enhanced([scan()], Rows=16, Columns=16)]))

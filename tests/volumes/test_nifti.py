@@ -574,3 +574,21 @@ def test_a_volume_number_for_a_file_of_one_volume_is_told(tmp_path):
     path = write(tmp_path / "a.nii", np.arange(60.0).reshape(5, 4, 3))
     assert "a.nii: holds one volume, which was taken; --frame 4 does not apply to it" in read_nifti(path, ReadOptions(frame=4)).notes
     assert not [note for note in read_nifti(path, ReadOptions(frame=0)).notes if "--frame" in note]
+
+
+def test_a_nifti_2_file_whose_line_ends_were_converted_is_refused(tmp_path):
+    file = write(tmp_path / "a.nii", DATA, AFFINE, kind=nib.Nifti2Image)
+    content = file.read_bytes()
+    file.write_bytes(content.replace(b"\r\n\x1a\n", b"\n\x1a\n\0", 1))
+    assert "damaged by a conversion of line ends" in refused(file)
+
+
+@pytest.mark.parametrize("name", ["sform", "qform"])
+def test_a_code_that_the_standard_does_not_know_counts_as_0(tmp_path, name):
+    other = "qform" if name == "sform" else "sform"
+    file = write(tmp_path / "a.nii", DATA, AFFINE, **{f"{name}_code": 512})
+    volume = read_nifti(file)
+    assert f"a.nii: its {name}_code 512 is not known and counts as 0, its {name} as missing" in volume.notes
+    np.testing.assert_allclose(volume.affine, AFFINE, atol=1e-4)
+    file = write(tmp_path / "b.nii", DATA, AFFINE, **{f"{name}_code": 512, f"{other}_code": 0})
+    assert "no position in space" in refused(file)

@@ -1,5 +1,7 @@
 """MGH, NRRD and MetaImage files, written by nibabel and ITK."""
 
+import gzip
+
 import itk
 import nibabel as nib
 import numpy as np
@@ -178,3 +180,28 @@ def test_a_fourth_size_of_1_does_not_matter(tmp_path, suffix):
     volume = read_volume(path, ReadOptions(frame=2))
     np.testing.assert_array_equal(volume.data, DATA)
     assert any("--frame 2 does not apply" in note for note in volume.notes)
+
+
+@pytest.mark.parametrize(("value", "said"), [(np.nan, "holds numbers that are not finite"), (0.0, "is singular")])
+def test_an_mgh_file_that_lies_nowhere_is_refused_without_a_word_of_the_library(tmp_path, capfd, value, said):
+    image = nib.MGHImage(np.arange(24, dtype=np.float32).reshape(2, 3, 4), np.eye(4))
+    content = bytearray(image.to_bytes())
+    content[42:54] = np.full(3, value, ">f4").tobytes()  # the first axis' direction
+    path = tmp_path / "a.mgh"
+    path.write_bytes(content)
+    with pytest.raises(Fault, match=said):
+        read_volume(path)
+    path.write_bytes(b"\0\0\0\2" + content[4:])
+    with pytest.raises(Fault, match="truncated or damaged"):
+        read_volume(path)
+    assert capfd.readouterr().err == ""
+
+
+@pytest.mark.parametrize("suffix", [".mgh", ".mgz"])
+def test_an_mgh_header_that_promises_more_than_the_file_holds_is_refused_before_memory_is_asked_for(tmp_path, suffix):
+    content = bytearray(nib.MGHImage(DATA, AFFINE).to_bytes())
+    content[16:20] = (1_811_939_329).to_bytes(4, "big")  # frames
+    path = tmp_path / f"a{suffix}"
+    path.write_bytes(gzip.compress(content) if suffix == ".mgz" else content)
+    with pytest.raises(Fault, match=r"truncated or damaged \(its header promises 1141521777270 bytes of voxels\)"):
+        read_volume(path)

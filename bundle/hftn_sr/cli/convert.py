@@ -21,17 +21,14 @@ def convert(
     output: Annotated[Path, typer.Option(help="Folder for the .nii.gz files and their .json side files.")],
     image: Annotated[
         Literal["auto", "reconstruction_esc", "reconstruction_rss", "kspace"],
-        typer.Option(help="Dataset; auto: the first that exists. Coils of kspace: root sum of squares."),
+        typer.Option(help="Dataset of an .h5 file; auto: the first there is."),
     ] = "auto",
     series: Annotated[Optional[int], typer.Option(help="DICOM: number of the series.")] = None,  # noqa: UP045 - typer
     frame: Annotated[Optional[int], typer.Option(help="DICOM: number of the volume, from 0.", min=0)] = None,  # noqa: UP045 - typer
     overwrite: Annotated[Literal["never", "always"], typer.Option(help="Replace existing outputs.")] = "never",
     debug: Debug = False,
 ) -> None:
-    """Convert DICOM series and fastMRI .h5 files to NIfTI.
-
-    An .h5 file does not say where its scan lies.
-    """
+    """Convert DICOM series and fastMRI .h5 files to NIfTI. An .h5 file does not say where its scan lies."""
     with one_line_errors(debug):
         from rich.console import Console
         from rich.progress import track

@@ -26,7 +26,9 @@ import pydicom
 from numpy.typing import NDArray
 from pydicom.datadict import dictionary_VR, tag_for_keyword
 from pydicom.dataset import FileMetaDataset
+from pydicom.filereader import read_partial
 from pydicom.uid import (
+    DeflatedExplicitVRLittleEndian,
     ExplicitVRLittleEndian,
     ImplicitVRLittleEndian,
     MultiFrameGrayscaleWordSecondaryCaptureImageStorage,
@@ -54,6 +56,10 @@ MAGIC, PREAMBLE = b"DICM", 128  # after so many bytes
 MR, ENHANCED_MR, LEGACY_ENHANCED_MR = (f"1.2.840.10008.5.1.4.1.1.4{more}" for more in ("", ".1", ".4"))  # storage SOP classes
 MULTI_FRAME = (ENHANCED_MR, LEGACY_ENHANCED_MR)
 PLAIN = ("1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.1.99", "1.2.840.10008.1.2.2")  # of voxels as they are
+KIND_OF_VOXELS = ("SamplesPerPixel", "BitsAllocated", "BitsStored", "PixelRepresentation")
+CHECKED = ("PixelData", "Rows", "Columns", "NumberOfFrames", *KIND_OF_VOXELS)
+RESCALE = ("RescaleSlope", "RescaleIntercept")
+UNDEFINED = 0xFFFFFFFF  # length of an element that ends with a mark
 TO_NIFTI = "convert it to NIfTI, for example by dcm2niix, and give that file"
 PIXELS = (
     *("Rows", "Columns", "NumberOfFrames", "SamplesPerPixel", "PhotometricInterpretation", "BitsAllocated", "BitsStored", "HighBit"),
@@ -333,7 +339,9 @@ def _slice(path: Path, header: pydicom.Dataset, of: _Classic | _Frame, frame: in
 
 def _scaling(path: Path, of: _Classic | _Frame, frame: int | None) -> tuple[tuple[float, float] | None, tuple[str, ...]]:
     """By the rescale elements, which ITK applies to a classic image, else by a linear real-world value mapping."""
-    slope, intercept = (_number(of.get(name)) for name in ("RescaleSlope", "RescaleIntercept"))
+    slope, intercept = (_number(of.get(name)) for name in RESCALE)
+    if any(_as_text(of.get(name)).strip() and number is None for name, number in zip(RESCALE, (slope, intercept), strict=True)):
+        raise Fault(path, f"its {' or '.join(RESCALE)} is no number", COPY_AGAIN)
     mapping = (of.get("RealWorldValueMappingSequence") or [None])[0]
     real_slope, real_intercept = (_number(mapping.get(f"RealWorldValue{of}")) if mapping else None for of in ("Slope", "Intercept"))
     real = None if not real_slope or real_intercept is None else (real_slope, real_intercept)
@@ -409,7 +417,7 @@ def _itk_voxels(path: Path) -> NDArray[np.float32]:
     """(frames, rows, columns), scaled by the header's RescaleSlope and RescaleIntercept."""
     import itk  # here, because it takes a second to load, and most images are no DICOM
 
-    _check_length(path)
+    _check_elements(path)
     reader = itk.ImageFileReader[itk.Image[itk.F, 3]].New(ImageIO=itk.GDCMImageIO.New(), FileName=str(path))
     try:
         reader.Update()
@@ -419,20 +427,42 @@ def _itk_voxels(path: Path) -> NDArray[np.float32]:
     return voxels
 
 
-def _check_length(path: Path) -> None:
-    """ITK fills voxels that an element of uncompressed voxels lacks with whatever was in memory. Raises Fault."""
-    with _explained(path):
-        header = pydicom.dcmread(path, force=True, specific_tags=["PixelData", "Rows", "Columns", "BitsAllocated", "SamplesPerPixel"])
+def _check_elements(path: Path) -> None:
+    """What ITK makes the worst of, raised as a Fault.
+
+    It fills voxels that an element of uncompressed voxels lacks with whatever was in memory, passes over those that its header has no place
+    for, and takes seconds to minutes over an element that promises more bytes than the file has.
+    """
+    size = path.stat().st_size
+
+    with _explained(path), path.open("rb") as stream:
+
+        def ends_beyond(tag: object, kind: object, length: int) -> bool:
+            if length != UNDEFINED and stream.tell() + length > size:
+                raise Fault(path, f"truncated or damaged (an element {tag} of {length} bytes)", COPY_AGAIN)
+            return False
+
+        deflated = _syntax(path) == DeflatedExplicitVRLittleEndian
+        tags = [tag_for_keyword(name) or 0 for name in CHECKED]
+        header = read_partial(stream, None if deflated else ends_beyond, force=True, specific_tags=tags)
+        stored, allocated = (_number(header.get(name)) or 0 for name in ("BitsStored", "BitsAllocated"))
+        if not 0 < stored <= allocated:
+            raise Fault(path, f"truncated or damaged ({stored:g} bits stored of {allocated:g})", COPY_AGAIN)
+        if _text(header, "PixelRepresentation") not in ("0", "1"):
+            raise Fault(path, f"truncated or damaged (pixel representation {_text(header, 'PixelRepresentation')})", COPY_AGAIN)
         if _syntax(path) not in ("", *PLAIN) or "PixelData" not in header:
             return
-        needed = int(header.Rows) * int(header.Columns) * int(header.BitsAllocated) * int(header.SamplesPerPixel) // 8
-        if len(header.PixelData) < needed:
-            raise Fault(path, f"truncated or damaged ({len(header.PixelData)} bytes of voxels, needs {needed})", COPY_AGAIN)
+        rows, columns, frames = int(header.Rows), int(header.Columns), int(header.get("NumberOfFrames") or 1)
+        each = int(header.BitsAllocated) * int(header.SamplesPerPixel) / 8
+        found, needed = len(header.PixelData), int(rows * columns * frames * each)
+        if not needed <= found < needed + max(min(rows, columns) * each, 2):  # by as much, where a size is too small by one
+            raise Fault(path, f"truncated or damaged ({found} bytes of voxels, needs {needed})", COPY_AGAIN)
 
 
 @functools.lru_cache(maxsize=1)
 def _frames(path: Path) -> NDArray[np.float32]:
     """(frames, rows, columns) of an enhanced image, as stored."""
+    _check_elements(path)
     with _explained(path):
         image = pydicom.dcmread(path, force=True)
         if "TransferSyntaxUID" not in image.file_meta:  # a file without preamble; pydicom found out how its elements are written

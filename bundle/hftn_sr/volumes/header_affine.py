@@ -5,13 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
+import nibabel as nib
 import numpy as np
 from nibabel.spatialimages import HeaderDataError
 from numpy.typing import NDArray
 
 from hftn_sr.errors import Fault, Note
 
-__all__ = ["COPY_AGAIN", "AssumedAffine", "header_affine"]
+__all__ = ["COPY_AGAIN", "AssumedAffine", "affine_fault", "header_affine"]
 
 AssumedAffine = Literal["sform", "qform", "spacing"]
 
@@ -20,6 +21,7 @@ FORM_TOLERANCE = 0.5  # of the smallest voxel size, that sform and qform may pla
 UNITS = {1: ("metres", 1e3), 2: ("mm", 1.0), 3: ("micrometres", 1e-3)}  # NIfTI's codes of lengths
 SPACE_BITS = 0x07
 SMALLEST_VOXEL, LARGEST_VOXEL = 8e-3, 100.0  # mm, of the largest side of a voxel of an MR image
+FORM_CODES = nib.nifti1.xform_codes.value_set("code")
 SHEAR_TOLERANCE = 1e-3  # cosine between two axes that counts as sheared
 
 
@@ -41,7 +43,7 @@ def header_affine(path: Path, header: Any, assumed: AssumedAffine | None, notes:
 
 def _as_stored(path: Path, header: Any, assumed: AssumedAffine | None, notes: list[str]) -> tuple[NDArray[np.float64], tuple[int, int]]:
     """The affine in the header's own unit of length."""
-    codes = (int(header["sform_code"]), int(header["qform_code"]))
+    codes = (_code(path, header, "sform", notes), _code(path, header, "qform", notes))
     known = {name for name, code in zip(("sform", "qform"), codes, strict=True) if code > 0}
     if len(known) == 2 and assumed in known:
         known = {assumed}
@@ -56,7 +58,7 @@ def _as_stored(path: Path, header: Any, assumed: AssumedAffine | None, notes: li
         notes.append(Note(f"{path.name}: placed by voxel sizes alone, as asked (--assume-affine spacing)"))
     if not forms:
         raise Fault(path, "no position in space (sform and qform codes are 0)", "--assume-affine spacing, if voxel sizes are enough")
-    faults = {name: fault for name, form in forms.items() if (fault := _affine_fault(path, name, form, notes))}
+    faults = {name: fault for name, form in forms.items() if (fault := affine_fault(path, name, form, notes))}
     if faults:
         fault = next(iter(faults.values()))
         good = [other for other in forms if other not in faults]
@@ -110,6 +112,15 @@ def _in_mm(path: Path, header: Any, affine: NDArray[np.float64], notes: list[str
     return converted
 
 
+def _code(path: Path, header: Any, name: str, notes: list[str]) -> int:
+    """The code of a form; 0, as in nibabel, for one that the standard does not know."""
+    code = int(header[f"{name}_code"])
+    if code in FORM_CODES:
+        return code
+    notes.append(f"{path.name}: its {name}_code {code} is not known and counts as 0, its {name} as missing")
+    return 0
+
+
 def _qform(path: Path, header: Any) -> NDArray[np.float64]:
     try:
         return np.asarray(header.get_qform(), dtype=float)
@@ -121,7 +132,7 @@ def _spacing(header: Any) -> list[float]:
     return [abs(float(size)) if np.isfinite(size) and size != 0 else 1.0 for size in header["pixdim"][1:4]]
 
 
-def _affine_fault(path: Path, name: str, affine: NDArray[np.float64], notes: list[str]) -> str:
+def affine_fault(path: Path, name: str, affine: NDArray[np.float64], notes: list[str]) -> str:
     """Why a form is no affine map of space; empty where it is one."""
     matrix = affine[:3, :3]
     if not np.isfinite(affine).all():

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from hftn_sr.errors import Fault, Note
 from hftn_sr.volumes.files import NewFiles
-from hftn_sr.volumes.header_affine import AssumedAffine, header_affine
+from hftn_sr.volumes.header_affine import FORM_CODES, AssumedAffine, header_affine
 from hftn_sr.volumes.nifti_file import OpenFile, opened
 from hftn_sr.volumes.scratch import blocks
 from hftn_sr.volumes.volume import Grid, Volume
@@ -32,7 +32,6 @@ __all__ = [
     "save_nifti",
 ]
 
-FORM_CODES = nib.nifti1.xform_codes.value_set("code")
 TIME_BITS, MILLIMETRES = 0x38, 2  # of xyzt_units
 
 

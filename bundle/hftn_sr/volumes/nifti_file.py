@@ -20,11 +20,12 @@ from hftn_sr.volumes.files import check_present
 from hftn_sr.volumes.header_affine import COPY_AGAIN
 from hftn_sr.volumes.scratch import BLOCK
 
-__all__ = ["OpenFile", "opened"]
+__all__ = ["HIGHEST_GZIP_RATIO", "OpenFile", "opened"]
 
 GZIP_MAGIC = b"\x1f\x8b"
 HIGHEST_GZIP_RATIO = 1040  # deflate cannot compress further: 1032 to 1 and a header
 LARGEST_HEADER = 540  # NIfTI-2; NIfTI-1 has 348 bytes
+EOL_CHECKS = (b"\r\n\x1a\n", bytes(4))  # of NIfTI-2, after its magic; nibabel takes none for right
 HEADER_SIZES = {size.to_bytes(4, order): size for size in (348, 540) for order in ("little", "big")}  # how a NIfTI file begins
 OTHERS = {  # how other files begin, and what they are
     b"\x89HDF": "an HDF5 file, as MINC 2 is",
@@ -151,6 +152,8 @@ def _header(path: Path, head: bytes) -> Any:
         size = kind.template_dtype.itemsize
         if head[offset : offset + 4] == magic and len(head) >= size:
             header = kind(head[:size], check=False)
+            if size == LARGEST_HEADER and head[8:12] not in EOL_CHECKS:
+                raise Fault(path, "damaged by a conversion of line ends, as of a text", "copy it again as binary data")
             if int(header["sizeof_hdr"]) == size and size <= header["vox_offset"] < np.inf:
                 return header
             raise Fault(path, "the NIfTI header is damaged", COPY_AGAIN)

@@ -4,22 +4,29 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import math
 import re
+import warnings
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from os import PathLike
 from pathlib import Path
 from typing import Any
 
 import nibabel as nib
 import numpy as np
+from nibabel import imageglobals
 from nibabel.filebasedimages import ImageFileError
 from nibabel.freesurfer.mghformat import MGHError
+from nibabel.spatialimages import HeaderDataError
 from numpy.typing import NDArray
 
 from hftn_sr.errors import Fault, Note
 from hftn_sr.volumes.files import check_present, sha256_of
-from hftn_sr.volumes.header_affine import COPY_AGAIN
+from hftn_sr.volumes.header_affine import COPY_AGAIN, affine_fault
 from hftn_sr.volumes.nifti import ReadOptions, VolumeHeader, note_surplus_frame
+from hftn_sr.volumes.nifti_file import HIGHEST_GZIP_RATIO
 from hftn_sr.volumes.volume import Volume
 
 __all__ = ["is_other_format", "other_sha256", "read_other", "read_other_header"]
@@ -53,6 +60,8 @@ def read_other(path: str | PathLike[str], options: ReadOptions, blank: bool = Fa
     sha256 = other_sha256(path)
     notes: list[str] = []
     voxels, affine = _mgh(path, options, notes) if path.suffix.lower() in MGH else _itk(path, options, notes)
+    if impossible := affine_fault(path, "affine", affine, notes):
+        raise Fault(path, impossible, COPY_AGAIN)
     data = _one_volume(path, voxels, options, notes)
     bad = int(data.size - np.isfinite(data).sum())
     if bad and not options.nan_to_num:
@@ -91,15 +100,38 @@ def other_sha256(path: Path) -> str:
 
 def _mgh(path: Path, options: ReadOptions, notes: list[str]) -> tuple[NDArray[Any], NDArray[np.float64]]:
     try:
-        image = nib.MGHImage.from_filename(path)
-        voxels, affine = np.asarray(image.dataobj), np.asarray(image.affine, dtype=float)
+        with _quietly():
+            image = nib.MGHImage.from_filename(path)
+            _check_size(path, image.header)
+            voxels, affine = np.asarray(image.dataobj), np.asarray(image.affine, dtype=float)
         placed, sizes = _says_its_place(path), [float(size) for size in image.header.get_zooms()[:3]]
-    except (OSError, EOFError, ValueError, TypeError, KeyError, zlib.error, ImageFileError, MGHError) as error:
+    except (OSError, EOFError, ValueError, TypeError, KeyError, zlib.error, ImageFileError, HeaderDataError, MGHError) as error:
         raise Fault(path, f"truncated or damaged ({error})", COPY_AGAIN) from error
     if not placed:
         _need_spacing(path, options, notes)
         affine = np.diag([*sizes, 1.0])
     return voxels, affine
+
+
+def _check_size(path: Path, header: Any) -> None:
+    """Refuse a header that promises more voxels than the file can hold, before memory is asked for them."""
+    needed = math.prod(int(size) for size in header["dims"]) * header.get_data_dtype().itemsize
+    size = path.stat().st_size * (HIGHEST_GZIP_RATIO if path.suffix.lower() == ".mgz" else 1)
+    if not 0 < needed <= size:
+        raise Fault(path, f"truncated or damaged (its header promises {needed} bytes of voxels)", COPY_AGAIN)
+
+
+@contextmanager
+def _quietly() -> Iterator[None]:
+    """Without what nibabel says on stderr of a damaged file: the fault says it."""
+    before = imageglobals.logger.disabled
+    imageglobals.logger.disabled = True
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        imageglobals.logger.disabled = before
 
 
 def _says_its_place(path: Path) -> bool:
