@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import reprlib
 import textwrap
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ from torch import nn
 from hftn_sr._bundle import BUNDLE
 from hftn_sr.errors import Fault, UsageFault
 from hftn_sr.networks import NETWORKS, build_network, channels_last, network_name
+from hftn_sr.networks.bounds import bounded_network
 from hftn_sr.volumes.files import write_bytes
 
 __all__ = [
@@ -234,16 +236,22 @@ def _described(path: Path, content: bytes) -> tuple[nn.Module, dict[str, Any]]:
     """Untrained network and training record after the file's header."""
     length = int.from_bytes(content[:8], "little")
     try:
-        metadata = json.loads(content[8 : 8 + length]).get("__metadata__", {})
+        header = json.loads(content[8 : 8 + length])
+        metadata = header.pop("__metadata__", {})
         name = "hftn" if metadata["network"] == "HFTNSR" else metadata["network"]  # as 0.1 wrote it
         if isinstance(name, str) and name not in NETWORKS:
-            finding = f"holds a network {name!r}, which this version does not have (it has {', '.join(NETWORKS)})"
+            finding = (
+                f"holds a network {textwrap.shorten(repr(name), 100)}, which this version does not have (it has {', '.join(NETWORKS)})"
+            )
             raise Fault(path, finding, "use the version of hftn-sr that wrote the file, or train one of these")
         options = {str(RENAMED.get(option, option)): value for option, value in dict[str, Any](json.loads(metadata["options"])).items()}
-        network = NETWORKS[name](**options)
-        record: dict[str, Any] = json.loads(metadata.get("record", "{}"))
-    except (KeyError, TypeError, ValueError, RuntimeError, ArithmeticError) as error:
-        raise Fault(path, f"does not say which network it is for ({error!r})", "use a file that save_weights wrote") from None
+        network = bounded_network(NETWORKS[name], options, [tuple(map(int, tensor["shape"])) for tensor in header.values()])
+        record = json.loads(metadata.get("record", "{}"))
+    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError, ArithmeticError, MemoryError) as error:
+        finding = f"does not say which network it is for ({textwrap.shorten(repr(error), 160, placeholder=' ...')})"
+        raise Fault(path, finding, "use a file that save_weights wrote") from None
+    if not isinstance(record, dict):
+        raise Fault(path, f"holds a record that is no mapping ({reprlib.repr(record)})", "use a file that save_weights wrote")
     return network, record
 
 

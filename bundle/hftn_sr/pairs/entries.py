@@ -14,7 +14,7 @@ from hftn_sr.errors import Fault, UsageFault
 from hftn_sr.volumes.dicom import holds_dicom
 from hftn_sr.volumes.nifti import ReadOptions
 
-__all__ = ["PATHS", "nearest", "resolved_entry"]
+__all__ = ["PATHS", "nearest", "resolved_entry", "shown"]
 
 PATHS = ("target", "reference", "transform", "inverse_transform", "lesions")
 IMAGES = ("target", "reference")  # a folder of DICOM files, too
@@ -23,7 +23,7 @@ READING = {"frame": int, "nan_to_num": bool, "magnitude": bool, "assume_affine":
 KEYS = ("case", *PATHS, "weight", "grid", "read")
 COMPLETE = 'write {"case": NAME, "target": FILE, "reference": FILE}, or remove it'
 LARGEST_WEIGHT = 1e6
-LONGEST_PATH = 4096  # characters
+LONGEST_PATH, LONGEST_NAME = 4096, 200  # characters
 ALIKE = 0.75  # similarity from which a key counts as misspelt
 
 
@@ -51,6 +51,11 @@ def resolved_entry(datalist: Path, case: object) -> dict[str, Any]:
     return {**entry, **_settings(datalist, name, case, bool(entry["transform"] or entry["inverse_transform"]))}
 
 
+def shown(text: str) -> str:
+    """`text` as it may stand in a message: in one line, and not long."""
+    return text if text.isprintable() and len(text) <= LONGEST_NAME else reprlib.repr(text)
+
+
 def nearest(key: str, known: Collection[str]) -> str | None:
     """The known key that `key` is a misspelling of, if any."""
     found = get_close_matches(key.lower().strip(), known, 1, ALIKE)
@@ -66,9 +71,9 @@ def _checked_name(datalist: Path, name: object) -> str:
     if not isinstance(name, str) or not name.strip():
         raise Fault(datalist, f"a case is named {reprlib.repr(name)}, which is no text", 'write "case": "a name of its own"')
     outside = PurePosixPath(name).is_absolute() or PureWindowsPath(name).anchor or ".." in PureWindowsPath(name).parts
-    if outside or not name.isprintable():
-        finding = f"case {reprlib.repr(name)} has a name that leads out of a folder or cannot be printed"
-        raise Fault(datalist, finding, 'name it without "..", a root or control characters')
+    if outside or shown(name) != name:
+        finding = f"case {reprlib.repr(name)} has a name that leads out of a folder, is too long or cannot be printed"
+        raise Fault(datalist, finding, 'name it in a few letters, without "..", a root or control characters')
     return name
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from hftn_sr.errors import Fault
+from hftn_sr.pairs.entries import shown
 
 __all__ = ["check_sections_apart", "patients_in_two_sections"]
 
@@ -34,7 +35,7 @@ def check_sections_apart(datalist: Path, sections: Mapping[str, Any]) -> None:
                 continue
             other, other_name = seen.setdefault(_identity(datalist.parent / path), (section, name))
             if other != section:
-                finding = f"{path} stands in {other} (case {other_name}) and in {section} (case {name})"
+                finding = f"{shown(path)} stands in {other} (case {other_name}) and in {section} (case {name})"
                 raise Fault(datalist, finding, "keep all images of a patient in one section; hftn-sr data split divides by patient")
 
 
@@ -52,18 +53,19 @@ def patients_in_two_sections(content: Mapping[str, Any], sections: Mapping[str, 
     places: dict[str, dict[str, str]] = {}
     for section, name, case in _entries(sections):
         places.setdefault(_patient(name, case, pattern), {}).setdefault(section, name)
-    return [
-        f"patient {patient} seems to stand in {one} (case {found[one]}) and in {other} (case {found[other]}): scores would be too good"
-        for patient, found in places.items()
-        for one, other in list(combinations(found, 2))[:1]
-    ]
+    found = []
+    for patient, cases in places.items():
+        for one, other in list(combinations(cases, 2))[:1]:
+            sections_of = f"{one} (case {cases[one]}) and in {other} (case {cases[other]})"
+            found.append(f"patient {shown(patient)} seems to stand in {sections_of}: scores would be too good")
+    return found
 
 
 def _entries(sections: Mapping[str, Any]) -> Iterator[tuple[str, str, dict[str, Any]]]:
     for section, cases in sections.items():
         for case in cases if isinstance(cases, list) else ():
             if isinstance(case, dict) and isinstance(case.get("case"), str):
-                yield section, case["case"], case
+                yield section, shown(case["case"]), case
 
 
 def _identity(path: Path) -> object:
