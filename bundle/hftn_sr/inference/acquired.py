@@ -13,7 +13,7 @@ from torch import Tensor
 
 from hftn_sr.acquisition import Acquisition, Axis, Full, KSpace, Slices
 from hftn_sr.errors import SCALES, Fault, NothingToDo, UsageFault
-from hftn_sr.inference.findings import DIRECTIONS, measured_samples
+from hftn_sr.inference.findings import DIRECTIONS, filled_beyond, measured_samples
 from hftn_sr.inference.options import PairOptions
 from hftn_sr.volumes.nifti import VolumeHeader
 from hftn_sr.volumes.scan_matrix import ScanMatrix
@@ -254,7 +254,9 @@ def _samples(
     if any(found[axis] < by_header[axis] for axis in axes):
         sources.append("outer k-space is empty: interpolated by the scanner")
     warnings = []
-    if contradicted := [axis for axis in axes if by_header[axis] < sizes[axis] and axis not in filled]:
+    if contradicted := [
+        a for a in axes if by_header[a] < sizes[a] and a not in filled and filled_beyond(volume, through_plane, a, by_header[a])
+    ]:
         lost = " x ".join(f"{by_header[axis]} of {sizes[axis]}" for axis in contradicted)
         warnings.append(
             f"{scan.source} says that {lost} samples were measured, though k-space is filled beyond them; taken as said, "

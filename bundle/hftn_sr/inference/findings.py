@@ -20,6 +20,7 @@ __all__ = [
     "apart",
     "check_distinct",
     "coarser_along",
+    "filled_beyond",
     "measured_samples",
     "LOW_SIMILARITY",
     "MIN_COVERAGE",
@@ -31,7 +32,7 @@ __all__ = [
 ]
 
 COARSER = 1.5  # ratio of voxel sizes from which a reference counts as coarser than the result
-MIN_COVERAGE = 0.8  # share of the target's grid that the reference must cover
+MIN_COVERAGE, MOSTLY_COVERED = 0.2, 0.8  # shares of the target's grid: that the reference must cover; up from which it is only a note
 LOW_SIMILARITY = 1.02  # normalised mutual information; unrelated volumes stay below, aligned contrasts of one head well above
 NO_MATCH = "the edges of target and reference do not match"
 WORSE_THAN_NONE = 1.0  # voxels of the result; a reference displaced further does more harm than good (bundle/docs/design-log.md)
@@ -43,6 +44,7 @@ DIRECTIONS = ("left-right", "front-back", "head-foot")  # of the axes of RAS+
 # 0.04 along the axis that their scanners filled, two stay above (0.043, 0.054).
 EMPTY = 0.04  # share of a band's power density left two bands further out, below which k-space ends in between
 BANDS, BAND = np.arange(0.3, 0.61, 0.05), 0.1  # where the bands compared begin, and how wide they are, as shares of the Nyquist frequency
+GOES_ON = 0.5  # share of the power before an edge that is left behind it where there is none
 EDGE = 0.02  # share of the Nyquist frequency on either side over which the power's fall is looked for
 BESIDE = 0.3  # share of the other axis' Nyquist frequency: scanners leave the corners of k-space out
 FEWEST_LINES = 32  # a side, below which a band holds too few
@@ -69,7 +71,7 @@ def coarser_along(reference: Grid, grid: Grid, through_plane: int) -> list[str]:
 def partly_covered(share: float) -> str:
     """Finding about a reference that covers this share of the target: a note while it is most of it."""
     text = f"the reference covers {share:.1%} of the target; elsewhere the result has no detail from it"
-    return Note(text) if share >= MIN_COVERAGE else text
+    return Note(text) if share >= MOSTLY_COVERED else text
 
 
 def check_distinct(target: Volume, reference: Volume) -> None:
@@ -91,18 +93,39 @@ def measured_samples(target: Volume, through_plane: int) -> dict[int, int]:
     cubic resampling is mostly found and linear mostly missed; on one 1.5 times as fine it is hardly ever found. Slices below 32 voxels a
     side are not judged. The count is rather a few too large than too small, so that nothing is taken for empty that was measured.
     """
+    axes, densities = _densities(target, through_plane)
+    return {axis: _edge(*density) for axis, density in zip(axes, densities, strict=True) if _cliff(*density) < EMPTY}
+
+
+def filled_beyond(target: Volume, through_plane: int, axis: int, samples: int) -> bool:
+    """Whether k-space along an in-plane axis goes on behind so many central samples as if nothing ended there.
+
+    False where the power falls at that place as it does at the edge of what a scan measured; magnitudes and resampling after the scan
+    leave up to 0.36 of it (three stacks of a localizer), an image that was measured whole may fall as much, so that this proves little.
+    """
+    axes, densities = _densities(target, through_plane)
+    if axis not in axes:
+        return False
+    frequencies, density = densities[axes.index(axis)]
+    edge = samples / target.data.shape[axis]
+    inside = density[(frequencies > edge - BAND) & (frequencies <= edge)].mean()
+    outside = density[(frequencies > edge + BAND) & (frequencies <= edge + 2 * BAND)]
+    return bool(len(outside) and outside.mean() > GOES_ON * max(inside, np.finfo(float).tiny))
+
+
+def _densities(target: Volume, through_plane: int) -> tuple[tuple[int, ...], list[tuple[NDArray[np.float64], NDArray[np.float64]]]]:
+    """In-plane array axes, and frequencies and power density along each; none of slices that are too small to tell."""
     slices = in_plane_last(torch.from_numpy(target.data), target.grid.slice_axes(through_plane))
     axes = target.grid.slice_axes(through_plane)[1:]
     if min(slices.shape[1:]) < FEWEST_LINES:
-        return {}
+        return (), []
     # So that squares stay within float32. By NumPy: torch would copy a volume whose axes do not lie in order.
     peak = max(float(target.data.max()), -float(target.data.min()))
     power = np.zeros(slices.shape[1:])
     for block in blocks(len(slices), 6 * slices[0].nbytes):
         power += torch.fft.fft2(slices[block] / peak).abs().square().sum(0).numpy()
     rows, columns = (np.abs(np.fft.fftfreq(size)) * 2 for size in power.shape)
-    densities = (rows, power[:, columns <= BESIDE].mean(1)), (columns, power[rows <= BESIDE].mean(0))
-    return {axis: _edge(*density) for axis, density in zip(axes, densities, strict=True) if _cliff(*density) < EMPTY}
+    return axes, [(rows, power[:, columns <= BESIDE].mean(1)), (columns, power[rows <= BESIDE].mean(0))]
 
 
 def _edge(frequencies: NDArray[np.float64], density: NDArray[np.float64]) -> int:

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from hftn_sr.errors import Fault, Note, notes_among, warnings_among
 from hftn_sr.inference.acquired import Acquired
@@ -30,13 +31,14 @@ from hftn_sr.inference.through_plane import ThickSlices, on_result_grid
 from hftn_sr.kspace import Decomposition
 from hftn_sr.volumes.placement import paired_by_index, similarity
 from hftn_sr.volumes.reading import read_volume
+from hftn_sr.volumes.resampling import covered
 from hftn_sr.volumes.scratch import Scratch
 from hftn_sr.volumes.simulation import in_plane_last, intensity_unit, stack_channels
 from hftn_sr.volumes.volume import Grid, Volume
 
 __all__ = ["PreparedPair", "apply_network", "prepare_pair"]
 
-SLICES_AT_ONCE = 1  # more bring nothing on a CPU and cost memory
+BORDER = 4  # voxels of the result over which its share falls to nothing towards the edge of what the reference covers
 ALONE = "no reference was given: the result is made from the target alone, with less detail than a reference brings"
 
 
@@ -51,6 +53,7 @@ class PreparedPair:
         on_grid: the reference on the grid in its own unit; None where none is used, and the network gets zeros.
         unit: target intensity that counts as 1.
         reference_unit: reference intensity that counts as 1.
+        reference_grid: grid of the placed reference, where it does not cover all of the result; None elsewhere.
         reference_sha256: hash of the reference's file; None for none.
         scale: that of the network's weights; None for weights that serve any acquisition.
         decomposition: how the reference is split.
@@ -65,6 +68,7 @@ class PreparedPair:
     on_grid: Scratch | None
     unit: float
     reference_unit: float
+    reference_grid: Grid | None
     reference_sha256: str | None
     scale: int | None
     decomposition: Decomposition
@@ -111,6 +115,22 @@ class PreparedPair:
         if self.scale:  # as weights of this scale were trained, which know no interpolation
             return stack_channels(self.of_file(index), reference, self.scale, self.decomposition)
         return stack_channels(self.measured(index), reference, self.acquired.plane, self.decomposition)
+
+    def share(self, index: int) -> Tensor | None:
+        """(H, W), the share that the output with the reference has in the result: 0 outside what it covers; None for 1 all over."""
+        if self.reference_grid is None:
+            return None
+        through = self.through_plane
+        start = (index if through == 0 else 0, index if through == 1 else 0, index if through == 2 else 0)
+        shape = [1 if axis == through else size for axis, size in enumerate(self.grid.shape)]
+        inside = covered(self.reference_grid, self.grid.cropped(start, (shape[0], shape[1], shape[2])))
+        mask = in_plane_last(torch.from_numpy(inside), self.axes)[0].float()
+        if mask.all():
+            return None
+        size = 2 * BORDER + 1
+        padded = functional.pad(mask[None, None], (2 * BORDER,) * 4, mode="replicate")
+        eroded = -functional.max_pool2d(-padded, size, stride=1)
+        return functional.avg_pool2d(eroded, size, stride=1)[0, 0]
 
     @property
     def final(self) -> Acquired:
@@ -207,6 +227,7 @@ def prepare_pair(
         on_grid=placed.on_grid if placed else None,
         unit=unit,
         reference_unit=placed.unit if placed else 1.0,
+        reference_grid=placed.volume.grid if placed and placed.on_grid and placed.coverage < 1 else None,
         reference_sha256=reference_sha256,
         scale=None if any_acquisition else acquired.scale,
         decomposition=options.decomposition,
@@ -233,12 +254,16 @@ def apply_network(network: nn.Module, pair: PreparedPair, device: torch.device |
         yield from (pair.of_file(index) for index in range(len(pair)))
         return
     reporter.slices(len(pair))
-    for start in range(0, len(pair), SLICES_AT_ONCE):
-        image = torch.stack([pair.slice(index) for index in range(start, min(start + SLICES_AT_ONCE, len(pair)))])
+    for index in range(len(pair)):  # more slices at a time bring nothing on a CPU and cost memory
+        image, share = pair.slice(index)[None].to(device), pair.share(index)
         with torch.inference_mode():
-            pred = network(image.to(device))[:, 0].cpu()
-        reporter.advance(len(pred))
-        yield from pred
+            pred = network(image)[0, 0].cpu()
+            if share is not None:  # where there is no reference, the target alone
+                image[:, 1:] = 0
+                alone = network(image)[0, 0].cpu()
+                pred = alone + share * (pred - alone)
+        reporter.advance(1)
+        yield pred
 
 
 def _of_scan(acquired: Acquired, options: PairOptions) -> list[str]:
