@@ -693,3 +693,19 @@ def test_a_reference_whose_header_puts_it_elsewhere_is_warned_of(tmp_path, moved
     assert any("--register rigid" in warning for warning in outcome.warnings) is warned
     assert (outcome.record["alignment"]["displacement_voxels"] > 2) is warned
     assert outcome.record["reference"]["used"] is not warned
+
+
+@pytest.mark.parametrize("cropped", [0, 3])
+def test_a_right_pair_has_notes_and_no_warning(tmp_path, cropped):
+    """The commands of the README on the shipped pair, its reference as it is and with some of its rows cut off."""
+    sample = Path(hftn_sr.__file__).parent / "sample"
+    low = api.degrade(sample / "synthetic_target.nii.gz", tmp_path / "low.nii.gz", scale=2)
+    reference = read_nifti(sample / "synthetic_reference.nii.gz")
+    shape = tuple(np.subtract(reference.data.shape, (cropped, 0, 0)))
+    part = reference.on(reference.grid.cropped((cropped, 0, 0), shape), reference.data[cropped:])
+    case = Case("one", low, write_volume(tmp_path / "reference.nii.gz", part), tmp_path / "result.nii.gz")
+    outcome = run_case(case, RunOptions("small", dry_run=True), lambda scale: load_model("small", scale))
+    assert outcome.warnings == () and outcome.record["warnings"] == []
+    assert outcome.notes[0] == "scale 2 chosen: nearest to the ratio 2.13 of in-plane voxel sizes"
+    assert [note for note in outcome.notes[1:] if "of the target; elsewhere" not in note] == []
+    assert (len(outcome.notes) == 2) is (outcome.record["coverage"] < 1)
