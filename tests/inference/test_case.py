@@ -18,7 +18,6 @@ from filelock import FileLock
 import hftn_sr
 from hftn_sr import api
 from hftn_sr.errors import Fault, UsageFault
-from hftn_sr.inference import pair as pair_module
 from hftn_sr.inference import run as run_module
 from hftn_sr.inference.case import Case, side_files
 from hftn_sr.inference.options import PairOptions, RunOptions, choose_device
