@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import subprocess
 import sys
@@ -14,12 +15,14 @@ import pytest
 import torch
 import yaml
 from monai.bundle import ConfigParser
+from monai.transforms import Compose
 from own_parts import OwnNet
 from training_process import CONFIGS, train
 
 from hftn_sr.errors import Fault, errors_in_one_line
 from hftn_sr.networks.weights import load_weights
-from hftn_sr.pairs.datalist import load_datalist
+from hftn_sr.pairs.datalist import load_datalist, workflow_shares
+from hftn_sr.training.dataset import CachedCases
 from hftn_sr.training.start import check_network
 from hftn_sr.training.transforms import LoadPaird
 
@@ -229,3 +232,18 @@ def test_the_inference_workflow_has_its_checks_before_anything_else():
     assert [
         name for name in ("check_scale(@scale)", "check_batch_size(@dataloader#batch_size)") if not any(name in each for each in checks)
     ] == []
+
+
+def test_reading_many_cases_says_how_far_it_is_at_plain_intervals(monkeypatch, caplog):
+    monkeypatch.setattr("hftn_sr.training.dataset.INTERVAL", 0.0)
+    with caplog.at_level(logging.INFO, "hftn_sr.training"):
+        cases = CachedCases([{"x": torch.zeros(1)}] * 3, Compose([]), copy_cache=False)
+    assert [record.message for record in caplog.records] == [f"read {number} of 3 cases" for number in (1, 2, 3)]
+    assert len(cases) == 3 and cases[0] == {"x": torch.zeros(1)}
+
+
+def test_several_processes_without_a_validation_case_are_refused(tmp_path, capsys):
+    workflow_shares(tmp_path, [], 1)
+    with pytest.raises(SystemExit):
+        workflow_shares(tmp_path, [], 2)
+    assert "no validation case in it. Fix: list one for each process, or train in a single process." in capsys.readouterr().err
