@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import subprocess
 import sys
@@ -14,12 +15,14 @@ import pytest
 import torch
 import yaml
 from monai.bundle import ConfigParser
+from monai.transforms import Compose
 from own_parts import OwnNet
 from training_process import CONFIGS, train
 
 from hftn_sr.errors import Fault, errors_in_one_line
 from hftn_sr.networks.weights import load_weights
-from hftn_sr.pairs.datalist import load_datalist
+from hftn_sr.pairs.datalist import load_datalist, workflow_shares
+from hftn_sr.training.dataset import CachedCases
 from hftn_sr.training.start import check_network
 from hftn_sr.training.transforms import LoadPaird
 
@@ -67,10 +70,8 @@ SETTINGS = {
     "rate": ({"learning_rate": -1}, "1 ERROR hftn_sr.training.optimizers.Muon: ValueError: expected positive learning rates, got -1"),
     "loss": ({"loss": {"_target_": "torch.nn.L2Loss"}}, "1 ERROR torch.nn.L2Loss: ModuleNotFoundError: Cannot locate class"),
     "reference": ({"loss": "@los"}, "1 ERROR @los: "),
-    "slices": (
-        {"protocol": "sanet"},
-        "9 ERROR all: expected slices of at least 320 x 320 voxels, got 48 x 56. Fix: --protocol_crop 48, or take",
-    ),
+    "slices": ({"protocol": "sanet"}, "9 ERROR all: expected slices of at least 320 x 320 voxels, got "),
+    "slices, cured": ({"protocol": "sanet"}, ". Fix: --protocol_crop 48, or take the case out of datalist.json."),
     "crop too large": (
         {"crop_size": 64},
         "9 ERROR all: slices of 48 x 56 voxels are smaller than a crop of 64 x 64. Fix: --crop_size 48, or",
@@ -205,15 +206,11 @@ def test_own_network_loss_and_optimizer_train_save_and_go_on_only_with_their_lik
     trained = load_weights(OwnNet(), tmp_path / "run" / "best.safetensors")
     torch.testing.assert_close(trained.state_dict(), state["network"])
 
-    for log, changes, finding in (
-        ("wider", {"network_def": {"_target_": "own_parts.OwnNet", "hidden": 8}}, "is of a run with another network (Error"),
-        ("harder", {"loss": {"_target_": "own_parts.OwnLoss", "power": 2.0}}, "is of a run begun with loss.power 1.5, now 2.0"),
-        ("Adam", {"optimizer": {**OWN["optimizer"], "_target_": "torch.optim.Adam"}}, "now torch.optim.adam.Adam"),
-    ):
-        code, text = own(log, **changes)
-        (line,) = [line for line in text.splitlines() if line.startswith("ERROR")]
-        assert (code, finding in line, "Traceback" in text) == (9, True, False), line
-        assert "Fix: name another --output_dir" in line
+    code, text = own("second", network_def={"_target_": "own_parts.OwnNet", "hidden": 8}, loss={"_target_": "own_parts.OwnLoss"})
+    (line,) = [line for line in text.splitlines() if line.startswith("ERROR")]
+    assert (code, "Traceback" in text) == (9, False)
+    assert line.startswith(f"ERROR {tmp_path / 'run' / 'latest.pt'}: is of a run with another network (Error")
+    assert "Fix: name another --output_dir" in line
 
 
 def test_a_network_is_checked_as_it_evaluates_and_left_as_it_was():
@@ -235,3 +232,18 @@ def test_the_inference_workflow_has_its_checks_before_anything_else():
     assert [
         name for name in ("check_scale(@scale)", "check_batch_size(@dataloader#batch_size)") if not any(name in each for each in checks)
     ] == []
+
+
+def test_reading_many_cases_says_how_far_it_is_at_plain_intervals(monkeypatch, caplog):
+    monkeypatch.setattr("hftn_sr.training.dataset.INTERVAL", 0.0)
+    with caplog.at_level(logging.INFO, "hftn_sr.training"):
+        cases = CachedCases([{"x": torch.zeros(1)}] * 3, Compose([]), copy_cache=False)
+    assert [record.message for record in caplog.records] == [f"read {number} of 3 cases" for number in (1, 2, 3)]
+    assert len(cases) == 3 and cases[0] == {"x": torch.zeros(1)}
+
+
+def test_several_processes_without_a_validation_case_are_refused(tmp_path, capsys):
+    workflow_shares(tmp_path, [], 1)
+    with pytest.raises(SystemExit):
+        workflow_shares(tmp_path, [], 2)
+    assert "no validation case in it. Fix: list one for each process, or train in a single process." in capsys.readouterr().err
