@@ -34,10 +34,10 @@ class LoadPaird(Transform):
     The label is divided by the `intensity_unit` of its low-resolution image, the reference by its own.
 
     Args:
-        scale: upscaling factor s.
+        scale: upscaling factor s; None for any acquisition: sizes are then multiples of 4, and the label is divided by its own unit.
     """
 
-    def __init__(self, scale: int) -> None:
+    def __init__(self, scale: int | None) -> None:
         self.scale = scale
 
     def __call__(self, data: Case) -> dict[Hashable, Any]:
@@ -49,11 +49,11 @@ class LoadPaird(Transform):
         if any(files):
             reference = reference.moved(chained_transforms(*files))
         through_plane = target.grid.through_plane()
-        target = crop_to_multiple(target, self.scale, through_plane)
+        target = crop_to_multiple(target, self.scale or 4, through_plane)
         on_grid = resample(reference, target.grid)
         if not on_grid.any():
             raise Fault(reference.path, "lies wholly outside the target", "check that both files belong to one patient and visit")
-        label = target.data / intensity_unit(degrade(target, self.scale, through_plane).data)
+        label = target.data / intensity_unit((degrade(target, self.scale, through_plane) if self.scale else target).data)
         images = {"label": label, "reference": on_grid / intensity_unit(on_grid)}
         through, *in_plane = target.grid.slice_axes(through_plane)
         # Each slice contiguous in memory: training takes one slice at a time, and interleaved slices would all be read for it.
