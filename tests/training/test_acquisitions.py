@@ -11,7 +11,8 @@ from monai.bundle import ConfigParser
 from training_process import CONFIGS, train
 
 from hftn_sr.acquisition import Acquisition, Full, KSpace, Slices
-from hftn_sr.networks.weights import load_model
+from hftn_sr.networks.gated_unet import GatedUNet
+from hftn_sr.networks.weights import load_model, save_weights
 from hftn_sr.scoring.metrics import scores
 from hftn_sr.training.acquisitions import VALIDATED, thick_slices
 from hftn_sr.training.cases import EachAcquisition
@@ -220,3 +221,21 @@ def test_a_training_for_any_acquisition_begins_with_weights_of_a_scale_runs_save
     assert train(**whole) == [0]
     ends = [torch.load(tmp_path / name / "latest.pt", weights_only=True)["network"] for name in ("any", "whole")]
     torch.testing.assert_close(*ends, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("consistent", [True, False])
+def test_weights_for_any_acquisition_are_evaluated_on_each_of_them(consistent, dataset, tmp_path):
+    save_weights(tmp_path / "tiny.safetensors", GatedUNet(None, channels=8, levels=2), {})
+    parser = ConfigParser()
+    for name in ("train", "evaluate"):
+        parser.update(ConfigParser.load_config_file(CONFIGS / f"{name}.yaml"))
+    parser.update({"dataset_dir": str(dataset), **TINY, "acquisition": "any", "weights": str(tmp_path / "tiny.safetensors"), "tta": 1})
+    listed = "$hftn_sr.pairs.datalist.workflow_datalist(@dataset_dir, 'validation')[:1]"
+    parser.update({"validate#cases": listed, "data_consistency": consistent})
+    evaluator = parser.get_parsed_content("validate#evaluator")
+    evaluator.run()
+    gains = {name: evaluator.state.metrics[f"psnr_gain_{name}"] for name in VALIDATED}
+    assert evaluator.state.metrics["psnr_gain"] == pytest.approx(np.mean(list(gains.values())), abs=1e-6)
+    by_slices = [gain for name, gain in gains.items() if name.startswith("slices")]
+    assert (min(by_slices) > 0.05) == consistent  # the untrained network interpolates: consistency is all that gains
+    assert max(abs(gain) for name, gain in gains.items() if not name.startswith("slices")) < 1e-3
