@@ -1,4 +1,4 @@
-"""Put trained weights into the bundle: models/NAME_xS.safetensors, their line in SHA256SUMS and, for base_x2, MONAI's model.pt.
+"""Put trained weights into the bundle: models/NAME_xS or NAME_any.safetensors, their line in SHA256SUMS, for base_x2 also MONAI's model.pt.
 
 python scripts/ship_weights.py --weights bundle/runs/x2/best.safetensors --name base
 """
@@ -29,7 +29,7 @@ def main(
     with safetensors.safe_open(weights, "pt") as opened:
         scale = json.loads(opened.metadata()["options"])["scale"]
     model = load_model(str(weights.absolute()), scale)
-    shipped = MODELS_FOLDER / f"{name}_x{scale}.safetensors"
+    shipped = MODELS_FOLDER / f"{name}_{'any' if scale is None else f'x{scale}'}.safetensors"
     # float16: half the size for at most 0.001 dB (bundle/models/README.md). The network itself computes with what it reads back as float32.
     state = {key: tensor.half().contiguous() for key, tensor in model.network.state_dict().items()}
     content = safetensors.torch.save(state, weights_metadata(model.network, model.record))

@@ -199,7 +199,7 @@ def test_empty_slices_and_an_empty_reference_stay_zero():
 
 
 def test_images_smaller_than_the_central_square_are_refused():
-    with pytest.raises(ValueError, match="expected slices of at least 320 x 320 voxels, got 40 x 37; choose a smaller crop"):
+    with pytest.raises(ValueError, match="expected slices of at least 320 x 320 voxels, got 37 x 40; choose a smaller crop"):
         PROTOCOLS["sanet"].prepare(*pair(), 2)
 
 

@@ -88,18 +88,19 @@ def test_a_longer_training_begins_with_the_weights_of_the_first(run, work):
     assert load_model(str(work / "runs" / "longer" / "best.safetensors"), 2).record["start"]["sha256"] == start.sha256
 
 
-def test_a_training_without_validation_cases_keeps_the_last_weights_and_says_so(dataset, tmp_path):
+@pytest.mark.parametrize(("acquisition", "scale"), [("paper", 2), ("any", None)])
+def test_a_training_without_validation_cases_keeps_the_last_weights_and_says_so(acquisition, scale, dataset, tmp_path):
     lists = json.loads((dataset / "datalist.json").read_text())
     for entry in lists["training"]:
         entry.update({role: str(dataset / entry[role]) for role in ("target", "reference")})
     (tmp_path / "datalist.json").write_text(json.dumps({"training": lists["training"]}))
     to = {"dataset_dir": tmp_path, "output_dir": tmp_path / "run", "log": tmp_path / "log"}
     options = {"method": "small", "options": {"channels": 8}, "crop_size": 32, "epochs": 2, "epoch_cases": 2, "amp": False}
-    assert train(**to, **options) == [0], (tmp_path / "log.0").read_text()
+    assert train(**to, **options, acquisition=acquisition) == [0], (tmp_path / "log.0").read_text()
     told = (tmp_path / "log.0").read_text()
     assert "no validation case: nothing is scored, and best.safetensors holds the weights of the last epoch" in told
     assert "resuming" not in told and "starting at epoch 1/2, 1 steps per epoch, 2 in all" in told
-    model = load_model(str(tmp_path / "run" / "best.safetensors"), 2)
+    model = load_model(str(tmp_path / "run" / "best.safetensors"), scale)
     assert (model.record["epoch"], model.record["validation"], "psnr_gain" in model.record) == (2, [], False)
     torch.testing.assert_close(model.network.state_dict(), torch.load(tmp_path / "run" / "latest.pt", weights_only=True)["network"])
 
@@ -131,7 +132,9 @@ def test_own_weights_are_exported_by_the_command_and_by_monai_with_batches(run, 
 
 def test_load_takes_any_shipped_weights(work):
     (code,) = blocks("`monai.bundle.load`", "python")
-    code += "torch.save(network.state_dict(), 'loaded.pt')\nassert type(network).__name__ == 'GatedUNet' and network.scale == 4\n"
+    code += (
+        "torch.save(network.state_dict(), 'loaded.pt')\nassert type(network).__name__ == 'GatedUNet' and network.options['scale'] == 4\n"
+    )
     assert perform(code, work, work / "log") == 0, (work / "log").read_text()
     expected = load_model("small", 4).network.state_dict()
     torch.testing.assert_close(torch.load(work / "loaded.pt", weights_only=True), expected)

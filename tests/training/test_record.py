@@ -55,8 +55,8 @@ OVERRIDES = {
     "network": ({"network_def": {"_target_": "hftn_sr.networks.build_network", "method": "edsr", "scale": 2, "options": {"width": 8}}},
                 ["network", "name"], "edsr"),
     "learning rate": ({"optimizer#lr": 0.5}, ["optimizer", "lr"], [0.5, 0.001]),
-    "crop size": ({"train#preprocessing#transforms#10#size": 48}, ["transforms", 10, "size"], 48),
-    "decomposition": ({"train#preprocessing#transforms#9#decomposition": "gaussian"}, ["decomposition"], "gaussian"),
+    "crop size": ({"train#preprocessing#transforms#12#size": 48}, ["transforms", 10, "size"], 48),
+    "decomposition": ({"train#preprocessing#transforms#11#decomposition": "gaussian"}, ["decomposition"], "gaussian"),
     "precision": ({"train#inferer#enabled": False}, ["inferer", "enabled"], False),
 }  # fmt: skip
 

@@ -59,6 +59,10 @@ SETTINGS = {
     "scale": ({"scale": 3}, "2 ERROR --scale: scale 3 (need 2 or 4). Fix: --scale 2 or --scale 4."),
     "crop": ({"crop_size": 50}, "2 ERROR --crop_size: 50 is no multiple of 4 (twice the scale). Fix: --crop_size 48."),
     "crop text": ({"crop_size": "x"}, "2 ERROR --crop_size: 'x' (need a whole number above 0). Fix: --crop_size 1, or more."),
+    "protocol's crop": (
+        {"protocol_crop": 32},
+        "2 ERROR --protocol_crop: 32, but the protocol corrected takes whole slices. Fix: leave it out.",
+    ),
     "method": ({"method": "bsae"}, "Fix: --method base."),
     "protocol": ({"protocol": "sant"}, "2 ERROR --protocol: 'sant' is not known (need one of corrected, sanet). Fix: --protocol sanet."),
     "decomposition": ({"decomposition": "bnd"}, "Fix: --decomposition band."),
@@ -85,6 +89,39 @@ SETTINGS = {
         "9 ERROR torch.nn.modules.conv.Conv2d: gives (1, 2, 32, 32) for an input of (1, 3, 32, 32) (need (1, 1, 32, 32)). Fix: the network",
     ),
 }
+
+
+ANY = {
+    "misspelt": ({"acquisition": "all"}, "2 ERROR --acquisition: 'all' is not known (need one of paper, any). Fix: --acquisition "),
+    "method": (
+        {"method": "hftn"},
+        "2 ERROR --acquisition: the method hftn knows x2 and x4 alone. Fix: --method base or small, or --acquisition paper.",
+    ),
+    "protocol": (
+        {"protocol": "sanet"},
+        "2 ERROR --protocol: sanet knows x2 and x4 alone. Fix: --protocol corrected, or --acquisition paper.",
+    ),
+    "no protocol": ({"protocol": "sant"}, "2 ERROR --protocol: 'sant' is not known"),
+    "decomposition": ({"decomposition": "taper"}, "2 ERROR --decomposition: taper knows x2 and x4 alone. Fix: --decomposition band, or"),
+    "no decomposition": ({"decomposition": "bnd"}, "2 ERROR --decomposition: 'bnd' is not known"),
+    "protocol's crop": ({"protocol_crop": 32}, "2 ERROR --protocol_crop: 32, but the protocol corrected takes whole slices."),
+    "crop": ({"crop_size": 50, "scale": 4}, "2 ERROR --crop_size: 50 is no multiple of 4. Fix: --crop_size 48."),
+    "crop too large": (
+        {"crop_size": 60, "scale": 3},
+        "9 ERROR all: slices of 48 x 56 voxels are smaller than a crop of 60 x 60. Fix: --crop_size 48, or",
+    ),
+    "weights": (
+        {"initial_weights": "none.safetensors"},
+        "9 ERROR none.safetensors: weights cannot be read (No such file or directory). Fix: check --initial_weights.",
+    ),
+    "weights of another network": ({"initial_weights": "hftn"}, "hftn_x4.safetensors: weights of another network"),
+}
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="for machines without CUDA")
+@pytest.mark.parametrize(("options", "finding"), ANY.values(), ids=ANY)
+def test_a_setting_that_cannot_be_meant_for_any_acquisition_is_refused_by_its_name(options, finding, ended):
+    assert finding in ended(**{"acquisition": "any", **options})
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="for machines without CUDA")
@@ -126,17 +163,18 @@ def far(voxels, affine):
     affine[:3, 3] += 500
 
 
+@pytest.mark.parametrize("acquisition", ["paper", "any"])
 @pytest.mark.parametrize("case", ["all", "left"])
-def test_a_nan_voxel_is_refused_by_its_case_and_the_cure_works(case, ended, damaged):
+def test_a_nan_voxel_is_refused_by_its_case_and_the_cure_works(case, acquisition, ended, damaged):
     folder = damaged(case, nan)
-    assert ended(folder=folder) == (
+    assert ended(folder=folder, acquisition=acquisition) == (
         f"9 ERROR {case} {folder / case}.nii.gz: 1 of {48 * 56 * (4 if case == 'all' else 2)} voxels are NaN or infinite. "
         'Fix: "read": {"nan_to_num": true} in its entry of datalist.json to take 0 for them.'
     )
     datalist = (folder / "datalist.json").read_text().replace(f'"case": "{case}"', f'"read": {{"nan_to_num": true}}, "case": "{case}"')
     (folder / "datalist.json").write_text(datalist)
     section = "training" if case == "all" else "validation"
-    loaded = LoadPaird(2)(load_datalist(folder, section)[0])
+    loaded = LoadPaird(2 if acquisition == "paper" else None)(load_datalist(folder, section)[0])
     assert torch.isfinite(loaded["label"]).all() and "read" not in loaded
 
 

@@ -185,13 +185,17 @@ def is_finite(network: nn.Module) -> bool:
     return all(bool(torch.isfinite(each).all()) for each in network.state_dict().values() if isinstance(each, torch.Tensor))
 
 
-def described_weights(path: Path) -> tuple[nn.Module, dict[str, Any]]:
+def described_weights(path: Path, option: str = "--model") -> tuple[nn.Module, dict[str, Any]]:
     """The network that `save_weights` was given, untrained, and what it was told of the training.
+
+    Args:
+        path: the weights' file.
+        option: by which the user named it, for errors.
 
     Raises:
         Fault: the file cannot be read, or is not one that it wrote.
     """
-    return _described(path, _content(path))
+    return _described(path, _content(path, option))
 
 
 def _path(model: str, scale: int | None, option: str = "--model") -> Path:

@@ -183,7 +183,8 @@ class Sanet(Protocol):
         """Clamped low- and high-resolution slices in standard deviations; mean and standard deviation, (D, 1, 1)."""
         height, width = slices.shape[-2:]
         if min(height, width) < self.crop:
-            finding = f"expected slices of at least {self.crop} x {self.crop} voxels, got {height} x {width}"
+            sides = " x ".join(map(str, sorted((height, width))))  # they may be transposed
+            finding = f"expected slices of at least {self.crop} x {self.crop} voxels, got {sides}"
             raise ValueError(f"{finding}; choose a smaller crop")
         cropped = _central(slices, self.crop, self.crop)
         low_resolution = centred_truncate(cropped, scale).abs()

@@ -20,7 +20,12 @@ from hftn_sr.networks import NETWORKS, network_name
 __all__ = ["class_name", "describe", "network_record", "run_differences", "training_record"]
 
 SKIPPED = {"last_epoch", "allow_missing_keys"}  # constructor arguments: one changes during a run, one tells nothing
-DEGRADATION = {"decomposition": "decomposition", "protocol": "protocol", "protocol_crop": "crop"}  # in the record, in the transform
+DEGRADATION = {
+    "acquisition": "acquisition",
+    "decomposition": "decomposition",
+    "protocol": "protocol",
+    "protocol_crop": "crop",
+}  # in the record, in the transform
 
 
 def training_record(engine: Any, network: nn.Module, optimizer: Any, lr_scheduler: Any) -> dict[str, Any]:

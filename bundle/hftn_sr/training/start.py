@@ -6,6 +6,7 @@ import ctypes
 import logging
 import platform
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, TypeVar, get_args
 
 import ignite.distributed as idist
@@ -15,8 +16,9 @@ from torch.nn.parallel import DistributedDataParallel
 
 from hftn_sr.errors import Fault, UsageFault, check_choice, check_scale, end_in_one_line
 from hftn_sr.kspace import Decomposition
-from hftn_sr.networks import METHODS
-from hftn_sr.networks.weights import load_model, load_weights
+from hftn_sr.networks import METHODS, NETWORKS
+from hftn_sr.networks.gated_unet import GatedUNet
+from hftn_sr.networks.weights import Model, described_weights, load_model, load_weights, shipped_models
 from hftn_sr.training.protocols import PROTOCOLS
 from hftn_sr.training.record import class_name
 
@@ -27,7 +29,9 @@ __all__ = [
     "check_flags",
     "check_draws",
     "check_network",
+    "check_protocol",
     "check_settings",
+    "crop_step",
     "initial_network",
     "initial_record",
     "keep_freed_memory",
@@ -36,30 +40,62 @@ __all__ = [
 Network = TypeVar("Network", bound=nn.Module)
 
 
-def check_settings(scale: Any, method: str, protocol: str, crop_size: Any, device: Any) -> None:
+def check_settings(acquisition: str, scale: Any, method: str, crop_size: Any, device: Any) -> None:
     """Refuse hyperparameters that cannot be meant, before anything is made of them.
+
+    Args:
+        acquisition: `paper` for k-space lost by `scale` alone, or `any`.
+        scale: 2 or 4; of no consequence for `any`.
+        method: key of METHODS; for `any`, one whose network serves any acquisition.
+        crop_size: multiple of `crop_step`.
+        device: what PyTorch sees.
 
     Raises:
         UsageFault: with the option and what it may be.
     """
-    check_scale(scale)
+    check_choice("--acquisition", acquisition, ("paper", "any"))
+    if acquisition == "paper":
+        check_scale(scale)
     check_choice("--method", method, tuple(METHODS))
-    check_choice("--protocol", protocol, tuple(PROTOCOLS))
+    if acquisition == "any" and NETWORKS[METHODS[method].network] is not GatedUNet:
+        fix = "--method base or small, or --acquisition paper"
+        raise UsageFault("--acquisition", f"the method {method} knows x2 and x4 alone", fix)
     check_counts(crop_size=crop_size)
-    step = scale * 2
+    step = crop_step(scale if acquisition == "paper" else None)
     if crop_size % step:
         nearest = max(step, round(crop_size / step) * step)
-        raise UsageFault("--crop_size", f"{crop_size} is no multiple of {step} (twice the scale)", f"--crop_size {nearest}")
+        finding = f"{crop_size} is no multiple of {step}" + (" (twice the scale)" if acquisition == "paper" else "")
+        raise UsageFault("--crop_size", finding, f"--crop_size {nearest}")
     _check_device(device)
 
 
-def check_decomposition(decomposition: object) -> None:
-    """Refuse a split of the reference that there is none of, see `kspace.decompose`.
+def check_protocol(protocol: str, crop: Any, acquisition: str) -> None:
+    """Refuse a protocol that there is none of, see `protocols`, or that knows x2 and x4 alone, and a crop that it does not take.
 
     Raises:
-        UsageFault: it is none of them.
+        UsageFault: it is none of them, another than `corrected` for any acquisition, or `corrected` with a crop.
+    """
+    check_choice("--protocol", protocol, tuple(PROTOCOLS))
+    if acquisition == "any":
+        _check_serves_any("--protocol", protocol, "corrected")
+    if protocol == "corrected" and crop is not None:
+        raise UsageFault("--protocol_crop", f"{crop}, but the protocol corrected takes whole slices", "leave it out")
+
+
+def check_decomposition(decomposition: object, acquisition: str) -> None:
+    """Refuse a split of the reference that there is none of, see `kspace.decompose`, or that knows x2 and x4 alone.
+
+    Raises:
+        UsageFault: it is none of them, or another than `band` for any acquisition.
     """
     check_choice("--decomposition", decomposition, get_args(Decomposition))
+    if acquisition == "any":
+        _check_serves_any("--decomposition", decomposition, "band")
+
+
+def crop_step(scale: int | None) -> int:
+    """What crops are aligned to, in voxels: twice the scale; 4 for any acquisition."""
+    return 2 * scale if scale else 4
 
 
 def check_counts(**counts: Any) -> None:
@@ -136,6 +172,11 @@ def _sizes(dataset: Any) -> list[Any]:
     return [tuple(case["label"].shape[1:3]) for case in cases if isinstance(case, Mapping) and hasattr(case.get("label"), "shape")]
 
 
+def _check_serves_any(option: str, value: object, needed: str) -> None:
+    if value != needed:
+        raise UsageFault(option, f"{value} knows x2 and x4 alone", f"{option} {needed}, or --acquisition paper")
+
+
 def _check_device(device: Any) -> None:
     try:
         kind, index = (chosen := torch.device(device)).type, chosen.index or 0
@@ -146,26 +187,38 @@ def _check_device(device: Any) -> None:
         raise UsageFault("--device", f"{device} was asked for, PyTorch sees {found}", "--device cpu, or install a CUDA build of PyTorch")
 
 
-def initial_network(network: Network, initial_weights: str | None, scale: int) -> Network:
+def initial_network(network: Network, initial_weights: str | None, scale: int | None) -> Network:
     """The network at the start of a training. Weights that cannot be used end the process with one line.
 
     Args:
         network: untrained network.
         initial_weights: name of shipped weights, or a .safetensors file of the same network; None for the random weights of `network`.
-        scale: 2 or 4.
+        scale: 2 or 4; None for any acquisition, which weights of a scale can begin, too: the layers are the same.
     """
     if initial_weights is None:
         return network
     with end_in_one_line():
-        return load_weights(network, load_model(initial_weights, scale, option="initial_weights").path)
+        return load_weights(network, _initial_model(initial_weights, scale).path)
 
 
-def initial_record(initial_weights: str | None, scale: int) -> dict[str, Any] | None:
-    """SHA-256 and record of the initial weights, for the record of the trained ones; None for random weights."""
+def initial_record(initial_weights: str | None, scale: int | None) -> dict[str, Any] | None:
+    """SHA-256 and record of the initial weights, for the record of the trained ones; None for random weights.
+
+    A training for any acquisition also records their scale.
+    """
     if initial_weights is None:
         return None
-    model = load_model(initial_weights, scale, option="initial_weights")
-    return {"sha256": model.sha256, **model.record}
+    model = _initial_model(initial_weights, scale)
+    return {"sha256": model.sha256, **({"scale": model.scale} if scale is None else {}), **model.record}
+
+
+def _initial_model(initial_weights: str, scale: int | None) -> Model:
+    """For any acquisition: weights for any, or a file of any scale; for a name without weights for any, those of scale 4."""
+    if scale is None and initial_weights.endswith(".safetensors"):
+        scale = described_weights(Path(initial_weights), option="--initial_weights")[0].options["scale"]  # type: ignore[assignment,index]
+    elif scale is None and f"{initial_weights}_any.safetensors" not in shipped_models():
+        scale = 4
+    return load_model(initial_weights, scale, option="--initial_weights")
 
 
 def keep_freed_memory() -> bool:

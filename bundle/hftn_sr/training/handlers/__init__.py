@@ -2,10 +2,11 @@
 
 from hftn_sr.training.handlers.display import CaseProgress, Curves, Progress, preview
 from hftn_sr.training.handlers.predictions import SavePredictions
-from hftn_sr.training.handlers.scores import EarlyStop, Validation, VolumeScore
+from hftn_sr.training.handlers.scores import AcquisitionGains, EarlyStop, Validation, VolumeScore
 from hftn_sr.training.handlers.state import Checkpoint, ReleaseCase, ReseedEveryEpoch, StopAtNonFiniteLoss
 
 __all__ = [
+    "AcquisitionGains",
     "CaseProgress",
     "Checkpoint",
     "Curves",

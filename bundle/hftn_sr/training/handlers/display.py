@@ -134,9 +134,11 @@ class CaseProgress:
     def __call__(self, engine: Engine) -> None:
         """Log the case."""
         done, total = engine.state.iteration, engine.state.epoch_length
-        case = engine.state.batch["case"]
+        batch = engine.state.batch
+        case = batch["case"]
+        name = ", ".join(batch[key][0] for key in ("case", "acquisition") if key in batch) if isinstance(case, list) else case.name
         left = timedelta(seconds=round((time.monotonic() - self.started) / done * (total - done)))
-        engine.logger.info(f"case {done}/{total} done, {case[0] if isinstance(case, list) else case.name}, left {left}")
+        engine.logger.info(f"case {done}/{total} done, {name}, left {left}")
 
 
 class Curves:

@@ -19,7 +19,8 @@ __all__ = ["SavePredictions"]
 class SavePredictions:
     """Write each `pred` (1, 1, H, W, D) as a NIfTI file that lies where the case's target lies, in the target's intensities.
 
-    The first two axes of the file are in-plane, the third is through-plane. Its case is its name; an existing file is replaced.
+    The first two axes of the file are in-plane, the third is through-plane. Its case is its name, followed by the acquisition where a case
+    has several; an existing file is replaced.
 
     Args:
         folder: for the files; made if missing.
@@ -44,4 +45,5 @@ class SavePredictions:
             raise UsageFault("SavePredictions", finding, "--validate#preprocessing#transforms#0#placed True")
         pred = engine.state.output["pred"][0, 0].float().cpu().numpy() * float(batch["unit"][0])
         volume = Volume(np.ascontiguousarray(pred, np.float32), batch["affine"][0].numpy())
-        save_nifti(self.folder / f"{batch['case'][0]}.nii.gz", volume, NOTICE)
+        name = "_".join(batch[key][0] for key in ("case", "acquisition") if key in batch)
+        save_nifti(self.folder / f"{name}.nii.gz", volume, NOTICE)

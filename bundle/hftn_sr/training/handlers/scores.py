@@ -13,9 +13,10 @@ from ignite.metrics import Metric
 from monai.handlers import ValidationHandler
 
 from hftn_sr.scoring.metrics import scores
+from hftn_sr.training.acquisitions import VALIDATED
 from hftn_sr.training.handlers.display import WITHOUT_START
 
-__all__ = ["EarlyStop", "Validation", "VolumeScore", "has_cases"]
+__all__ = ["AcquisitionGains", "EarlyStop", "Validation", "VolumeScore", "has_cases"]
 
 
 class Validation(ValidationHandler):
@@ -112,3 +113,37 @@ class VolumeScore(Metric):
         total = torch.tensor([sum(self.values), len(self.values)], dtype=torch.float64, device=idist.device())
         value, count = idist.all_reduce(total).tolist()
         return float(value / count)
+
+
+class AcquisitionGains:
+    """Mean PSNR gain over the interpolated target for each acquisition, as the metric `psnr_gain_NAME`, see `CachedCases`.
+
+    Attach before the handlers that log metrics. The mean over all of them is `VolumeScore`'s.
+    """
+
+    def __init__(self) -> None:
+        self.gains: dict[str, list[float]] = {}
+
+    def attach(self, engine: Engine) -> None:
+        """Act when a validation starts, after each volume and when it ends."""
+        engine.add_event_handler(Events.EPOCH_STARTED, self.reset)
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self.update)
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self)
+
+    def reset(self, engine: Engine) -> None:
+        """Drop all volumes."""
+        self.gains = {name: [] for name in VALIDATED}
+
+    def update(self, engine: Engine) -> None:
+        """Add the volumes of one batch."""
+        output, names = engine.state.output, engine.state.batch["acquisition"]
+        for name, pred, label, image in zip(names, output["pred"], output["label"], output["image"], strict=True):
+            self.gains[name].append(scores(pred[0], label[0])["psnr"] - scores(image[0], label[0])["psnr"])
+
+    def __call__(self, engine: Engine) -> None:
+        """Put the means into the engine's metrics; with several processes, over every volume."""
+        sums = [[sum(gains), len(gains)] for gains in self.gains.values()]
+        total = idist.all_reduce(torch.tensor(sums, dtype=torch.float64, device=idist.device()))
+        for name, (gain, count) in zip(self.gains, total.tolist(), strict=True):
+            if count:
+                engine.state.metrics[f"psnr_gain_{name}"] = gain / count

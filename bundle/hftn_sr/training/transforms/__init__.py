@@ -1,11 +1,14 @@
 """MONAI dictionary transforms of the workflows."""
 
+from hftn_sr.training.transforms.acquire import AcquirePaird, ProjectMeasuredd, RandAcquirePaird
 from hftn_sr.training.transforms.augmentation import (
+    CoverReferenced,
     Cropd,
     DropReferenced,
     GammaContrastd,
     MisalignReferenced,
     Orientd,
+    RandCoverReferenced,
     RandCropSamplesd,
     RandDropReferenced,
     RandGammaContrastd,
@@ -21,6 +24,8 @@ from hftn_sr.training.transforms.augmentation import (
 from hftn_sr.training.transforms.pair import DegradePaird, LoadPaird, RandDegradePaird, RestoreIntensityd
 
 __all__ = [
+    "AcquirePaird",
+    "CoverReferenced",
     "Cropd",
     "DegradePaird",
     "DropReferenced",
@@ -28,6 +33,9 @@ __all__ = [
     "LoadPaird",
     "MisalignReferenced",
     "Orientd",
+    "ProjectMeasuredd",
+    "RandAcquirePaird",
+    "RandCoverReferenced",
     "RandCropSamplesd",
     "RandDegradePaird",
     "RandDropReferenced",

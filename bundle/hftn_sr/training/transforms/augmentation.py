@@ -22,11 +22,13 @@ from hftn_sr.kspace import resize, shift
 from hftn_sr.training.protocols import restore
 
 __all__ = [
+    "CoverReferenced",
     "Cropd",
     "DropReferenced",
     "GammaContrastd",
     "MisalignReferenced",
     "Orientd",
+    "RandCoverReferenced",
     "RandCropSamplesd",
     "RandDropReferenced",
     "RandGammaContrastd",
@@ -272,6 +274,46 @@ class RandDropReferenced(RandomizableTransform):
         """Only `reference` changes."""
         self.randomize(None)
         return DropReferenced()(data) if self._do_transform else dict(data)
+
+
+class CoverReferenced(Transform):
+    """Set `reference` (1, H, W) to 0 beyond a straight border, as where its scan ends within the target.
+
+    Args:
+        angle: direction that leads out of the reference, in degrees; 0 along H, 90 along W.
+        missing: share of the slice's width in that direction that lies beyond the border, 0 to 1.
+    """
+
+    def __init__(self, angle: float, missing: float) -> None:
+        self.angle, self.missing = angle, missing
+
+    def __call__(self, data: Case) -> dict[Hashable, Any]:
+        """Only `reference` changes."""
+        reference = torch.as_tensor(data["reference"])
+        ways = math.cos(math.radians(self.angle)), math.sin(math.radians(self.angle))
+        sides = [(torch.arange(size) - (size - 1) / 2) * way for size, way in zip(reference.shape[-2:], ways, strict=True)]
+        place = sides[0][:, None] + sides[1]
+        return {**data, "reference": reference * (place <= (1 - 2 * self.missing) * place.max())}
+
+
+class RandCoverReferenced(RandomizableTransform):
+    """With probability `prob`, `CoverReferenced` in any direction.
+
+    Args:
+        prob: probability of a border.
+        missing: bounds of the share beyond it, uniform.
+    """
+
+    def __init__(self, prob: float, missing: tuple[float, float] = (0.1, 0.5)) -> None:
+        super().__init__(prob=prob)
+        self.missing = missing
+
+    def __call__(self, data: Case) -> dict[Hashable, Any]:
+        """Only `reference` changes."""
+        self.randomize(None)
+        if not self._do_transform:
+            return dict(data)
+        return CoverReferenced(float(self.R.uniform(0, 360)), float(self.R.uniform(*self.missing)))(data)
 
 
 class Cropd(MapTransform):

@@ -38,11 +38,11 @@ class LoadPaird(Transform):
     its own.
 
     Args:
-        scale: upscaling factor s.
+        scale: upscaling factor s; None for any acquisition: sizes are then multiples of 4, and the label is divided by its own unit.
         placed: add `affine` (4, 4), which maps a voxel of the label to RAS+ mm, and `unit`, by which the label was divided.
     """
 
-    def __init__(self, scale: int, placed: bool = False) -> None:
+    def __init__(self, scale: int | None, placed: bool = False) -> None:
         self.scale, self.placed = scale, placed
 
     def __call__(self, data: Case) -> dict[Hashable, Any]:
@@ -63,11 +63,11 @@ class LoadPaird(Transform):
         if any(files):
             reference = reference.moved(chained_transforms(*files))
         through_plane = target.grid.through_plane()
-        target = crop_to_multiple(target, self.scale, through_plane)
+        target = crop_to_multiple(target, self.scale or 4, through_plane)
         on_grid = resample(reference, target.grid)
         if not on_grid.any():
             raise Fault(reference.path, "lies wholly outside the target", "check that both files belong to one patient and visit")
-        unit = intensity_unit(degrade(target, self.scale, through_plane).data)
+        unit = intensity_unit((degrade(target, self.scale, through_plane) if self.scale else target).data)
         images: dict[Hashable, Any] = {"label": target.data / unit, "reference": on_grid / intensity_unit(on_grid)}
         through, *in_plane = target.grid.slice_axes(through_plane)
         # Each slice contiguous in memory: training takes one slice at a time, and interleaved slices would all be read for it.
