@@ -705,6 +705,6 @@ def test_a_right_pair_has_notes_and_no_warning(tmp_path, cropped):
     case = Case("one", low, write_volume(tmp_path / "reference.nii.gz", part), tmp_path / "result.nii.gz")
     outcome = run_case(case, RunOptions("small", dry_run=True), lambda scale: load_model("small", scale))
     assert outcome.warnings == () and outcome.record["warnings"] == []
-    assert outcome.notes[0] == "scale 2 chosen: nearest to the ratio 2.13 of in-plane voxel sizes"
+    assert outcome.notes[0].endswith("scale 2: voxel sizes are 2.13 x 2.13 times the reference's")
     assert [note for note in outcome.notes[1:] if "of the target; elsewhere" not in note] == []
     assert (len(outcome.notes) == 2) is (outcome.record["coverage"] < 1)

@@ -293,7 +293,7 @@ def test_a_short_scan_is_paired_with_a_long_one_on_its_finer_grid():
     x = np.arange(32)
     wave = np.broadcast_to(np.cos(2 * np.pi * (x - 16) / 32)[:, None, None], (32, 24, 3)).astype(np.float32)
     short = Volume(np.ascontiguousarray(wave[::2, ::2, :2]), np.diag([2.0, 2, 4, 1]))
-    target, reference = paired_by_index(short, Volume(wave, np.eye(4)), 2)
+    target, reference = paired_by_index(short, Volume(wave, np.eye(4)), short.grid.finer(2, 2))
     np.testing.assert_allclose(resample(reference, target.grid.finer(2, 2)), wave[:, :, :2], atol=1e-6)
     np.testing.assert_allclose(reference.affine @ [10, 6, 1, 1], target.affine @ [5, 3, 1, 1])
 
@@ -301,7 +301,7 @@ def test_a_short_scan_is_paired_with_a_long_one_on_its_finer_grid():
 def test_images_of_equal_matrices_cannot_be_super_resolved_by_index():
     volume = Volume(np.ones((8, 8, 3), np.float32), np.diag([1.0, 1, 4, 1]))
     with pytest.raises(Fault, match=r"in-plane sizes \[8, 8\], .* has \[8, 8\] and needs \[16, 16\].*hftn-sr degrade"):
-        paired_by_index(volume, volume, 2)
+        paired_by_index(volume, volume, volume.grid.finer(2, 2))
 
 
 def test_images_of_two_matrices_cannot_be_paired_by_index():

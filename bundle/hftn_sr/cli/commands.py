@@ -181,7 +181,7 @@ def degrade(
     assume_affine: AssumeAffine = None,
     debug: Debug = False,
 ) -> None:
-    """Simulate a faster scan of less in-plane resolution or thicker slices.
+    """Simulate a faster scan: less resolution, thicker slices.
 
     The central 1/SCALE of each in-plane k-space axis is kept.
     """

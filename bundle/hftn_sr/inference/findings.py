@@ -24,6 +24,7 @@ __all__ = [
     "measured_samples",
     "LOW_SIMILARITY",
     "MIN_COVERAGE",
+    "MOSTLY_COVERED",
     "unfit_reason",
     "misplaced",
     "NO_MEMORY",

@@ -12,7 +12,16 @@ from torch import Tensor
 
 from hftn_sr.errors import Fault, Note
 from hftn_sr.inference.acquired import Acquired
-from hftn_sr.inference.findings import MIN_COVERAGE, NO_MEMORY, NOT_MENDED, alignment_record, apart, misplaced, unfit_reason
+from hftn_sr.inference.findings import (
+    MIN_COVERAGE,
+    MOSTLY_COVERED,
+    NO_MEMORY,
+    NOT_MENDED,
+    alignment_record,
+    apart,
+    misplaced,
+    unfit_reason,
+)
 from hftn_sr.inference.options import PairOptions
 from hftn_sr.inference.reporter import Reporter
 from hftn_sr.volumes.alignment import Alignment, edge_alignment
@@ -122,7 +131,7 @@ def place_reference(
         lies = replace(lies, on_grid=None)  # its memory is needed
         found = register_rigid(target, reference)
         moved = lying(reference.moved(found.matrix)) if found.kept else lies
-        kept = found.kept and moved.coverage >= min(lies.coverage, MIN_COVERAGE) and (not doubted or moved.better_than(lies))
+        kept = found.kept and moved.coverage >= min(lies.coverage, MOSTLY_COVERED) and (not doubted or moved.better_than(lies))
         record["registration"] = {**_registration(found, kept), "alignment_before": alignment_record(lies.alignment, factor)}
         if doubted and kept:
             registered = _registered(found, lies.alignment, moved.alignment, factor, options.placing)
