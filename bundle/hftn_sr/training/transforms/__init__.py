@@ -18,19 +18,29 @@ from hftn_sr.training.transforms.augmentation import (
     VoxelSized,
     separate_slices,
 )
+from hftn_sr.training.transforms.displacement import (
+    DisplaceReferenced,
+    ForeignReferenced,
+    RandDisplaceReferenced,
+    RandForeignReferenced,
+)
 from hftn_sr.training.transforms.pair import DegradePaird, LoadPaird, RandDegradePaird, RestoreIntensityd
 
 __all__ = [
     "Cropd",
     "DegradePaird",
+    "DisplaceReferenced",
     "DropReferenced",
+    "ForeignReferenced",
     "GammaContrastd",
     "LoadPaird",
     "MisalignReferenced",
     "Orientd",
     "RandCropSamplesd",
     "RandDegradePaird",
+    "RandDisplaceReferenced",
     "RandDropReferenced",
+    "RandForeignReferenced",
     "RandGammaContrastd",
     "RandMisalignReferenced",
     "RandOrientd",
