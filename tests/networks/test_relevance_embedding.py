@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch.nn import functional
 
+from hftn_sr.networks import relevance_embedding
 from hftn_sr.networks.relevance_embedding import DESCRIBED, RelevanceEmbedding, contrast_free, similarities
 
 
@@ -53,6 +54,22 @@ def test_similarities_are_the_cosines_with_the_keys_around(radius):
         there = 0 <= place[0] < 7 and 0 <= place[1] < 9
         expected = functional.cosine_similarity(query[:, :, row, column], key[:, :, place[0], place[1]]) if there else torch.zeros(2)
         torch.testing.assert_close(found[:, (down + radius) * side + right + radius, row, column], expected)
+
+
+def test_similarities_have_the_gradients_of_autograd():
+    query, key = (torch.randn(2, 3, 5, 6, generator=torch.Generator().manual_seed(seed), dtype=torch.float64) for seed in (0, 1))
+    weight = torch.randn(2, 9, 5, 6, generator=torch.Generator().manual_seed(2)).double()
+    found = []
+    for plain in (False, True):
+        leaves = query.clone().requires_grad_(), key.clone().requires_grad_()
+        if plain:
+            one, other = (functional.normalize(each.float(), dim=1) for each in leaves)
+            maps = relevance_embedding._windowed_products(one, functional.pad(other, (1, 1, 1, 1)))
+        else:
+            maps = similarities(*leaves, 1)
+        (maps * weight).sum().backward()
+        found.append([leaf.grad for leaf in leaves])
+    torch.testing.assert_close(found[0], found[1], atol=1e-6, rtol=1e-5)
 
 
 def test_similarities_stay_in_float32_under_autocast():

