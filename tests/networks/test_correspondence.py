@@ -83,6 +83,20 @@ def test_without_the_search_it_is_the_gated_unet():
     torch.testing.assert_close(twin(images(1, 24, 24)), unet(images(1, 24, 24)))
 
 
+@torch.no_grad()
+@pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
+def test_begun_with_a_unet_it_gives_its_result_where_nothing_is_moved(share):
+    network, unet = shaken(), GatedUNet(4, channels=8, levels=3).eval()
+    torch.nn.init.normal_(unet.output.weight, std=1.0)
+    network.begin_with(unet, share)
+    image = images(1, 24, 24)
+    found = network.search(image)
+    torch.testing.assert_close(
+        network.fuse(image, found._replace(displacement=torch.zeros_like(found.displacement))), unet(image), atol=1e-4, rtol=0
+    )
+    assert torch.allclose(network(image), unet(image), atol=1e-4) == (share == 0)
+
+
 def test_the_search_adds_a_tenth_of_the_parameters_of_its_smaller_twin():
     whole, twin = (sum(each.numel() for each in build_network(name, 4).parameters()) for name in ("correspondence_small", "small"))
     assert 1 < whole / twin < 1.12

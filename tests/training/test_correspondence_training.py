@@ -10,9 +10,11 @@ from torch.nn import functional
 from training_process import CONFIGS, train
 
 from hftn_sr.networks.correspondence import Correspondence
+from hftn_sr.networks.gated_unet import GatedUNet
 from hftn_sr.networks.transfer_attention import Found, moved
-from hftn_sr.networks.weights import load_model
+from hftn_sr.networks.weights import load_model, save_weights
 from hftn_sr.training.correspondence import CorrespondenceInferer, CorrespondenceLoss, Stages, TwoCosines, prepare_batch, search_losses
+from hftn_sr.training.start import begun_with
 from hftn_sr.training.transforms import DisplaceReferenced, ForeignReferenced, RandDisplaceReferenced, RandForeignReferenced
 from hftn_sr.training.transforms.displacement import inverse_field
 
@@ -224,3 +226,23 @@ def test_a_run_killed_in_its_last_stage_goes_on_in_it_to_the_same_weights(datase
     assert one.pop("run") == other.pop("run")
     torch.testing.assert_close(one, other, rtol=0, atol=0)
     assert type(load_model(str(tmp_path / "run" / "best.safetensors"), 2).network) is Correspondence
+
+
+def test_a_run_begins_with_a_trained_unet_and_records_it(dataset, tmp_path):
+    unet = GatedUNet(2, channels=8, levels=2)
+    torch.nn.init.normal_(unet.output.weight)
+    save_weights(tmp_path / "unet.safetensors", unet, {"iterations": 7})
+    to = {"dataset_dir": dataset, "output_dir": tmp_path / "run", "log": tmp_path / "log", **SMALL, "epochs": 1, "all_epochs": 0}
+    assert train("train_correspondence", initial_unet=tmp_path / "unet.safetensors", **to) == [0], (tmp_path / "log.0").read_text()[-2000:]
+    state = torch.load(tmp_path / "run" / "latest.pt", weights_only=True)  # of the search alone, so that the U-Net is as it was
+    assert torch.equal(state["network"]["synthesis.output.weight"], unet.output.weight)
+    assert state["run"]["start"]["iterations"] == 7
+
+
+def test_a_unet_of_another_size_is_refused_in_one_line(tmp_path, capsys):
+    save_weights(tmp_path / "unet.safetensors", GatedUNet(2, channels=12, levels=2), {})
+    network = Correspondence(2, channels=8, levels=2, embedding=8, radius=2)
+    with pytest.raises(SystemExit):
+        begun_with(network, str(tmp_path / "unet.safetensors"), 2)
+    assert "initial_unet" in capsys.readouterr().err
+    assert begun_with(network, None, 2) is network

@@ -98,6 +98,25 @@ class Correspondence(nn.Module):
         else:
             self.synthesis = GatedUNet(scale, channels, levels, equivariant=equivariant)
 
+    @torch.no_grad()
+    def begin_with(self, unet: GatedUNet, share: float = 0.5) -> None:
+        """Take over a trained `GatedUNet` of the same size; what enters at the lower levels begins at zero.
+
+        What its first convolution made of the bands in place, it now makes of a mixture of them and the moved bands. So the result is that
+        of the U-Net where a search finds the reference in place, and holds where the reference is not, before any further training
+        (docs/design-log.md).
+
+        Args:
+            unet: same channels and levels.
+            share: of the moved bands.
+        """
+        own, given = self.synthesis.state_dict(), unet.state_dict()
+        first = given["down.0.0.weight"]
+        target, bands = first[:, :1], first[:, 1:]
+        mixed = torch.cat([target, (1 - share) * bands, share * bands, torch.zeros_like(target)], 1)
+        entering = {name: torch.zeros_like(weight) for name, weight in own.items() if name.startswith("enter.")}
+        self.synthesis.load_state_dict({**given, **entering, "down.0.0.weight": mixed})
+
     def search(self, image: Tensor) -> Found:
         """Where the reference shows each place.
 

@@ -8,10 +8,12 @@ from typing import Any, TypeVar
 
 from torch import nn
 
-from hftn_sr.errors import end_in_one_line
+from hftn_sr.errors import UsageFault, end_in_one_line
+from hftn_sr.networks.correspondence import Correspondence
+from hftn_sr.networks.gated_unet import GatedUNet
 from hftn_sr.networks.weights import load_model, load_weights
 
-__all__ = ["initial_network", "keep_freed_memory", "initial_record"]
+__all__ = ["begun_with", "initial_network", "initial_record", "keep_freed_memory"]
 
 Network = TypeVar("Network", bound=nn.Module)
 
@@ -28,6 +30,26 @@ def initial_network(network: Network, initial_weights: str | None, scale: int) -
         return network
     with end_in_one_line():
         return load_weights(network, load_model(initial_weights, scale, option="initial_weights").path)
+
+
+def begun_with(network: Correspondence, unet: str | None, scale: int) -> Correspondence:
+    """A network that searches, with the U-Net of trained weights, see `Correspondence.begin_with`. Weights that cannot be used end the
+    process with one line.
+
+    Args:
+        network: untrained network.
+        unet: name of shipped weights or a .safetensors file, of a `GatedUNet` with the same channels and levels; None for none.
+        scale: 2 or 4.
+    """
+    if unet is None:
+        return network
+    with end_in_one_line():
+        model = load_model(unet, scale, option="initial_unet")
+        sizes = [{name: each.options.get(name) for name in ("channels", "levels", "equivariant")} for each in (network, model.network)]  # type: ignore[union-attr]
+        if not isinstance(model.network, GatedUNet) or not network.searching or sizes[0] != sizes[1]:
+            raise UsageFault("initial_unet", f"{unet} holds no gated U-Net of {sizes[0]}", "--method correspondence_small for small")
+        network.begin_with(model.network)
+    return network
 
 
 def initial_record(initial_weights: str | None, scale: int) -> dict[str, Any] | None:
