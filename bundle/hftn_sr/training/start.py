@@ -45,9 +45,12 @@ def begun_with(network: Correspondence, unet: str | None, scale: int) -> Corresp
         return network
     with end_in_one_line():
         model = load_model(unet, scale, option="initial_unet")
-        sizes = [{name: each.options.get(name) for name in ("channels", "levels", "equivariant")} for each in (network, model.network)]  # type: ignore[union-attr]
-        if not isinstance(model.network, GatedUNet) or not network.searching or sizes[0] != sizes[1]:
-            raise UsageFault("initial_unet", f"{unet} holds no gated U-Net of {sizes[0]}", "--method correspondence_small for small")
+        unet_options = getattr(model.network, "options", {})
+        sizes = {name: network.options[name] for name in ("channels", "levels", "equivariant")}
+        fits = isinstance(model.network, GatedUNet) and sizes == {name: unet_options.get(name) for name in sizes}
+        if not (fits and network.searching and unet_options.get("gated")):
+            raise UsageFault("initial_unet", f"{unet} holds no gated U-Net of {sizes}", "--method correspondence_small for small")
+        assert isinstance(model.network, GatedUNet)
         network.begin_with(model.network)
     return network
 
