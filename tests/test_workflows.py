@@ -124,7 +124,9 @@ def test_the_evaluation_overlay_scores_the_test_cases(four_slices, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("names", [("train",), ("train", "paper_schedule"), ("inference",)], ids=" + ".join)
+@pytest.mark.parametrize(
+    "names", [("train",), ("train", "paper_schedule"), ("train", "train_correspondence"), ("inference",)], ids=" + ".join
+)
 def test_the_workflows_have_every_property_that_monai_knows(names, four_slices, tmp_path):
     kind, dataset = ("train", four_slices) if names[0] == "train" else ("infer", four_slices / "cases")
     folders = {"dataset_dir": str(dataset), "output_dir": str(tmp_path)}

@@ -23,6 +23,8 @@ COLOURS = {
     "hftn_light": "#56b4e9",
     "base": "#d55e00",
     "small": "#f4a582",
+    "correspondence": "#b2182b",
+    "correspondence_small": "#ef8a62",
     "without_gates": "#a63603",
     "without_p4": "#fdae6b",
 }

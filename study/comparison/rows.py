@@ -29,10 +29,13 @@ TITLES = {
     "hftn_light": "HFTN-SR light",
     "base": "gated U-Net (base)",
     "small": "gated U-Net (small)",
+    "correspondence": "gated U-Net with search",
+    "correspondence_small": "gated U-Net with search (small)",
     "without_gates": "gated U-Net without gates",
     "without_p4": "gated U-Net without p4",
 }
 NOTHING = Cost(0, 0)
+NOT_COMPARED = ("small", "correspondence", "correspondence_small")  # unless named
 OUR_READING = ("mcsr", "neu", "msdt")  # at most an abstract of these was found, see docs/baselines.md
 
 # The paper's table 3: which of HLD, FTB and SCRFM a model has.
@@ -57,13 +60,14 @@ def needs_training(method: str) -> bool:
 def chosen_methods(names: str) -> list[str]:
     """Keys of METHODS in their order there: `all`, or names with commas between; zero-filling, which gains refer to, is always among them.
 
-    `all` leaves out `small`, which is the network of `base` in another size and at equal cost the same.
+    `all` leaves out `small`, which is the network of `base` in another size and at equal cost the same, and networks that the comparison's
+    training, which draws no displacements, cannot teach to search.
 
     Raises:
         UsageFault: a name that METHODS lacks.
     """
     named = [name.strip() for name in names.split(",") if name.strip()]
-    wanted = [name for name in METHODS if name != "small"] if names == "all" else named
+    wanted = [name for name in METHODS if name not in NOT_COMPARED] if names == "all" else named
     for name in wanted:
         check_choice("--methods", name, ("all", *METHODS))
     if not wanted:

@@ -25,7 +25,7 @@ def width_name(method: str) -> str | None:
 
 def width_step(method: str) -> int:
     """What the width must be a multiple of: MSDT has four heads, convolutions that turn come in fours, others halve their channels."""
-    return 4 if METHODS[method].network in ("msdt", "gated_unet") else 2
+    return 4 if METHODS[method].network in ("msdt", "gated_unet", "correspondence") else 2
 
 
 def fitted_options(method: str, scale: int, gmac: float) -> Mapping[str, Any]:

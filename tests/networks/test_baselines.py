@@ -56,7 +56,7 @@ def shaken(name, scale=2, **options):
 
 
 def test_every_baseline_and_hftn_have_a_name():
-    assert set(NETWORKS) == {"hftn", "gated_unet", *SMALL, *WITHOUT_WEIGHTS}
+    assert set(NETWORKS) == {"hftn", "gated_unet", "correspondence", *SMALL, *WITHOUT_WEIGHTS}
 
 
 # Size and cost, for 320 x 320 voxels: parameters in millions, multiplications in thousand millions.

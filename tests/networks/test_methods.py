@@ -10,6 +10,7 @@ from hftn_sr.networks import METHODS, NETWORKS, build_network, network_name
 SMALL = {
     "hftn": {"channels": 8, "stages": 1, "blocks": 1, "embedding": 4},
     "gated_unet": {"channels": 8},
+    "correspondence": {"channels": 8, "embedding": 8, "radius": 2},
     "zero_filling": {},
     "cubic": {},
 }

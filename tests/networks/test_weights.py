@@ -59,6 +59,7 @@ def test_every_registered_network_comes_back_from_its_file(name, tmp_path):
     own = {
         "hftn": {"channels": 8, "stages": 1, "blocks": 1},
         "gated_unet": {"channels": 8},
+        "correspondence": {"channels": 8, "embedding": 8, "radius": 2},
         "zero_filling": {},
         "cubic": {},
     }

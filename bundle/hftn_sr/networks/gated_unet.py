@@ -41,6 +41,8 @@ class GatedUNet(nn.Module):
         ValueError: an option outside what is listed here.
     """
 
+    images = 3  # that enter
+
     def __init__(self, scale: int | None, channels: int = 48, levels: int = 4, gated: bool = True, equivariant: bool = True) -> None:
         super().__init__()
         if scale not in (2, 4, None):
@@ -52,7 +54,7 @@ class GatedUNet(nn.Module):
         self.options = {"scale": scale, "channels": channels, "levels": levels, "gated": gated, "equivariant": equivariant}
         self.multiple = 2 ** (levels - 1)
         widths = [channels * 2**level for level in range(levels)]
-        self.down = nn.ModuleList(_level(before, own) for before, own in zip([3, *widths[:-1]], widths, strict=True))
+        self.down = nn.ModuleList(_level(before, own) for before, own in zip([self.images, *widths[:-1]], widths, strict=True))
         self.enlarge = nn.ModuleList(nn.Sequential(nn.Conv2d(2 * own, 4 * own, 1), nn.PixelShuffle(2)) for own in reversed(widths[:-1]))
         self.gates = nn.ModuleList(nn.Conv2d(own, own, 1) if gated else nn.Identity() for own in reversed(widths[:-1]))
         self.up = nn.ModuleList(_level(own, own) for own in reversed(widths[:-1]))
@@ -63,9 +65,10 @@ class GatedUNet(nn.Module):
 
     def _tie(self) -> None:
         shuffled = {each[0] for each in self.enlarge}  # type: ignore[index]
+        first = self.down[0][0]  # type: ignore[index]
         for layer in self.modules():
             if isinstance(layer, nn.Conv2d):
-                tie(layer, entering=layer.in_channels > 3, leaving=layer is not self.output, shuffled=layer in shuffled)
+                tie(layer, entering=layer is not first, leaving=layer is not self.output, shuffled=layer in shuffled)
 
     def forward(self, image: Tensor) -> Tensor:
         """Super-resolve.
@@ -79,17 +82,22 @@ class GatedUNet(nn.Module):
         """
         check_image(image)
         height, width = image.shape[-2:]
-        features = pad_far_edges(image, self.multiple)
-        skips: list[Tensor] = []
-        for index, level in enumerate(self.down):
-            features = level(functional.max_pool2d(features, 2) if index else features)
-            skips.append(features)
-        skips.pop()
+        skips = self._descend(pad_far_edges(image, self.multiple))
+        features = skips.pop()
         for enlarge, gate, level in zip(self.enlarge, self.gates, self.up):  # noqa: B905 - TorchScript knows no strict
             features = enlarge(features)  # one name throughout: what is no longer needed is let go
             features = torch.addcmul(features, skips.pop(), gate(features).sigmoid_(), value=2) if self.gated else features + skips.pop()
             features = level(features)
         return image[:, :1] + self.output(features)[..., :height, :width]
+
+    def _descend(self, images: Tensor) -> list[Tensor]:
+        """Features of all levels, the lowest last."""
+        features = images
+        skips: list[Tensor] = []
+        for index, level in enumerate(self.down):
+            features = level(functional.max_pool2d(features, 2) if index else features)
+            skips.append(features)
+        return skips
 
 
 def _level(entering: int, own: int) -> nn.Sequential:

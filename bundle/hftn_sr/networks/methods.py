@@ -10,6 +10,7 @@ from torch import nn
 
 from hftn_sr.kspace import Decomposition
 from hftn_sr.networks.baselines import EDSR, MCSR, MSDT, NEU, CubicInterpolation, EarlyFusion, MINet, SANet, ZeroFilling
+from hftn_sr.networks.correspondence import Correspondence
 from hftn_sr.networks.gated_unet import GatedUNet
 from hftn_sr.networks.hftn import HFTNSR
 
@@ -18,6 +19,7 @@ __all__ = ["METHODS", "NETWORKS", "Method", "build_network", "network_name"]
 NETWORKS: dict[str, type[nn.Module]] = {
     "hftn": HFTNSR,
     "gated_unet": GatedUNet,
+    "correspondence": Correspondence,
     "edsr": EDSR,
     "mcsr": MCSR,
     "neu": NEU,
@@ -65,6 +67,9 @@ METHODS: dict[str, Method] = {
     ),  # lighter, reference's features also in place
     "base": Method("gated_unet"),
     "small": Method("gated_unet", {"channels": 24}),
+    # With a search for the place of the reference; trained by configs/train_correspondence.yaml, which supervises it.
+    "correspondence": Method("correspondence"),
+    "correspondence_small": Method("correspondence", {"channels": 24}),
     "without_gates": Method("gated_unet", {"gated": False}),  # what the gates bring
     "without_p4": Method("gated_unet", {"equivariant": False}),  # what rotation equivariance brings
 }

@@ -17,6 +17,7 @@ from torch.nn.parallel import DistributedDataParallel
 from hftn_sr.errors import Fault, UsageFault, check_choice, check_scale, end_in_one_line
 from hftn_sr.kspace import Decomposition
 from hftn_sr.networks import METHODS, NETWORKS
+from hftn_sr.networks.correspondence import Correspondence
 from hftn_sr.networks.gated_unet import GatedUNet
 from hftn_sr.networks.weights import Model, described_weights, load_model, load_weights, shipped_models
 from hftn_sr.training.protocols import PROTOCOLS
@@ -24,6 +25,7 @@ from hftn_sr.training.record import class_name
 
 __all__ = [
     "announce",
+    "begun_with",
     "check_counts",
     "check_decomposition",
     "check_flags",
@@ -199,6 +201,29 @@ def initial_network(network: Network, initial_weights: str | None, scale: int | 
         return network
     with end_in_one_line():
         return load_weights(network, _initial_model(initial_weights, scale).path)
+
+
+def begun_with(network: Correspondence, unet: str | None, scale: int) -> Correspondence:
+    """A network that searches, with the U-Net of trained weights, see `Correspondence.begin_with`. Weights that cannot be used end the
+    process with one line.
+
+    Args:
+        network: untrained network.
+        unet: name of shipped weights or a .safetensors file, of a `GatedUNet` with the same channels and levels; None for none.
+        scale: 2 or 4.
+    """
+    if unet is None:
+        return network
+    with end_in_one_line():
+        model = load_model(unet, scale, option="initial_unet")
+        unet_options = getattr(model.network, "options", {})
+        sizes = {name: network.options[name] for name in ("channels", "levels", "equivariant")}
+        fits = isinstance(model.network, GatedUNet) and sizes == {name: unet_options.get(name) for name in sizes}
+        if not (fits and network.searching and unet_options.get("gated")):
+            raise UsageFault("initial_unet", f"{unet} holds no gated U-Net of {sizes}", "--method correspondence_small for small")
+        assert isinstance(model.network, GatedUNet)
+        network.begin_with(model.network)
+    return network
 
 
 def initial_record(initial_weights: str | None, scale: int | None) -> dict[str, Any] | None:

@@ -21,6 +21,12 @@ from hftn_sr.training.transforms.augmentation import (
     VoxelSized,
     separate_slices,
 )
+from hftn_sr.training.transforms.displacement import (
+    DisplaceReferenced,
+    ForeignReferenced,
+    RandDisplaceReferenced,
+    RandForeignReferenced,
+)
 from hftn_sr.training.transforms.pair import DegradePaird, LoadPaird, RandDegradePaird, RestoreIntensityd
 
 __all__ = [
@@ -28,7 +34,9 @@ __all__ = [
     "CoverReferenced",
     "Cropd",
     "DegradePaird",
+    "DisplaceReferenced",
     "DropReferenced",
+    "ForeignReferenced",
     "GammaContrastd",
     "LoadPaird",
     "MisalignReferenced",
@@ -38,7 +46,9 @@ __all__ = [
     "RandCoverReferenced",
     "RandCropSamplesd",
     "RandDegradePaird",
+    "RandDisplaceReferenced",
     "RandDropReferenced",
+    "RandForeignReferenced",
     "RandGammaContrastd",
     "RandMisalignReferenced",
     "RandOrientd",
