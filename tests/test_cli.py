@@ -521,4 +521,6 @@ def test_degrade_simulates_any_loss_in_place(tmp_path, command, asked, shape, to
         centre = low.affine @ [0, 0, (shape[2] - 1) / 2, 1]
         np.testing.assert_allclose(centre[2], 5.5 * 1.001, atol=1.01 / 2)
         assert depth == pytest.approx(round(depth / 1.001) * 1.001)
+        known = json.loads((tmp_path / "b.json").read_text(encoding="utf-8"))
+        assert known == {"SliceThickness": 4.0, "SpacingBetweenSlices": pytest.approx(float(low.grid.spacing[2]), abs=1e-5)}
     assert told.split()[0] in str(nib.load(tmp_path / "b.nii").header["descrip"])

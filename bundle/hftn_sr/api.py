@@ -13,7 +13,7 @@ from typing import Any, Literal
 import torch
 
 from hftn_sr.acquisition import Acquisition, Axis, Full
-from hftn_sr.errors import SCALES, Fault, NothingToDo, UsageFault
+from hftn_sr.errors import SCALES, Fault, Note, NothingToDo, UsageFault
 from hftn_sr.inference.acquired import slice_axis
 from hftn_sr.inference.batch import find_cases, lone_case, run_cases
 from hftn_sr.inference.case import LEFT_ALONE, Case, Outcome
@@ -22,8 +22,8 @@ from hftn_sr.inference.reporter import Reporter
 from hftn_sr.networks.precision import Precision
 from hftn_sr.scoring.evaluation import evaluate_volumes, zero_filled_like
 from hftn_sr.scoring.metrics import SCORES
-from hftn_sr.volumes.files import check_writable
-from hftn_sr.volumes.nifti import ReadOptions, VolumeHeader, save_nifti
+from hftn_sr.volumes.files import check_writable, json_bytes, write_files
+from hftn_sr.volumes.nifti import ReadOptions, VolumeHeader, nifti_chunks
 from hftn_sr.volumes.reading import read_volume
 from hftn_sr.volumes.simulation import acquire, thick_slices
 from hftn_sr.volumes.simulation import degrade as degrade_volume
@@ -91,8 +91,7 @@ def super_resolve(
         unfit_reference: `leave-out` leaves out a reference that would make the result worse than using none, as another patient's would;
             `use` uses it.
         pair_by: correspondence of slices, see `PairOptions`.
-        data_consistency: whether the measured band of k-space replaces that of the network's output; never done where the target was
-            interpolated after the scan.
+        data_consistency: whether what was measured replaces that of the network's output in-plane.
         preview: whether the picture is written.
         output_format: `dicom` writes a folder with a derived series, if the target is DICOM.
         read: how ambiguous files are read.
@@ -190,7 +189,7 @@ def degrade(
         log: function called with each finding while reading, a `Note` or a warning.
 
     Returns:
-        path of the output.
+        path of the output. Beside one of thick slices lies a JSON file with SliceThickness and SpacingBetweenSlices in mm.
 
     Raises:
         Fault: the input cannot be used, or the output exists or cannot be written.
@@ -214,6 +213,9 @@ def degrade(
                 raise Fault(result, "is the input, it would be overwritten", "choose another --output")
         if not overwrite:
             raise NothingToDo(result, "exists already", "--overwrite always, or another --output")
+    side_file = result.with_name(f"{result.name.removesuffix('.gz').removesuffix('.nii')}.json")
+    if slice_thickness is not None and side_file.exists() and not overwrite:
+        raise Fault(side_file, "stands where the slices' thickness would be written", "--overwrite always, or another --output")
     check_writable(result)
     volume = read_volume(source, read or ReadOptions())
     for note in volume.notes:
@@ -221,7 +223,15 @@ def degrade(
             log(note)
     axis = slice_axis(VolumeHeader(source, volume.grid), through_plane)
     low, told = _degraded(volume, axis, factors, slice_thickness, slice_spacing, magnitude)
-    save_nifti(result, low, f"hftn-sr: simulated, {told}")
+    chunks = nifti_chunks(low, f"hftn-sr: simulated, {told}", result.name.endswith(".gz"))
+    if slice_thickness is None:
+        write_files({result: b"".join(chunks)})
+        return result
+    spacing = round(float(low.grid.spacing[axis]), 6)
+    if log and abs(spacing - (slice_spacing or slice_thickness)) > 1e-3:
+        log(Note(f"slices every {spacing:.4g} mm, so that a whole number of them covers whole voxels"))
+    known = {"SliceThickness": slice_thickness, "SpacingBetweenSlices": spacing}
+    write_files({side_file: json_bytes(known), result: b"".join(chunks)})
     return result
 
 

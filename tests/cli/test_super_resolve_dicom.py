@@ -197,3 +197,23 @@ def test_a_name_that_is_no_folder_s_is_refused(folders, to_dicom, tmp_path, name
     refused = to_dicom("--target", folders[0], "--reference", folders[1], output=name)
     assert (refused.exit_code, told in refused.stderr) == (9, True), refused.stderr
     assert [each.name for each in (tmp_path / "out").iterdir()] == ["file"]
+
+
+def test_a_series_that_is_not_of_its_record_is_made_again(folders, to_dicom, tmp_path):
+    """As after a kill between the two steps in which a folder is replaced."""
+    pair, out = ("--target", folders[0], "--reference", folders[1]), tmp_path / "out" / "series"
+    assert to_dicom(*pair).exit_code == 0
+    record = json.loads((tmp_path / "out" / "series.json").read_text(encoding="utf-8"))
+    record["output"]["sha256"] = "0" * 64
+    (tmp_path / "out" / "series.json").write_text(json.dumps(record), encoding="utf-8")
+    out.rename(out.with_name(".series.01234567.old"))
+    assert to_dicom(*pair).exit_code == 0
+    again = json.loads((tmp_path / "out" / "series.json").read_text(encoding="utf-8"))
+    assert again["output"]["sha256"] == read_dicom(out).sha256
+    assert to_dicom(*pair).exit_code == 3
+
+
+def test_an_output_in_the_folder_of_the_target_is_refused(folders, to_dicom):
+    refused = to_dicom("--target", folders[0], "--reference", folders[1], output="../dicom/flair/sr")
+    assert (refused.exit_code, "lies in the folder of the target" in refused.stderr) == (9, True)
+    assert len(list(folders[0].iterdir())) == 4

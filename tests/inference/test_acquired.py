@@ -74,7 +74,8 @@ def test_the_reference_is_judged_along_the_target_s_axes():
 @pytest.mark.parametrize("reference", [(1, 1, 5), (0.95, 0.9, 5)])
 def test_where_there_is_nothing_to_gain_nothing_is_done(reference):
     with pytest.raises(
-        NothingToDo, match=r"nothing to gain: its voxels of 1 x 1 x 5 mm beside the reference's .* are as fine\. Fix: leave it"
+        NothingToDo,
+        match=r"nothing to gain: its voxels of 1 x 1 x 5 mm beside the reference's .* are as fine in plane, and slices .*Fix: leave it",
     ):
         chosen((1, 1, 5), reference)
 
@@ -113,6 +114,8 @@ def test_what_is_asked_for_is_taken(asked, shape, kept):
         ({"scale": 1.1}, r"--scale: asks for at most 1.10 times the measured samples"),
         ({"acquired": (50, 36)}, r"--acquired: 50 x 36 is more than the 40 x 36 of target.nii"),
         ({"acquired": (39, 36)}, r"--acquired: asks for at most 1.03 times"),
+        ({"slice_thickness": 20.0, "voxel": "0.5x0.5x1"}, r"--slice-thickness: 20 mm is more than 2.5 times the distance of 5 mm"),
+        ({"voxel": "0.0005x1"}, r"--voxel: would make 800\d\d voxels along an axis"),
     ],
 )
 def test_what_cannot_be_meant_is_refused(asked, told):
@@ -267,3 +270,20 @@ def test_slices_stay_where_only_the_plane_is_asked_for():
     assert chosen((2, 2, 4), (1, 1, 1), scale=2).grid.shape == (80, 72, 6)
     assert chosen((2, 2, 4), (1, 1, 1), voxel=(1, 1)).grid.shape == (80, 72, 6)
     assert chosen((2, 2, 4), (1, 1, 1), voxel=(1, 1, 2)).grid.shape == (80, 72, 12)
+
+
+@pytest.mark.parametrize(
+    ("asked", "told"),
+    [
+        ({"scale": 2, "slice_thickness": 5.0}, "--slice-thickness has no use"),
+        ({"voxel": "0.5x0.5x9"}, "slices stay 5 mm apart"),
+        ({"scale": 20}, "asks for more than 4.5 times in-plane"),
+    ],
+)
+def test_wishes_that_are_not_fulfilled_or_were_never_tried_are_told(asked, told):
+    (warning,) = chosen((1, 1, 5), (1, 1, 5), **asked).warnings
+    assert told in warning
+
+
+def test_a_header_s_thickness_that_cannot_be_is_not_believed():
+    assert chosen((1, 1, 5), (1, 1, 1), scan=ScanMatrix({}, 20.0, "")).describe() == "5 mm slices every 5 mm"

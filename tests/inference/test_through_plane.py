@@ -95,3 +95,20 @@ def test_the_reference_is_averaged_over_the_slices_as_the_target_was(tmp_path):
 class First(torch.nn.Module):
     def forward(self, image):
         return image[:, :1]
+
+
+def test_where_the_reference_does_not_reach_thin_slices_are_made_from_the_target_alone(tmp_path):
+    target, _, truth = thick_pair()
+    grid = Grid(truth.data.shape, truth.affine)
+    acquired = Acquired(grid, 2, Acquisition((Full(), Full(), Slices(5.0, 5.0))), target.data.shape, "")
+    half = Scratch(truth.data.shape, 2, tmp_path)
+    half.volume[..., :10] = truth.data[..., :10]
+    torch.manual_seed(0)
+    network = build_network("small", None, {"channels": 8, "levels": 2}).eval()
+    torch.nn.init.normal_(network.output.weight, std=0.02)
+    results = {}
+    for name, reference, of in (("half", half, grid.cropped((0, 0, 0), (36, 32, 10))), ("none", None, None)):
+        thick = ThickSlices(acquired, reference, 100.0, 100.0, of)
+        results[name] = thick.thinner(target.data, network, "cpu", tmp_path, Reporter()).volume
+    inside, outside = (np.abs(results["half"] - results["none"])[..., part].max() for part in (slice(0, 6), slice(16, 20)))
+    assert outside < 0.05 * inside

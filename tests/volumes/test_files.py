@@ -14,7 +14,7 @@ import pytest
 
 from hftn_sr.errors import Fault
 from hftn_sr.volumes import files
-from hftn_sr.volumes.files import check_writable, sha256_of, write_bytes, write_json
+from hftn_sr.volumes.files import NewFiles, check_writable, sha256_of, write_bytes, write_json
 
 BUNDLE = str(files.Path(files.__file__).parents[2])
 
@@ -208,3 +208,14 @@ def test_the_hash_is_that_of_the_bytes(tmp_path):
     content = bytes(range(256)) * 9000
     (tmp_path / "a").write_bytes(content)
     assert sha256_of(tmp_path / "a") == hashlib.sha256(content).hexdigest()
+
+
+def test_what_others_put_into_a_folder_meanwhile_outlives_its_replacement(tmp_path):
+    for round_ in (1, 2):
+        with NewFiles() as files:
+            files.write_folder(tmp_path / "s", [(f"slice_{number:04}.dcm", bytes([round_])) for number in range(3 - round_)])
+            if round_ == 2:
+                (tmp_path / "s" / "notes.txt").write_text("mine", encoding="utf-8")
+            files.into_place([tmp_path / "s"])
+    assert {each.name: each.read_bytes() for each in (tmp_path / "s").iterdir()} == {"slice_0000.dcm": b"\2", "notes.txt": b"mine"}
+    assert [each.name for each in tmp_path.iterdir()] == ["s"]

@@ -25,6 +25,8 @@ SCALE_TOLERANCE = 0.15  # relative distance of both ratios of voxel sizes from 2
 GAIN = 1.2  # ratio of voxel sizes from which there is something to gain along an axis
 THINNER = 2.0  # ratio of slice distances from which slices are made thinner unasked
 LARGEST, THICKEST = 4.5, 6.0  # ratios in-plane and across slices up to which networks are trained; more only where it was asked for
+OVERLAP, SLIVER = 2.5, 0.05  # thickness in distances between slices: at most what can be undone; at least what is believed of a header
+MOST = 32767  # voxels along an axis of a NIfTI file
 NEARLY_ALL = 0.95  # share of an axis' samples from which all count as measured
 MOSTLY = 0.7  # share from which weights of one scale, which know no interpolation, still serve
 ODD = 2.0  # ratio of voxel sizes from which an axis lies across thick slices, whatever a header says
@@ -214,16 +216,34 @@ def choose_acquired(
         kept[axis] = KSpace(samples[axis]) if samples[axis] < shape[axis] else Full()
     kept[through_plane] = slices
     reasons = [*([source] if source else []), *([why] if why else []), *([why_slices] if why_slices else [])]
+    if max(shape) > MOST:
+        raise UsageFault("--voxel" if options.voxel else "--scale", f"would make {max(shape)} voxels along an axis", "larger voxels")
     grid = _result_grid(target.grid, shape, through_plane)
+    warnings += _odd_wishes(target.grid, shape, samples, through_plane, options)
     found = Acquired(grid, through_plane, Acquisition(tuple(kept)), target.grid.shape, "; ".join(reasons), tuple(warnings))
     _check_gain(target, found, options, reference)
+    return found
+
+
+def _odd_wishes(target: Grid, shape: Sequence[int], samples: Mapping[int, int], through_plane: int, options: PairOptions) -> list[str]:
+    """Warnings of what was asked for and cannot be had, or was never tried."""
+    found, thin = [], shape[through_plane] > target.shape[through_plane]
+    if options.slice_thickness and not thin:
+        found.append("--slice-thickness has no use: the slices stay as they are; --voxel AxBxC makes them thinner")
+    if options.voxel and len(options.voxel) == 3 and options.voxel[through_plane] > (1 + SAME_VOXEL) * target.spacing[through_plane]:
+        found.append(f"slices stay {target.spacing[through_plane]:.3g} mm apart: --voxel does not make them thicker")
+    ratios = [shape[axis] / count for axis, count in samples.items()]
+    if max(ratios) > LARGEST or (thin and shape[through_plane] / target.shape[through_plane] > THICKEST):
+        found.append(f"asks for more than {LARGEST} times in-plane or {THICKEST:g} times across slices, for which no network was trained")
     return found
 
 
 def missing_scale() -> UsageFault:
     """The fault of a target that has neither a reference nor a scale."""
     return UsageFault(
-        "--scale", "is missing, it cannot be found without a reference", "--scale 2 or --scale 4, or --reference FILE of another contrast"
+        "--scale",
+        "is missing, it cannot be found without a reference",
+        "--scale 2 or --voxel AxBxC, or --reference FILE of another contrast",
     )
 
 
@@ -299,7 +319,11 @@ def _wanted_slices(
 ) -> tuple[int, Axis, str]:
     """Slices of the result, what the target kept of them, and why."""
     count, spacing = target.shape[through_plane], float(target.spacing[through_plane])
-    thickness = options.slice_thickness or scan.thickness or spacing
+    if options.slice_thickness and options.slice_thickness > OVERLAP * spacing:
+        finding = f"{options.slice_thickness:g} mm is more than {OVERLAP:g} times the distance of {spacing:.3g} mm between slices"
+        raise UsageFault("--slice-thickness", finding, f"--slice-thickness {spacing:.3g}, or what the scan's protocol says")
+    known = scan.thickness if scan.thickness and SLIVER * spacing <= scan.thickness <= OVERLAP * spacing else None
+    thickness = options.slice_thickness or known or spacing
     if options.voxel and len(options.voxel) == 3:
         size, why = _size(target, through_plane, options.voxel[through_plane]), "slices as asked"
     elif reference is not None and count > 1 and not options.scale and not options.voxel:
@@ -359,4 +383,5 @@ def _check_gain(target: VolumeHeader, found: Acquired, options: PairOptions, ref
         raise Fault(
             target.path, f"nothing to gain: its voxels of {sizes} mm are finer than the reference's", "swap the two, if they are swapped"
         )
-    raise NothingToDo(target.path, f"nothing to gain: its voxels of {sizes} mm{beside} are as fine", "leave it as it is")
+    finding = f"nothing to gain: its voxels of {sizes} mm{beside} are as fine in plane, and slices are not {THINNER:g} times as far apart"
+    raise NothingToDo(target.path, finding, "leave it as it is, or ask for thinner slices by --voxel AxBxC")

@@ -95,7 +95,8 @@ def measured_samples(target: Volume, through_plane: int) -> dict[int, int]:
     side are not judged. The count is rather a few too large than too small, so that nothing is taken for empty that was measured.
     """
     axes, densities = _densities(target, through_plane)
-    return {axis: _edge(*density) for axis, density in zip(axes, densities, strict=True) if _cliff(*density) < EMPTY}
+    edges = {axis: _edge(*density) for axis, density in zip(axes, densities, strict=True) if _cliff(*density) < EMPTY}
+    return {axis: count for axis, count in edges.items() if count is not None}
 
 
 def filled_beyond(target: Volume, through_plane: int, axis: int, samples: int) -> bool:
@@ -129,8 +130,11 @@ def _densities(target: Volume, through_plane: int) -> tuple[tuple[int, ...], lis
     return axes, [(rows, power[:, columns <= BESIDE].mean(1)), (columns, power[rows <= BESIDE].mean(0))]
 
 
-def _edge(frequencies: NDArray[np.float64], density: NDArray[np.float64]) -> int:
-    """Number of central samples before the cliff: where the logarithm of the power falls most from a few samples to the next few."""
+def _edge(frequencies: NDArray[np.float64], density: NDArray[np.float64]) -> int | None:
+    """Number of central samples before the cliff: where the logarithm of the power falls most from a few samples to the next few.
+
+    None where it falls most at the first place looked at, which is no edge that was found.
+    """
     size = len(frequencies)
     half = size // 2
     both = np.array([density[k] + density[-k] for k in range(1, half + 1)])  # from 1 to the Nyquist frequency, both signs
@@ -138,7 +142,7 @@ def _edge(frequencies: NDArray[np.float64], density: NDArray[np.float64]) -> int
     width = max(2, round(EDGE * half))
     start = int(BANDS[0] * half)
     falls = [level[k - width : k].mean() - level[k : k + width].mean() for k in range(start, half - width)]
-    return min(size, 2 * (start + int(np.argmax(falls))) + 1)
+    return min(size, 2 * (start + int(np.argmax(falls))) + 1) if np.argmax(falls) else None
 
 
 def _cliff(frequencies: NDArray[np.float64], density: NDArray[np.float64]) -> float:

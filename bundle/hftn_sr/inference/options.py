@@ -111,8 +111,7 @@ class RunOptions:
         overwrite: treatment of an output that exists: `never` keeps it, `always` redoes it, `stale` redoes it if inputs, model or options
             differ from those in its record.
         dry_run: whether to check and report only, and write nothing.
-        data_consistency: whether the measured band of k-space replaces that of the network's output; never done where the target was
-            interpolated after the scan.
+        data_consistency: whether what was measured replaces that of the network's output in-plane.
         preview: whether a picture is written beside the result.
         pair: how files become a pair.
         precision: arithmetic of the network, see `networks.precision.choose_precision`.

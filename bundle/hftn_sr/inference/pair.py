@@ -11,7 +11,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from hftn_sr.errors import Fault, Note, notes_among, warnings_among
 from hftn_sr.inference.acquired import Acquired
@@ -27,18 +26,16 @@ from hftn_sr.inference.options import PairOptions
 from hftn_sr.inference.plan import Plan, plan_pair
 from hftn_sr.inference.reference import Placed, place_reference
 from hftn_sr.inference.reporter import Reporter
-from hftn_sr.inference.through_plane import ThickSlices, on_result_grid
+from hftn_sr.inference.through_plane import ThickSlices, on_result_grid, share_of
 from hftn_sr.kspace import Decomposition
 from hftn_sr.volumes.placement import paired_by_index, similarity
 from hftn_sr.volumes.reading import read_volume
-from hftn_sr.volumes.resampling import covered
 from hftn_sr.volumes.scratch import Scratch
 from hftn_sr.volumes.simulation import in_plane_last, intensity_unit, stack_channels
 from hftn_sr.volumes.volume import Grid, Volume
 
 __all__ = ["PreparedPair", "apply_network", "prepare_pair"]
 
-BORDER = 4  # voxels of the result over which its share falls to nothing towards the edge of what the reference covers
 ALONE = "no reference was given: the result is made from the target alone, with less detail than a reference brings"
 
 
@@ -120,17 +117,7 @@ class PreparedPair:
         """(H, W), the share that the output with the reference has in the result: 0 outside what it covers; None for 1 all over."""
         if self.reference_grid is None:
             return None
-        through = self.through_plane
-        start = (index if through == 0 else 0, index if through == 1 else 0, index if through == 2 else 0)
-        shape = [1 if axis == through else size for axis, size in enumerate(self.grid.shape)]
-        inside = covered(self.reference_grid, self.grid.cropped(start, (shape[0], shape[1], shape[2])))
-        mask = in_plane_last(torch.from_numpy(inside), self.axes)[0].float()
-        if mask.all():
-            return None
-        size = 2 * BORDER + 1
-        padded = functional.pad(mask[None, None], (2 * BORDER,) * 4, mode="replicate")
-        eroded = -functional.max_pool2d(-padded, size, stride=1)
-        return functional.avg_pool2d(eroded, size, stride=1)[0, 0]
+        return share_of(self.reference_grid, self.grid, self.through_plane, index)
 
     @property
     def final(self) -> Acquired:
@@ -217,7 +204,8 @@ def prepare_pair(
     thick, unit = None, _unit(target)
     if whole.thick:
         on_grid = on_result_grid(placed.volume, whole, folder or Path(gettempdir())) if placed and placed.on_grid else None
-        thick = ThickSlices(whole, on_grid, placed.unit if placed else 1.0, unit)
+        of_reference = placed.volume.grid if placed and on_grid and placed.coverage < 1 else None
+        thick = ThickSlices(whole, on_grid, placed.unit if placed else 1.0, unit, of_reference)
         if placed and placed.on_grid:
             thick.averaged(placed.on_grid)
     return PreparedPair(
@@ -268,7 +256,7 @@ def apply_network(network: nn.Module, pair: PreparedPair, device: torch.device |
 
 def _of_scan(acquired: Acquired, options: PairOptions) -> list[str]:
     """What was measured and how that was found out, unless it is only what was asked for; and what contradicts it."""
-    asked = (options.scale or options.voxel) and not acquired.interpolated
+    asked = (options.scale or options.voxel) and not acquired.interpolated and not acquired.thick
     return [*([] if asked else [Note(f"{acquired.describe()}; {acquired.source}")]), *acquired.warnings]
 
 

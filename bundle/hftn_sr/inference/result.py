@@ -31,6 +31,7 @@ from hftn_sr.volumes.dicom import dicom_slices, sha256_of_all
 from hftn_sr.volumes.dicom_writing import Derivation, dicom_files, series_uid
 from hftn_sr.volumes.files import NewFiles, json_bytes, sha256_of
 from hftn_sr.volumes.nifti import nifti_chunks
+from hftn_sr.volumes.scan_matrix import beside, said_of_scan
 from hftn_sr.volumes.scratch import Scratch, existing_folder
 from hftn_sr.volumes.simulation import in_plane_first, in_plane_last
 from hftn_sr.volumes.volume import Volume
@@ -85,7 +86,7 @@ def save_result(
     volume = pair.target.on(pair.final.grid, result.volume)
     side_file, preview = side_files(case.output)
     with NewFiles() as files:
-        written = _write_image(files, case, options, pair, model, volume, result)
+        written = _write_image(files, case, options, pair, model, thinner.model if thinner else None, volume, result)
         if options.preview:
             files.write(preview, [_preview(pair, volume, model, restored.busiest)])
         record = pair_record(case, options, pair, model, thinner.model if thinner else None)
@@ -179,7 +180,14 @@ def _squared_distance(image: torch.Tensor, measured: torch.Tensor, acquired: Acq
 
 
 def _write_image(
-    files: NewFiles, case: Case, options: RunOptions, pair: PreparedPair, model: Model, volume: Volume, result: Scratch
+    files: NewFiles,
+    case: Case,
+    options: RunOptions,
+    pair: PreparedPair,
+    model: Model,
+    of_slices: Model | None,
+    volume: Volume,
+    result: Scratch,
 ) -> dict[str, Any]:
     """Write the image, and give what the record says of its files."""
     if options.output_format == "nifti":
@@ -190,9 +198,9 @@ def _write_image(
     using = "with a reference of another contrast" if pair.on_grid else "without a reference"
     text = (
         f"Super-resolved to {voxel} mm ({pair.final.describe()}) {using} by hftn-sr {__version__}, weights {model.name} "
-        f"sha256 {model.sha256}. {NOTICE}"
+        f"sha256 {model.sha256}{f', of slices {of_slices.name} sha256 {of_slices.sha256}' if of_slices else ''}. {NOTICE}"
     )
-    key = json.dumps(fingerprint(case, options, pair.target.sha256, pair.reference_sha256, model), sort_keys=True, default=str)
+    key = json.dumps(fingerprint(case, options, pair.target.sha256, pair.reference_sha256, model, of_slices), sort_keys=True)
     derivation = Derivation(text, key)
     names: list[str] = []
     digests = files.write_folder(case.output, _noting(names, dicom_files(volume, slices, derivation), result))
@@ -222,6 +230,7 @@ def fingerprint(
     found = {
         "version": __version__,
         "target": target,
+        "scan": said_of_scan(beside(case.target) if case.scan is None else case.scan),
         "reference": reference,
         "model": model.sha256,
         **({"model_of_slices": thinner.sha256} if thinner else {}),

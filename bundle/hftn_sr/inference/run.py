@@ -191,6 +191,8 @@ def _check_output_folder(case: Case) -> None:
         raise Fault(case.target, "not DICOM, and the result of a DICOM target alone can be DICOM", "--output-format nifti")
     if case.output.name.endswith(SUFFIXES) or not case.output.name:
         raise Fault(case.output, "a folder is needed for a DICOM series", "give --output a name without .nii, or --output-format nifti")
+    if case.target.resolve() in case.output.resolve().parents:
+        raise Fault(case.output, "lies in the folder of the target", "choose another --output")
     if not os.path.lexists(case.output):
         return
     if not case.output.is_dir():
@@ -217,8 +219,18 @@ def _left_alone(case: Case, reason: str) -> Outcome:
     return Outcome(case.name, "done before", case.output, reason, warnings, record, seconds, notes)
 
 
+def _is_of_its_record(series: Path) -> bool:
+    of = own_record(side_files(series)[0]).get("output")
+    try:
+        return isinstance(of, dict) and of.get("sha256") == volume_sha256(series)
+    except Fault:
+        return False
+
+
 def _reason_to_skip(case: Case, options: RunOptions, model: Callable[[int | None], Model]) -> str:
     if not os.path.lexists(case.output) or options.overwrite == "always":
+        return ""
+    if case.output.is_dir() and not _is_of_its_record(case.output):  # empty, or its run was killed while it was replaced
         return ""
     if options.overwrite == "never":
         return "the output exists (--overwrite stale or always redoes it)"

@@ -9,18 +9,20 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.nn import functional
 
 from hftn_sr.acquisition import Acquisition, Full
 from hftn_sr.errors import Fault
 from hftn_sr.inference.acquired import Acquired
 from hftn_sr.inference.reporter import Reporter
-from hftn_sr.volumes.resampling import resample_into
+from hftn_sr.volumes.resampling import covered, resample_into
 from hftn_sr.volumes.scratch import Scratch
-from hftn_sr.volumes.simulation import stack_channels
-from hftn_sr.volumes.volume import Volume
+from hftn_sr.volumes.simulation import in_plane_last, stack_channels
+from hftn_sr.volumes.volume import Grid, Volume
 
-__all__ = ["ThickSlices", "on_result_grid"]
+__all__ = ["ThickSlices", "on_result_grid", "share_of"]
 
+BORDER = 4  # voxels of the result over which the reference's share falls to nothing towards the edge of what it covers
 TOLERANCE = 1e-3  # of the signal, to which the slices of the result agree with the measured ones
 
 
@@ -33,12 +35,14 @@ class ThickSlices:
         reference: the reference on that grid, in its own unit; None for none.
         reference_unit: reference intensity that counts as 1.
         unit: target intensity that counts as 1.
+        reference_grid: grid of the placed reference, where it does not cover all of the result.
     """
 
     acquired: Acquired
     reference: Scratch | None
     reference_unit: float
     unit: float
+    reference_grid: Grid | None = None
 
     @property
     def profile(self) -> Acquisition:
@@ -77,8 +81,15 @@ class ThickSlices:
         reporter.slices(shape[first] + shape[second])
         for fixed in (first, second):
             for index in range(shape[fixed]):
+                image = self._channels(slices, fixed, index)[None].to(device)
+                share = share_of(self.reference_grid, self.acquired.grid, fixed, index) if self.reference_grid else None
                 with torch.inference_mode():
-                    pred = network(self._channels(slices, fixed, index)[None].to(device))[0, 0].cpu() * self.unit
+                    pred = network(image)[0, 0].cpu()
+                    if share is not None:  # where there is no reference, the target alone
+                        image[:, 1:] = 0
+                        alone = network(image)[0, 0].cpu()
+                        pred = alone + share * (pred - alone)
+                pred = pred * self.unit
                 if not torch.isfinite(pred).all():
                     raise Fault("network", "its output is not finite", "check the intensities of both images and the model")
                 self._put(result.volume, fixed, index, self._plane(result.volume, fixed, index) + pred / 2)
@@ -134,6 +145,30 @@ class ThickSlices:
 
     def _put(self, volume: NDArray[np.float32], fixed: int, index: int, plane: Tensor) -> None:
         volume.transpose(fixed, *self._axes(fixed))[index] = plane.numpy()
+
+
+def share_of(reference: Grid, grid: Grid, fixed: int, index: int) -> Tensor | None:
+    """(H, W), the share in the result that the network's output with the reference has on a plane: 0 outside what the reference covers.
+
+    Args:
+        reference: grid of the placed reference.
+        grid: of the result.
+        fixed: array axis across the planes.
+        index: of the plane.
+
+    Returns:
+        None where the reference covers the whole plane.
+    """
+    start = (index if fixed == 0 else 0, index if fixed == 1 else 0, index if fixed == 2 else 0)
+    shape = [1 if axis == fixed else size for axis, size in enumerate(grid.shape)]
+    inside = covered(reference, grid.cropped(start, (shape[0], shape[1], shape[2])))
+    mask = in_plane_last(torch.from_numpy(inside), grid.slice_axes(fixed))[0].float()
+    if mask.all():
+        return None
+    size = 2 * BORDER + 1
+    padded = functional.pad(mask[None, None], (2 * BORDER,) * 4, mode="replicate")
+    eroded = -functional.max_pool2d(-padded, size, stride=1)
+    return functional.avg_pool2d(eroded, size, stride=1)[0, 0]
 
 
 def on_result_grid(reference: Volume, acquired: Acquired, folder: Path) -> Scratch:

@@ -52,7 +52,7 @@ class GatedUNet(nn.Module):
         if equivariant and channels % TURNS:
             raise ValueError(f"expected channels that {TURNS} divides, or turning=False, got {channels}")
         self.options = {"scale": scale, "channels": channels, "levels": levels, "gated": gated, "equivariant": equivariant}
-        self.multiple = 2 ** (levels - 1)
+        self.multiple, self.images = 2 ** (levels - 1), type(self).images  # on the object, where TorchScript finds it
         widths = [channels * 2**level for level in range(levels)]
         self.down = nn.ModuleList(_level(before, own) for before, own in zip([self.images, *widths[:-1]], widths, strict=True))
         self.enlarge = nn.ModuleList(nn.Sequential(nn.Conv2d(2 * own, 4 * own, 1), nn.PixelShuffle(2)) for own in reversed(widths[:-1]))
@@ -80,7 +80,7 @@ class GatedUNet(nn.Module):
         Returns:
             pred: (B, 1, H, W).
         """
-        check_image(image)
+        check_image(image, self.images)
         height, width = image.shape[-2:]
         skips = self._descend(pad_far_edges(image, self.multiple))
         features = skips.pop()

@@ -29,16 +29,20 @@ def channels_last(network: Network) -> Network:
     return network
 
 
-def check_image(image: Tensor) -> None:
+def check_image(image: Tensor, images: int = 3) -> None:
     """Refuse an input of a network that is not (B, 3, H, W): one slice without its batch axis would broadcast to nonsense.
+
+    Args:
+        image: the input.
+        images: number of its channels, for parts of a network that more than three enter.
 
     Raises:
         ValueError: another shape.
     """
     if is_tracing():  # a trace would hold sizes as tensors and no check
         return
-    if image.ndim != 4 or image.shape[1] != 3:
-        raise ValueError(f"expected (B, 3, H, W), found {list(image.shape)}")
+    if image.ndim != 4 or image.shape[1] != images:
+        raise ValueError(f"expected (B, {images}, H, W), found {list(image.shape)}")
 
 
 def conv3x3(channels_in: int, channels_out: int) -> nn.Conv2d:

@@ -191,7 +191,8 @@ def _store(out: pydicom.Dataset, voxels: NDArray[np.uint16], slope: float, inter
     out.SamplesPerPixel, out.PhotometricInterpretation = 1, "MONOCHROME2"
     out.BitsAllocated, out.BitsStored, out.HighBit, out.PixelRepresentation = 16, 16, 15, 0
     out.RescaleSlope, out.RescaleIntercept, out.RescaleType = _ds(slope), _ds(intercept), "US"
-    out.WindowCenter, out.WindowWidth = _ds(sum(shown) / 2), _ds(shown[1] - shown[0])
+    if shown[1] - shown[0] >= 1:  # a window may not be narrower, PS3.3 section C.11.2.1.2
+        out.WindowCenter, out.WindowWidth = _ds(sum(shown) / 2), _ds(shown[1] - shown[0])
     out.PixelData = voxels.tobytes()
     out["PixelData"].VR = "OW"
 

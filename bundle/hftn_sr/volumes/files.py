@@ -8,6 +8,7 @@ import glob
 import hashlib
 import json
 import os
+import re
 import secrets
 import shutil
 from collections.abc import Iterable, Mapping
@@ -30,6 +31,7 @@ __all__ = [
 ]
 
 PART, OLD = ".part", ".old"
+RESULT_FILE = re.compile(r"slice_\d+\.dcm")  # of a folder that this package wrote
 LARGEST_POINTER = 1024  # bytes of a file that only stands for another
 LFS_POINTER, ANNEX_POINTERS = b"version https://git-lfs.github.com/", (b"annex/objects/", b"git/annex/objects/")
 
@@ -228,8 +230,11 @@ def _into_place(temporary: Mapping[Path, Path]) -> None:
             if not path.exists():
                 old.replace(path)
         raise
-    for old in moved.values():
+    for path, old in moved.items():
         with contextlib.suppress(OSError):
+            for each in old.iterdir():  # what others put there since this run began
+                if not RESULT_FILE.fullmatch(each.name):
+                    each.replace(path / each.name)
             _remove(old)
 
 

@@ -16,7 +16,9 @@ from typing import Any
 
 from hftn_sr.volumes.volume import Grid
 
-__all__ = ["ScanMatrix", "beside", "scan_matrix"]
+__all__ = ["ScanMatrix", "beside", "said_of_scan", "scan_matrix"]
+
+READ = ("AcquisitionMatrixPE", "BaseResolution", "ReconMatrixPE", "PhaseEncodingDirection", "PercentPhaseFOV", "SliceThickness")
 
 AXES = {"i": 0, "j": 1, "k": 2}  # of PhaseEncodingDirection, whose sign does not matter here
 SQUARE = 0.02  # relative difference of two fields of view that count as one
@@ -67,6 +69,11 @@ def scan_matrix(scan: Mapping[str, Any], grid: Grid, through_plane: int, source:
         if whole <= grid.shape[phase]:
             samples[phase] = whole
     return ScanMatrix(samples, thickness, source)
+
+
+def said_of_scan(scan: Mapping[str, Any]) -> dict[str, str]:
+    """What of a scan's attributes `scan_matrix` goes by, as text."""
+    return {name: str(scan[name]) for name in READ if name in scan}
 
 
 def beside(path: Path) -> dict[str, Any]:
