@@ -233,7 +233,7 @@ def test_the_next_sample_and_a_batch_are_targets_that_have_a_reference(server, p
     assert answer.status_code == 200, answer.text
     result = answer.json()
     assert list(result) == ["p01_FLAIR", "p03_FLAIR"]
-    assert "in-plane voxels are 1.07 times those of the reference, near neither 2 nor 4" in result["p01_FLAIR"]["error"]
+    assert "nothing to gain: its voxels of 0.8 x 0.8 x 4 mm" in result["p01_FLAIR"]["error"]
     assert [path.name for path in (place / "images/labels/batch").iterdir()] == ["p03_FLAIR.nii.gz"]
 
 
