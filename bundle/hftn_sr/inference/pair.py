@@ -26,7 +26,7 @@ from hftn_sr.inference.options import PairOptions
 from hftn_sr.inference.plan import Plan, plan_pair
 from hftn_sr.inference.reference import Placed, place_reference
 from hftn_sr.inference.reporter import Reporter
-from hftn_sr.inference.through_plane import ThickSlices, on_result_grid, share_of
+from hftn_sr.inference.through_plane import ThickSlices, applied, on_result_grid, share_of
 from hftn_sr.kspace import Decomposition
 from hftn_sr.volumes.placement import paired_by_index, similarity
 from hftn_sr.volumes.reading import read_volume
@@ -243,13 +243,7 @@ def apply_network(network: nn.Module, pair: PreparedPair, device: torch.device |
         return
     reporter.slices(len(pair))
     for index in range(len(pair)):  # more slices at a time bring nothing on a CPU and cost memory
-        image, share = pair.slice(index)[None].to(device), pair.share(index)
-        with torch.inference_mode():
-            pred = network(image)[0, 0].cpu()
-            if share is not None:  # where there is no reference, the target alone
-                image[:, 1:] = 0
-                alone = network(image)[0, 0].cpu()
-                pred = alone + share * (pred - alone)
+        pred = applied(network, pair.slice(index)[None].to(device), pair.share(index))
         reporter.advance(1)
         yield pred
 

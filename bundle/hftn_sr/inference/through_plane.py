@@ -20,7 +20,7 @@ from hftn_sr.volumes.scratch import Scratch
 from hftn_sr.volumes.simulation import in_plane_last, stack_channels
 from hftn_sr.volumes.volume import Grid, Volume
 
-__all__ = ["ThickSlices", "on_result_grid", "share_of"]
+__all__ = ["ThickSlices", "applied", "on_result_grid", "share_of"]
 
 BORDER = 4  # voxels of the result over which the reference's share falls to nothing towards the edge of what it covers
 TOLERANCE = 1e-3  # of the signal, to which the slices of the result agree with the measured ones
@@ -83,13 +83,7 @@ class ThickSlices:
             for index in range(shape[fixed]):
                 image = self._channels(slices, fixed, index)[None].to(device)
                 share = share_of(self.reference_grid, self.acquired.grid, fixed, index) if self.reference_grid else None
-                with torch.inference_mode():
-                    pred = network(image)[0, 0].cpu()
-                    if share is not None:  # where there is no reference, the target alone
-                        image[:, 1:] = 0
-                        alone = network(image)[0, 0].cpu()
-                        pred = alone + share * (pred - alone)
-                pred = pred * self.unit
+                pred = applied(network, image, share) * self.unit
                 if not torch.isfinite(pred).all():
                     raise Fault("network", "its output is not finite", "check the intensities of both images and the model")
                 self._put(result.volume, fixed, index, self._plane(result.volume, fixed, index) + pred / 2)
@@ -169,6 +163,17 @@ def share_of(reference: Grid, grid: Grid, fixed: int, index: int) -> Tensor | No
     padded = functional.pad(mask[None, None], (2 * BORDER,) * 4, mode="replicate")
     eroded = -functional.max_pool2d(-padded, size, stride=1)
     return functional.avg_pool2d(eroded, size, stride=1)[0, 0]
+
+
+def applied(network: nn.Module, image: Tensor, share: Tensor | None) -> Tensor:
+    """(H, W), the network's output for (1, 3, H, W), which is overwritten; of the target alone where `share_of` a reference is 0."""
+    with torch.inference_mode():
+        pred: Tensor = network(image)[0, 0].cpu()
+        if share is None:
+            return pred
+        image[:, 1:] = 0
+        alone: Tensor = network(image)[0, 0].cpu()
+        return alone + share * (pred - alone)
 
 
 def on_result_grid(reference: Volume, acquired: Acquired, folder: Path) -> Scratch:
