@@ -258,6 +258,15 @@ def test_a_run_begins_with_a_trained_unet_and_records_it(dataset, tmp_path):
     assert state["run"]["start"]["iterations"] == 7
 
 
+def test_a_search_is_taught_on_any_acquisition(dataset, tmp_path):
+    to = {"dataset_dir": dataset, "output_dir": tmp_path / "run", "log": tmp_path / "log", **SMALL, "epochs": 1, "all_epochs": 1}
+    assert train("train_correspondence", acquisition="any", **{**to, "search_epochs": 0}) == [0], (tmp_path / "log.0").read_text()[-2000:]
+    trained = load_model(str(tmp_path / "run" / "best.safetensors"), None)
+    assert type(trained.network) is Correspondence
+    assert trained.network.options["scale"] is None
+    assert trained.record["acquisition"] == "any"
+
+
 def test_a_unet_of_another_size_is_refused_in_one_line(tmp_path, capsys):
     save_weights(tmp_path / "unet.safetensors", GatedUNet(2, channels=12, levels=2), {})
     network = Correspondence(2, channels=8, levels=2, embedding=8, radius=2)

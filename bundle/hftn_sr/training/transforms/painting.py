@@ -51,7 +51,7 @@ class PaintSpots(Transform):
 
     def __call__(self, data: Case) -> dict[Hashable, Any]:
         """Change `label` and `reference`; add `painted` (1, H, W), 1 at and around spots; there, `placed` becomes 0."""
-        images = {key: torch.as_tensor(data[key]).clone() for key in ("label", "reference")}
+        images: dict[Hashable, Any] = {key: torch.as_tensor(data[key]).clone() for key in ("label", "reference")}
         displacement, placed = torch.as_tensor(data["displacement"]), torch.as_tensor(data["placed"])
         painted = torch.zeros_like(placed)
         for spot in self.spots:
