@@ -30,7 +30,7 @@ MOST = 32767  # voxels along an axis of a NIfTI file
 NEARLY_ALL = 0.95  # share of an axis' samples from which all count as measured
 MOSTLY = 0.7  # share from which weights of one scale, which know no interpolation, still serve
 ODD = 2.0  # ratio of voxel sizes from which an axis lies across thick slices, whatever a header says
-SAME_VOXEL = 1e-3  # share of a voxel size that rounded headers explain
+SAME_VOXEL = 1e-3  # share of a voxel size by which a result may be finer than asked, so that rounded headers cost no sample
 
 
 @dataclass(frozen=True)
