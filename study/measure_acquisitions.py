@@ -6,15 +6,16 @@ Targets are simulated from the middle slices of the datalist's pairs and stored 
 (zeros around its k-space, a windowed sinc between its slices), that made consistent with what was measured (`Acquisition.project`), by
 cubic splines, and super-resolved: by the model's weights for any acquisition and, at x2 and x4, by those of that scale. Consistency is
 part of both. Slices lie along an in-plane axis, of which the truth is known.
+
+The tables are written anew after each pair, and say of how many they are. Killed, it goes on with the pairs that are missing.
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any, get_args
 
@@ -25,8 +26,9 @@ from rich.progress import track
 from torch import Tensor, nn
 
 from comparison.dataset import dataset_folder
-from comparison.recording import table_bytes
+from comparison.recording import read_table, table_bytes
 from comparison.scoring import middle
+from comparison.settings import read_record
 from comparison.terminal import folder_option
 from hftn_sr.acquisition import Acquisition, Full, KSpace
 from hftn_sr.errors import INTERRUPTED, OK, SCALES, Fault, UsageFault
@@ -46,6 +48,7 @@ from hftn_sr.volumes.volume import Grid, Volume
 WAYS = ("interpolated", "consistent", "cubic", "one scale", "any acquisition")
 COVERED = 0.57  # share of the field of view that a partial reference covers, from its first row on
 SEED = 0  # of the noise
+PAGE, TABLE, RECORD = "acquisitions.md", "acquisitions.csv", "acquisitions.json"
 
 
 @dataclass(frozen=True)
@@ -180,17 +183,24 @@ def _cubic(measured: Tensor, acquisition: Acquisition, shape: Sequence[int]) -> 
     return torch.from_numpy(resample(Volume(measured.movedim(0, -1).contiguous().numpy(), affine), grid)).movedim(-1, 0)
 
 
-def rows_of(cases: Iterable[Mapping[str, Any]], networks: Networks, slices: int) -> Iterator[dict[str, Any]]:
-    """PSNR and SSIM of each case, trial and way."""
-    load = LoadPaird(None)
-    for case in cases:
-        pair = load(case)
-        chosen = middle(pair["label"].shape[-1], slices)
-        truth, references = (torch.as_tensor(pair[key])[0, ..., chosen].movedim(-1, 0).contiguous() for key in ("label", "reference"))
-        for trial in TRIALS:
-            for way, made in ways(trial, truth, references, networks).items():
-                scores = slice_sums(made.movedim(0, -1), truth.movedim(0, -1)).scores()
-                yield {"case": case["case"], "acquisition": trial.name, "way": way, "psnr": scores["psnr"], "ssim": scores["ssim"]}
+def rows_of(case: Mapping[str, Any], networks: Networks, slices: int) -> list[dict[str, Any]]:
+    """PSNR and SSIM of a case, for each trial and way."""
+    pair = LoadPaird(None)(case)
+    chosen = middle(pair["label"].shape[-1], slices)
+    truth, references = (torch.as_tensor(pair[key])[0, ..., chosen].movedim(-1, 0).contiguous() for key in ("label", "reference"))
+    rows = []
+    for trial in TRIALS:
+        for way, made in ways(trial, truth, references, networks).items():
+            scores = slice_sums(made.movedim(0, -1), truth.movedim(0, -1)).scores()
+            rows.append({"case": case["case"], "acquisition": trial.name, "way": way, "psnr": scores["psnr"], "ssim": scores["ssim"]})
+    return rows
+
+
+def kept_rows(output: Path, wanted: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The rows that an earlier command measured in the same way."""
+    if not (output / TABLE).is_file() or read_record(output / RECORD) != wanted:
+        return []
+    return [{**row, "psnr": float(row["psnr"]), "ssim": float(row["ssim"])} for row in read_table(output / TABLE)]
 
 
 def table(rows: Sequence[Mapping[str, Any]], caption: str) -> str:
@@ -217,28 +227,37 @@ def main() -> int:
     try:
         networks = Networks.load(options.model, options.tta)
         cases = load_datalist(dataset_folder(options.data, options.output), options.section)
-        shown = partial(track, console=console, transient=True, disable=not console.is_terminal)
-        rows = list(rows_of(shown(cases, "cases"), networks, options.slices))
-        caption = (
-            f"PSNR in dB, mean of {len(cases)} pairs ({options.section}), {options.slices} middle slices each; gain of `{options.model}` "
-            f"over the interpolated target; rows x columns."
-        )
-        text = table(rows, caption)
-        record = {"model": options.model, "weights": networks.files, "section": options.section, "slices": options.slices, "seed": SEED}
-        files = {
-            options.output / "acquisitions.md": text.encode(),
-            options.output / "acquisitions.csv": table_bytes(rows),
-            options.output / "acquisitions.json": json_bytes(record),
-        }
-        write_files(files)
+        wanted = {"model": options.model, "weights": networks.files, "section": options.section, "slices": options.slices, "seed": SEED}
+        wanted["trials"] = [trial.name for trial in TRIALS]
+        rows = kept_rows(options.output, wanted)
+        text = (options.output / PAGE).read_text(encoding="utf-8") if rows else ""
+        for case in track(cases, "pairs", console=console, transient=True, disable=not console.is_terminal):
+            if any(row["case"] == case["case"] for row in rows):
+                continue
+            rows += rows_of(case, networks, options.slices)
+            found = len({row["case"] for row in rows})
+            text = table(
+                rows,
+                f"PSNR in dB, mean of {found} pairs of {len(cases)} ({options.section}), {options.slices} middle slices each; gain of "
+                f"`{options.model}` over the interpolated target; rows x columns.",
+            )
+            write_files(
+                {
+                    options.output / PAGE: text.encode(),
+                    options.output / TABLE: table_bytes(rows),
+                    options.output / RECORD: json_bytes(wanted),
+                }
+            )
+            if not console.is_terminal:
+                console.print(f"[{found}/{len(cases)}] {case['case']}", markup=False, highlight=False)
     except Fault as fault:
         sys.stderr.write(f"ERROR {fault}\n")
         return fault.exit_code
     except KeyboardInterrupt:
-        sys.stderr.write("interrupted; nothing was written\n")
+        sys.stderr.write("interrupted; the same command goes on from here\n")
         return INTERRUPTED
     sys.stdout.write(text)
-    console.print(f"wrote {', '.join(str(path) for path in files)}", markup=False, highlight=False, soft_wrap=True)
+    console.print(f"wrote {options.output}/{PAGE}, {TABLE} and {RECORD}", markup=False, highlight=False, soft_wrap=True)
     return OK
 
 

@@ -207,7 +207,8 @@ def test_notes_and_warnings_come_with_the_name_of_the_case(tmp_path, put_case, s
     result = super_resolve("--target", target, "--reference", reference, "--output", tmp_path / "o.nii.gz")
     assert result.stderr.splitlines() == [
         (
-            "target.nii.gz measured 20 x 22 of 40 x 44 (left-right x front-back); scale 2: voxel sizes are 2.00 x 2.00 times the reference's; "
+            "target.nii.gz measured 20 x 22 of 40 x 44 (left-right x front-back); "
+            "scale 2: voxel sizes are 2.00 x 2.00 times the reference's; "
             "voxels of the result: 1 x 1 x 3 mm"
         ),
         "WARNING target.nii.gz slices are too small or too smooth to check whether the reference fits; it is used all the same",

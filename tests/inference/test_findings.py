@@ -101,6 +101,8 @@ def test_a_reference_in_place_gives_no_warning():
         (Alignment(0.05, 0.0, 0, 2), "do not match"),
         (Alignment(0.3, 1.5, 0, 2), "lie 1.5 voxels of the result away"),
         (Alignment(0.3, 0.1, -1, 2), "lie a slice away"),
+        (Alignment(0.3, 0.2, 0, 1, -1.24), "lie 1.2 voxels of the result across the slices away"),
+        (Alignment(0.3, 0.9, 0, 1, 0.8), "lie 0.90 voxels of the result and 0.8 voxels of the result across the slices away"),
         (Alignment(0.3, 1.0, 1, 2), "lie 1.0 voxels of the result and a slice away"),
     ],
 )
@@ -135,6 +137,8 @@ def test_the_record_tells_displacements_in_voxels_of_the_result():
     assert alignment_record(None) is None
     record = alignment_record(Alignment(0.3, 2.0, 1, 4))
     assert (record["value"], record["displacement_voxels"], record["slice_offset"]) == (0.3, 2.0, 1)
+    assert "displacement_across_voxels" not in record
+    assert alignment_record(Alignment(0.3, 0.1, 0, 1, -0.4))["displacement_across_voxels"] == -0.4
 
 
 @pytest.mark.parametrize(

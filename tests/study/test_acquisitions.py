@@ -55,6 +55,8 @@ def test_the_command_writes_every_score_and_the_means(study, synthetic, any_weig
     assert rows["slices_4x1", "consistent"] > rows["slices_4x1", "interpolated"]
     assert "| x3 | " in table and (tmp_path / "out" / "acquisitions.md").read_text() == table
     assert json.loads((tmp_path / "out" / "acquisitions.json").read_text())["weights"]["any"]["file"] == "any.safetensors"
+    monkeypatch.setattr(study, "rows_of", None)  # nothing is measured twice
+    assert (study.main(), capsys.readouterr().out) == (0, table)
 
 
 def test_weights_of_one_scale_are_scored_at_that_scale_alone(study, weights):

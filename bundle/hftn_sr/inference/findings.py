@@ -183,12 +183,14 @@ def misplaced(alignment: Alignment, tried: str = "", placing: str = PLACING) -> 
 
 def apart(alignment: Alignment) -> str:
     """Distance of a reference from where it belongs, in words."""
-    in_plane = alignment.displacement > alignment.farthest or not alignment.slice_offset
-    distance = alignment.displacement
-    in_plane = in_plane and not (alignment.off_across and alignment.displacement <= alignment.farthest)
-    voxels = [f"{distance:.{1 if distance >= 1 else 2}f} voxels of the result"] if in_plane else []
-    across = [f"{abs(alignment.across or 0):.2g} voxels of the result across the slices"] if alignment.off_across else []
-    return " and ".join([*voxels, *across, *(["a slice"] if alignment.slice_offset else [])])
+    distance, parts = alignment.displacement, []
+    if distance > alignment.farthest or not (alignment.off_across or alignment.slice_offset):
+        parts.append(f"{distance:.{1 if distance >= 1 else 2}f} voxels of the result")
+    if alignment.off_across:
+        parts.append(f"{abs(alignment.across or 0):.1f} voxels of the result across the slices")
+    if alignment.slice_offset:
+        parts.append("a slice")
+    return " and ".join(parts)
 
 
 def alignment_record(alignment: Alignment | None) -> dict[str, Any] | None:
