@@ -121,6 +121,9 @@ def test_a_reference_out_of_place_is_named_with_the_cure(alignment, said):
         (Alignment(0.3, 0.96, 0, 4), None),
         (Alignment(0.3, 1.04, 0, 4), "lie 1.0 voxels of the result away from where it belongs, which is worse than no reference"),
         (Alignment(0.3, 0.2, 1, 4), None),  # of thin slices, the next one serves nearly as well
+        (Alignment(0.3, 1.04, 0, 1.6), "worse than no reference"),
+        (Alignment(0.3, 2.9, 0, 1), None),  # beside thick slices
+        (Alignment(0.3, 3.1, 0, 1), "lie 3.1 voxels of the result away from where it belongs, which is worse than no reference"),
         (Alignment(0.3, 1.04, 1, 4), "lie 1.0 voxels of the result and a slice away"),
         (
             Alignment(0.05, 0.0, 0, 4),

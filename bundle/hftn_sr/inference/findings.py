@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from hftn_sr.errors import Fault, Note
 from hftn_sr.inference.options import PLACING
-from hftn_sr.volumes.alignment import LOST, Alignment
+from hftn_sr.volumes.alignment import Alignment
 from hftn_sr.volumes.scratch import blocks
 from hftn_sr.volumes.simulation import in_plane_last
 from hftn_sr.volumes.volume import Grid, Volume
@@ -36,9 +36,9 @@ COARSER = 1.5  # ratio of voxel sizes from which a reference counts as coarser t
 MIN_COVERAGE, MOSTLY_COVERED = 0.2, 0.8  # shares of the target's grid: that the reference must cover; up from which it is only a note
 LOW_SIMILARITY = 1.02  # normalised mutual information; unrelated volumes stay below, aligned contrasts of one head well above
 NO_MATCH = "the edges of target and reference do not match"
-# Voxels of the result; a reference displaced further does more harm than good where the plane lost half of its resolution or more, and
-# where it lost less, as beside thick slices (bundle/docs/design-log.md).
-WORSE_THAN_NONE, WORSE_THAN_NONE_IN_SLICES = 1.0, 2.0
+# Voxels of the result; a reference displaced further does more harm than good: where resolution was lost in-plane, and where it was not, as
+# beside slices that were thick alone (bundle/docs/design-log.md).
+WORSE_THAN_NONE, WORSE_THAN_NONE_THICK = 1.0, 3.0
 NOT_MENDED = "rigid registration did not mend that"
 NO_MEMORY = "too little memory is free to register it"
 DIRECTIONS = ("left-right", "front-back", "head-foot")  # of the axes of RAS+
@@ -160,7 +160,7 @@ def unfit_reason(alignment: Alignment) -> str:
     """Why a reference would make the result worse than using none; empty where it would not."""
     if not alignment.fits:
         return f"{NO_MATCH} (agreement {alignment.prominence:.2f}, usually above 0.24): another patient, another visit, or far out of place"
-    if alignment.displacement > (WORSE_THAN_NONE if alignment.factor >= LOST else WORSE_THAN_NONE_IN_SLICES):
+    if alignment.displacement > (WORSE_THAN_NONE if alignment.factor > 1 else WORSE_THAN_NONE_THICK):
         return f"it seems to lie {apart(alignment)} away from where it belongs, which is worse than no reference"
     return ""
 
