@@ -197,7 +197,7 @@ def check_overrides(command: Sequence[str] | None = None) -> None:
     words = list(sys.argv if command is None else command)
     if Path(words[0]).parts[-3:] != ("monai", "bundle", "__main__.py") or words[1:2] != ["run"]:
         return
-    from monai.bundle import ConfigParser, run  # this module is read by commands that do without MONAI
+    from monai.bundle import ConfigParser, ConfigWorkflow, create_workflow, run  # commands that do without MONAI read this module
     from monai.bundle.utils import DEFAULT_MLFLOW_SETTINGS
 
     given = _options(words[2:])
@@ -206,7 +206,8 @@ def check_overrides(command: Sequence[str] | None = None) -> None:
         return
     parser = ConfigParser()
     parser.read_config(_literal(files))
-    known = {*inspect.signature(run).parameters, *(DEFAULT_MLFLOW_SETTINGS["configs"] if "tracking" in given else ())}
+    known = {name for function in (run, create_workflow, ConfigWorkflow.__init__) for name in inspect.signature(function).parameters}
+    known |= {*(DEFAULT_MLFLOW_SETTINGS["configs"] if "tracking" in given else ())}
     for name in given:
         if name not in known and not any(f"{sign}{name}" in word for word in words for sign in "@%"):
             _check_key(parser, name.replace("::", "#"), files)
