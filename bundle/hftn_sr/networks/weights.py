@@ -30,6 +30,7 @@ __all__ = [
     "load_model",
     "load_weights",
     "save_weights",
+    "shipped_file",
     "shipped_models",
     "shipped_names",
     "stand_in",
@@ -83,6 +84,15 @@ def shipped_names(scale: int | None = None) -> list[str]:
 def stand_in(model: str, scale: int | None) -> str:
     """The model that serves where the shipped `base` has no weights for a loss of resolution: `small`, if that has; else `model`."""
     return "small" if model == "base" and model not in shipped_names(scale) and "small" in shipped_names(scale) else model
+
+
+def shipped_file(model: str, scale: int | None) -> Path:
+    """The file of a shipped model for a scale, or for any acquisition, which may be that of its `stand_in`.
+
+    Raises:
+        UsageFault: there is none.
+    """
+    return _path(stand_in(model, scale), scale)
 
 
 def check_model(model: str) -> None:
