@@ -63,7 +63,7 @@ def test_every_registered_network_comes_back_from_its_file(name, tmp_path):
         "zero_filling": {},
         "cubic": {},
     }
-    options = own.get(name, {"width": 4})
+    options = own.get(name, {"channels": 4})
     network = NETWORKS[name](scale=2, **options).eval()
     for parameter in network.parameters():
         torch.nn.init.normal_(parameter, std=0.05)
