@@ -54,7 +54,7 @@ class FetchReport:
 
 
 def read_table(path: Path, repository: str, commit: str, folder: str) -> Source:
-    """The files of `repository` (owner/name) at `commit` listed by `path` in the format of sha256sum, with their total size in a comment."""
+    """The files of `repository` (owner/name) at `commit` listed by `path` in the format of sha256sum, their total size in a comment."""
     lines = path.read_text(encoding="utf-8").splitlines()
     size = next(int(line.split()[1]) for line in lines if " bytes in all" in line)
     files = {name: sha256 for sha256, name in (line.split("  ") for line in lines if not line.startswith("#"))}
