@@ -246,3 +246,10 @@ def test_weights_of_a_scale_are_not_taken_for_another_loss(tmp_path):
 def test_networks_that_need_a_scale_say_so(method):
     with pytest.raises(ValueError, match="expected a scale of 2 or 4 for the method"):
         build_network(method, None)
+
+
+def test_weights_of_the_study_name_their_channels_by_the_earlier_word(tmp_path):
+    network = NETWORKS["neu"](2, channels=4)
+    metadata = {"network": "neu", "options": json.dumps({"scale": 2, "width": 4}), "record": "{}"}
+    safetensors.torch.save_file(network.state_dict(), tmp_path / "w.safetensors", metadata)
+    assert load_model(str(tmp_path / "w.safetensors"), 2).network.options == {"scale": 2, "channels": 4}
