@@ -25,6 +25,7 @@ from comparison.reproduction import Published, published_tables
 from comparison.robustness_table import gain_picture
 from comparison.rows import title
 from comparison.scoring import middle, predictor
+from draw_result import compact
 from hftn_sr.pairs.datalist import load_datalist
 from hftn_sr.pictures import Panel, change, picture, white
 from hftn_sr.training.protocols import restore
@@ -93,7 +94,8 @@ def curves(table: Published) -> bytes:
 
 def reconstructions(table: Published, data: Path) -> bytes:
     """What some networks make of one slice: the part of it where zero-filling errs most, and the error there."""
-    case = next(iter(load_datalist(data, "validation")))
+    wanted = read_table(table.folder / "cases.csv")[0]["case"]
+    case = next(case for case in load_datalist(data, "validation") if case["case"] == wanted)
     pair = LoadPaird(4)(case)
     chosen = middle(pair["label"].shape[-1], 1)
     prepared = table.protocol.prepare(pair["label"][..., chosen], pair["reference"][..., chosen], 4, "band")
@@ -118,7 +120,7 @@ def reconstructions(table: Published, data: Path) -> bytes:
     first = shown[:half] + errors[:half]
     second = [shown[0], *shown[half:], errors[0], *errors[half:]]
     heading = f"{case['case']} at x4, {place}; PSNR over the nine validation pairs"
-    return picture([*first, *second], heading, columns=half, unit="% of the truth's maximum")
+    return compact(picture([*first, *second], heading, columns=half, unit="% of the truth's maximum"))
 
 
 def _part(zero_filled: Any, truth: Any) -> tuple[slice, slice]:
