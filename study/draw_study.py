@@ -95,7 +95,7 @@ def curves(table: Published) -> bytes:
 def reconstructions(table: Published, data: Path) -> bytes:
     """What some networks make of one slice: the part of it where zero-filling errs most, and the error there."""
     wanted = read_table(table.folder / "cases.csv")[0]["case"]
-    case = next(case for case in load_datalist(data, "validation") if case["case"] == wanted)
+    case: Any = next(case for case in load_datalist(data, "validation") if case["case"] == wanted)
     pair = LoadPaird(4)(case)
     chosen = middle(pair["label"].shape[-1], 1)
     prepared = table.protocol.prepare(pair["label"][..., chosen], pair["reference"][..., chosen], 4, "band")
