@@ -42,7 +42,7 @@ MODELS_FOLDER = BUNDLE / "models"
 HASHES = MODELS_FOLDER / "SHA256SUMS"
 Network = TypeVar("Network", bound=nn.Module)
 
-RENAMED = {"turning": "equivariant"}  # options of networks in files written before 0.1.0
+RENAMED = {"turning": "equivariant", "width": "channels"}  # options of networks in files written before 0.1.0
 DAMAGED = "fetch the file again; weights are .safetensors files that this package wrote"
 
 

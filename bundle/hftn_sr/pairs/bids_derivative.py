@@ -134,7 +134,7 @@ def with_resolution(content: dict[str, Any], grid: Grid) -> dict[str, Any]:
 
 
 def check_source(output: Path, target: BidsImage) -> None:
-    """Find out whether an earlier result is of this target: images that differ in `desc` or `res` alone give one name.
+    """Find out whether an earlier result is of this target: images that differ only in `desc` or `res` give one name.
 
     Raises:
         Fault: it was made from another image.
