@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
@@ -183,7 +183,7 @@ def _cubic(measured: Tensor, acquisition: Acquisition, shape: Sequence[int]) -> 
     return torch.from_numpy(resample(Volume(measured.movedim(0, -1).contiguous().numpy(), affine), grid)).movedim(-1, 0)
 
 
-def rows_of(case: Mapping[Hashable, Any], networks: Networks, slices: int) -> list[dict[str, Any]]:
+def rows_of(case: Mapping[Any, Any], networks: Networks, slices: int) -> list[dict[str, Any]]:
     """PSNR and SSIM of a case, for each trial and way."""
     pair = LoadPaird(None)(case)
     chosen = middle(pair["label"].shape[-1], slices)
