@@ -157,7 +157,7 @@ def ways(trial: Trial, slices: Tensor, references: Tensor, networks: Networks) -
     if not trial.interpolated:
         found["cubic"] = _cubic(measured, acquisition, shape)
     scale = next((scale for scale in SCALES if acquisition == VALIDATED[f"x{scale}"](shape)), None)
-    if scale in networks.of_scale:
+    if scale and scale in networks.of_scale:
         network = networks.of_scale[scale]
         preds = _preds(network, stack_channels(measured, references, scale), share)
         found["one scale"] = replace_band(preds, measured, scale)
@@ -183,7 +183,7 @@ def _cubic(measured: Tensor, acquisition: Acquisition, shape: Sequence[int]) -> 
     return torch.from_numpy(resample(Volume(measured.movedim(0, -1).contiguous().numpy(), affine), grid)).movedim(-1, 0)
 
 
-def rows_of(case: Mapping[str, Any], networks: Networks, slices: int) -> list[dict[str, Any]]:
+def rows_of(case: Mapping[Any, Any], networks: Networks, slices: int) -> list[dict[str, Any]]:
     """PSNR and SSIM of a case, for each trial and way."""
     pair = LoadPaird(None)(case)
     chosen = middle(pair["label"].shape[-1], slices)

@@ -251,7 +251,7 @@ def _check_key(parser: Any, name: str, files: Any) -> None:
 PARTS = re.compile(
     r"Failed to instantiate component '(?P<component>.+?)'"
     r"|Cannot locate class or function path: '(?P<path>.+?)'"
-    r"|Failed to evaluate ConfigExpression:\s*\(?\"\$(?P<expression>.+)\""
+    r"|Failed to evaluate ConfigExpression:\s*\(?[\"']\$(?P<expression>.+)[\"']"  # in single quotes where it holds none
     r"|the (?:referring|referenced) item `(?P<reference>.+?)` is not defined",
     re.DOTALL,
 )  # of MONAI's messages

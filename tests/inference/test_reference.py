@@ -262,7 +262,7 @@ def test_a_reference_without_signal_is_left_out_with_one_warning_and_once(files,
     options = RunOptions(str(weights[2]), overwrite="stale", preview=False, pair=PairOptions(register=register))
     outcomes = [run_case(case, options, lambda scale: load_model(str(weights[2]), scale)) for _ in range(2)]
     (note,), (warning,) = outcomes[0].notes, outcomes[0].warnings
-    assert note.endswith("scale 2: voxel sizes are 2.13 x 2.13 times the reference's")
+    assert "; scale 2: voxel sizes are 2.13 x 2.13 times the reference's; voxels of the result: " in note
     assert warning == (
         f"{blank}: the reference was left out, the result is made from the target alone: no signal where the target lies. "
         "Fix: check this image and its position"

@@ -248,6 +248,18 @@ def test_the_traceback_is_shown_when_asked_for(debug, shown, monkeypatch):
     assert (sys.excepthook is sys.__excepthook__) == shown
 
 
+def test_a_fault_of_an_expression_that_monai_shows_in_single_quotes_is_one_line(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "excepthook", None)
+    errors_in_one_line()
+    parser = ConfigParser({"imports": ["$import hftn_sr.errors"], "check": "$hftn_sr.errors.check_scale(3)"})
+    with pytest.raises(SystemExit) as caught:
+        try:
+            parser.get_parsed_content("check")
+        except Exception:
+            sys.excepthook(*sys.exc_info())
+    assert (caught.value.code, capsys.readouterr().err) == (2, "ERROR --scale: scale 3 (need 2 or 4). Fix: --scale 2 or --scale 4.\n")
+
+
 def test_an_error_that_comes_from_no_workflow_is_shown_as_before(monkeypatch, capsys):
     monkeypatch.setattr(sys, "excepthook", None)
     errors_in_one_line()
