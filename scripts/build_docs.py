@@ -37,6 +37,8 @@ PAGES = {  # file of the repository to the words that lead to its page; the firs
     f"{DOCS}/equations.md": "Equations",
     f"{DOCS}/baselines.md": "Networks compared",
     f"{DOCS}/benchmark.md": "Cost",
+    f"{DOCS}/reliability.md": "Reliability",
+    f"{DOCS}/third_party_licenses.md": "Licences",
     f"{DOCS}/design-log.md": "Design log",
     "CONTRIBUTING.md": "Contributing",
     "CHANGELOG.md": "Changelog",

@@ -51,6 +51,7 @@ def main(
     scales: Annotated[str, typer.Option(help="As of super-resolve, commas between.")] = "2,4",
     cases: Annotated[str, typer.Option(help="Of the datalist, commas between.")] = CASES,
     slices: Annotated[int, typer.Option(help="Scored in the middle of each case.", min=1)] = 2,
+    size: Annotated[int, typer.Option(help="In-plane voxels kept around the middle of each case; 0 for all.", min=0)] = 192,
     threads: Annotated[int, typer.Option(help="CPU threads.", min=1)] = 1,
 ) -> None:
     """Measure, write the tables after each case, print them."""
@@ -67,7 +68,7 @@ def main(
             for case in _cases(data, output, section)
             if _patient(case) != _patient(listed[name])
         ]
-        scene = load_scene(listed[name], donors_of([listed[name]], others)[name], slices)
+        scene = load_scene(listed[name], donors_of([listed[name]], others)[name], slices, size)
         for scale in scales.split(","):
             console.print(f"{name}, x{scale}", markup=False, highlight=False)
             found.append(_measured(scene, scale, networks.split(",")))

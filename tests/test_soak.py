@@ -25,6 +25,12 @@ def test_nothing_is_lost(script, tmp_path, weights):
     assert "lost or wrong: 0" in found.describe()
 
 
+def test_a_signal_that_is_not_obeyed_is_seen(script):
+    found = script.Findings(10, 2, waits={"a case": [(0.1, 0.1), (20.0, 0.2), (6.0, 5.5)]})
+    assert found.wrong() == ["a signal during a case was obeyed after 6.0 s, 5.5 s of processor time"]
+    assert "signals during a case: 3, obeyed after 20.00 s at most (median 6.00 s)" in found.describe()
+
+
 def test_every_obstacle_and_signal_comes_up(script):
     plans = script.plan_rounds(12, random.Random(0))
     assert len(plans) == 12

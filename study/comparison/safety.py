@@ -34,13 +34,13 @@ from hftn_sr.volumes.volume import Grid, Volume
 
 __all__ = ["LESIONS", "Lesion", "Scene", "Treated", "disturbed", "load_scene", "measure_lesions", "measure_references"]
 
-SHIFTS, ANGLES, FIELDS = (0.5, 1.0, 2.0, 3.0, 4.0), (1.0, 2.0), (1.0, 2.0, 3.0, 4.0)  # voxels, degrees, voxels (95th percentile)
+SHIFTS, ANGLES, FIELDS = (0.5, 1.0, 2.0, 4.0), (1.0,), (1.0, 2.0, 3.0, 4.0)  # voxels, degrees, voxels (95th percentile)
 CELLS = 32  # voxels between the nodes of a smooth field
 DIAMETERS, CONTRAST = (3.5, 9.0), 0.3  # of lesions: voxels of the result; share of the image's intensity unit
 PLACES, APART, BORDER = 6, 24, 16  # lesions in a slice, their least distance, and that from the slice's border, in voxels
 TISSUE = 0.3  # share of the intensity unit from which a voxel counts as tissue
 RING = (2.0, 5.0)  # voxels from a lesion's edge between which its surroundings are taken
-SLAB, MARGIN = 24, 10.0  # slices that are kept around the scored ones; mm of the reference around these
+SLAB, MARGIN = 16, 10.0  # slices that are kept around the scored ones; mm of the reference around what is kept
 READ = ReadOptions(assume_affine="sform")  # the transforms of the open data shear a little, which a qform cannot hold
 DEFAULT = PairOptions(read=READ)
 AS_IT_LIES = replace(DEFAULT, register="none", unfit_reference="use")
@@ -127,8 +127,14 @@ LESIONS = [(where, diameter, sign) for where in ("target", "reference") for diam
 # Cases
 
 
-def load_scene(case: Mapping[Hashable, Any], donor: Mapping[Hashable, Any], slices: int) -> Scene:
-    """Read a case of a datalist and the reference of its donor, of which so many slices from the middle are scored.
+def load_scene(case: Mapping[Hashable, Any], donor: Mapping[Hashable, Any], slices: int, size: int = 0) -> Scene:
+    """Read a case of a datalist and the reference of its donor.
+
+    Args:
+        case: of a datalist.
+        donor: of another patient.
+        slices: so many from the middle are scored.
+        size: in-plane voxels that are kept around the middle; 0 keeps all.
 
     Raises:
         Fault: a file cannot be used.
@@ -137,9 +143,14 @@ def load_scene(case: Mapping[Hashable, Any], donor: Mapping[Hashable, Any], slic
     axis = truth.grid.through_plane()
     chosen = list(range(truth.data.shape[axis]))[middle(truth.data.shape[axis], slices)]
     first = max(0, (chosen[0] + chosen[-1] + 1 - SLAB) // 2)
-    truth = crop_to_multiple(_cut(truth, axis, first, min(SLAB, truth.data.shape[axis] - first)), 4, axis)
+    counts = [min(size or length, length) for length in truth.data.shape]
+    counts[axis] = min(SLAB, truth.data.shape[axis] - first)
+    starts = [(length - count) // 2 for length, count in zip(truth.data.shape, counts, strict=True)]
+    starts[axis] = first
+    middle_of_truth = _middle(truth)
+    truth = crop_to_multiple(_cut(truth, starts, counts), 4, axis)
     donor_truth, foreign = _pair(donor)
-    foreign = foreign.moved(_middle(donor_truth) @ np.linalg.inv(_middle(truth)))
+    foreign = foreign.moved(_middle(donor_truth) @ np.linalg.inv(middle_of_truth))
     after = Path(str(case["reference"]).replace("T1_N4", "T1POST_N4"))
     post = read_nifti(after, READ) if after != Path(str(case["reference"])) and after.is_file() else None
     near = [_around(volume, truth.grid) for volume in (reference, foreign)]
@@ -154,23 +165,21 @@ def _pair(case: Mapping[Hashable, Any]) -> tuple[Volume, Volume]:
     return target, reference.moved(chained_transforms(case.get("transform"), case.get("inverse_transform")))
 
 
-def _cut(volume: Volume, axis: int, first: int, count: int) -> Volume:
-    start, shape = [0, 0, 0], list(volume.data.shape)
-    start[axis], shape[axis] = first, count
+def _cut(volume: Volume, start: Sequence[int], shape: Sequence[int]) -> Volume:
     part = tuple(slice(low, low + size) for low, size in zip(start, shape, strict=True))
     grid = volume.grid.cropped((start[0], start[1], start[2]), (shape[0], shape[1], shape[2]))
     return volume.on(grid, np.ascontiguousarray(volume.data[part]))
 
 
 def _around(volume: Volume, grid: Grid) -> Volume:
-    """The slices of a volume that lie within MARGIN mm of a grid."""
+    """The part of a volume that lies within MARGIN mm of a grid, along the volume's own axes."""
     corners = np.stack(np.meshgrid(*[(0, size - 1) for size in grid.shape], indexing="ij"), -1).reshape(-1, 3)
     points = corners @ grid.affine[:3, :3].T + grid.affine[:3, 3]
-    axis = volume.grid.through_plane()
-    index = np.linalg.solve(volume.affine[:3, :3], (points - volume.affine[:3, 3]).T)[axis]
-    more = MARGIN / volume.grid.spacing[axis]
-    low, high = max(0, int(index.min() - more)), min(volume.data.shape[axis], int(index.max() + more) + 1)
-    return _cut(volume, axis, low, high - low)
+    index = np.linalg.solve(volume.affine[:3, :3], (points - volume.affine[:3, 3]).T)
+    more = MARGIN / volume.grid.spacing
+    low = np.maximum(np.floor(index.min(axis=1) - more), 0).astype(int)
+    high = np.minimum(np.ceil(index.max(axis=1) + more) + 1, volume.data.shape).astype(int)
+    return _cut(volume, low.tolist(), (high - low).tolist())
 
 
 def _middle(volume: Volume) -> NDArray[np.float64]:
@@ -269,14 +278,15 @@ class _Bench:
         """File of the low-resolution target."""
         high, low = self.folder / f"{name}_high.nii", self.folder / f"{name}.nii"
         save_nifti(high, truth, "")
-        return hftn_sr.degrade(high, low, scale=self.scale, overwrite=True, read=READ)
+        return hftn_sr.degrade(high, low, scale=self.scale, through_plane=self.scene.axes[0], overwrite=True, read=READ)
 
     def pair(self, target: Path, reference: Volume | None, options: PairOptions) -> PreparedPair:
         """As `super-resolve` prepares it."""
         file = self.folder / "reference.nii"
         if reference is not None:
             save_nifti(file, reference, "")
-        return prepare_pair(target, file if reference is not None else None, replace(options, scale=hftn_sr_scale(self.scale)))
+        chosen = replace(options, scale=hftn_sr_scale(self.scale), through_plane=self.scene.axes[0])
+        return prepare_pair(target, file if reference is not None else None, chosen)
 
     def results(self, pair: PreparedPair) -> dict[str, Tensor]:
         """(n, H, W) by network: the scored slices with the measured band put back."""
@@ -327,7 +337,7 @@ def measure_references(scene: Scene, scale: str, models: Mapping[str, Model], fo
         registration = default.record["placement"].get("registration")
         if chosen == "registered":
             by["registered"] = gains(default)
-        elif registration or name.startswith(("in place", "moved", "turned", "bent")):
+        elif registration or name == "in place":
             rigid = bench.pair(target, reference, REGISTERED)
             by["registered"] = gains(rigid) if _chosen(rigid) == "registered" else by["used"]
         seen = lies.record["alignment"] or {}

