@@ -3,7 +3,7 @@
 python study/measure_safety.py --data data --output safety --networks small --scales 4
 
 Every reference is used as it lies, registered, and left out; the command's own choice is compared with the best of the three. Weights of
-your own are named by their file. One case at one scale takes some two minutes of a core with `small`, five with `base`.
+your own are named by their file: `--networks base,runs/x{}/best.safetensors`.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import tempfile
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 
 import numpy as np
 import torch
@@ -26,10 +26,11 @@ from comparison.robustness import donors_of
 from comparison.safety import Lesion, Scene, Treated, hftn_sr_scale, load_scene, measure_lesions, measure_references
 from hftn_sr.errors import SCALES, UsageFault
 from hftn_sr.networks.weights import Model, load_model, stand_in
-from hftn_sr.pairs.datalist import SECTIONS, load_datalist
+from hftn_sr.pairs.datalist import Section, load_datalist
 from hftn_sr.volumes.files import write_files
 
 CASES = "longitudinal03_study1_T2_to_FLAIR,mni19_T2_to_FLAIR,mni19_T1_to_T2"  # validation patients: native, 1 mm, with contrast agent
+DONORS = ("training", "validation")  # sections that the reference of another patient may come from
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,7 @@ def main(
     data: Annotated[Path, typer.Option(help="Folder that `hftn-sr data open-ms` filled, or a copy of the open data.")],
     output: Annotated[Path, typer.Option(help="Folder for safety.md, references.csv and lesions.csv.")],
     networks: Annotated[
-        str, typer.Option(help="Shipped names or .safetensors files, commas between; of several scales, as NAME.")
+        str, typer.Option(help="Shipped names or .safetensors files, commas between; {} in a path stands for the scale.")
     ] = "base,small",
     scales: Annotated[str, typer.Option(help="As of super-resolve, commas between.")] = "2,4",
     cases: Annotated[str, typer.Option(help="Of the datalist, commas between.")] = CASES,
@@ -57,44 +58,47 @@ def main(
     """Measure, write the tables after each case, print them."""
     torch.set_num_threads(threads)
     console = Console(stderr=True)
-    listed = {str(case["case"]): case for section in SECTIONS for case in _cases(data, output, section)}
+    dataset = dataset_folder(data, output)
+    sections: dict[str, list[Any]] = {section: load_datalist(dataset, section, may_be_empty=True) for section in get_args(Section)}
+    listed = {str(case["case"]): case for of in sections.values() for case in of}
     found: list[Found] = []
     for name in cases.split(","):
         if name not in listed:
             raise UsageFault("--cases", f"no case {name} in the datalist", f"one of {', '.join(listed)}")
-        others = [
-            case
-            for section in ("training", "validation")
-            for case in _cases(data, output, section)
-            if _patient(case) != _patient(listed[name])
-        ]
+        others = [case for section in DONORS for case in sections[section] if _patient(case) != _patient(listed[name])]
         scene = load_scene(listed[name], donors_of([listed[name]], others)[name], slices, size)
         for scale in scales.split(","):
             console.print(f"{name}, x{scale}", markup=False, highlight=False)
-            found.append(_measured(scene, scale, networks.split(",")))
+            found.append(_measured(scene, scale, networks.split(","), console))
             write_files({output / file: content for file, content in _tables(found).items()})
     typer.echo(_tables(found)["safety.md"].decode())
-
-
-def _cases(data: Path, output: Path, section: str) -> list[dict[Hashable, Any]]:
-    return load_datalist(dataset_folder(data, output), section, may_be_empty=True)  # type: ignore[arg-type,return-value]
 
 
 def _patient(case: Mapping[Hashable, Any]) -> str:
     return str(case["case"]).partition("_")[0]
 
 
-def _measured(scene: Scene, scale: str, networks: Iterable[str]) -> Found:
+def _measured(scene: Scene, scale: str, networks: Iterable[str], console: Console) -> Found:
     models = {Path(name).stem: _model(name, scale) for name in networks}
+    references, lesions = [], []
     with tempfile.TemporaryDirectory() as folder:
-        references = list(measure_references(scene, scale, models, Path(folder)))
-        return Found(scene.name, scale, references, list(measure_lesions(scene, scale, models, Path(folder))))
+        for treated in measure_references(scene, scale, models, Path(folder)):
+            references.append(treated)
+            gains = "; ".join(f"{name} {', '.join(f'{way} {gain:.2f}' for way, gain in of.items())}" for name, of in treated.gains.items())
+            seen = f"seen {treated.displacement:.2f} px off, agreement {treated.agreement:.2f}"
+            console.print(f"  {treated.name}: {treated.chosen} ({seen}); dB: {gains}", markup=False, highlight=False, soft_wrap=True)
+        for lesion in measure_lesions(scene, scale, models, Path(folder)):
+            lesions.append(lesion)
+            shares = "; ".join(f"{name} {100 * np.mean(of):.0f} %" for name, of in lesion.shares.items())
+            text = f"  in the {lesion.where}, {lesion.diameter:g} px, {lesion.sign:+d}: {shares}"
+            console.print(text, markup=False, highlight=False, soft_wrap=True)
+    return Found(scene.name, scale, references, lesions)
 
 
 def _model(name: str, scale: str) -> Model:
     both = hftn_sr_scale(scale)
     whole = next((each for each in SCALES if both == (each, each)), None)
-    return load_model(stand_in(name, whole), whole)
+    return load_model(stand_in(name.replace("{}", scale), whole), whole)
 
 
 # Tables
