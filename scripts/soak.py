@@ -426,7 +426,7 @@ def soak(folder: Path, cases: int, seed: int, rounds: int, model: str) -> Findin
         runs = Runs(folder, folder / "disk" / "out", model)
         started = time.monotonic()
         for plan in plan_rounds(rounds, rng):
-            wait = rng.expovariate(1.5 * rounds / (each * cases))
+            wait = rng.expovariate(4 * rounds / (each * cases))
             undone = [name for name in good if not (folder / "disk" / "out" / name / IMAGE).exists()]
             disturb(runs, folder / "disk" if mounted else None, undone, plan, wait, rng, found)
             found.lost += standing(folder / "disk" / "out", good)
