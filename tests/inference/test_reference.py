@@ -89,9 +89,9 @@ def test_a_reference_in_place_is_not_registered(place, registered):
     assert "registration" not in pair.record["placement"]
 
 
-@pytest.mark.parametrize(("displacement", "often"), [(0.07, 0), (0.1, 1)])
+@pytest.mark.parametrize(("displacement", "often"), [(0.28, 0), (0.4, 1)])
 def test_at_x4_a_reference_is_registered_from_less_than_half_a_voxel_on(files, registered, monkeypatch, displacement, often):
-    monkeypatch.setattr(reference_module, "_alignment", lambda *_: Alignment(0.4, displacement, 0))
+    monkeypatch.setattr(reference_module, "_alignment", lambda *_: Alignment(0.4, displacement, 0, 4))
     asked = registered(0)
     prepare_pair(files["target"], files["in place"], PairOptions(scale=4))
     assert len(asked) == often
@@ -165,7 +165,7 @@ def test_a_registration_of_what_does_not_fit_moves_it_nowhere(files, place, regi
 
 def test_one_that_is_registered_and_then_left_out_has_one_warning(files, place, registered, monkeypatch):
     registered(1.0)
-    found = iter([Alignment(0.05, 0.2, 0), Alignment(0.2, 1.0, 0)])
+    found = iter([Alignment(0.05, 0.4, 0, 2), Alignment(0.2, 2.0, 0, 2)])
     monkeypatch.setattr(reference_module, "_alignment", lambda *_: next(found))
     pair = place("in place")
     (warning,) = pair.warnings
@@ -177,7 +177,7 @@ def test_one_that_is_registered_and_then_left_out_has_one_warning(files, place, 
 
 def test_one_that_is_registered_and_still_not_in_place_has_one_warning_that_says_both(place, registered, monkeypatch):
     registered(1.0)
-    found = iter([Alignment(0.4, 0.4, 0), Alignment(0.4, 0.2, 0)])
+    found = iter([Alignment(0.4, 0.8, 0, 2), Alignment(0.4, 0.4, 0, 2)])
     monkeypatch.setattr(reference_module, "_alignment", lambda *_: next(found))
     (warning,) = place("in place", unfit_reference="use").warnings
     assert warning == (
@@ -212,7 +212,7 @@ def test_no_cure_names_an_option_that_the_run_refuses(files, place, registered, 
 
 def test_a_vain_registration_of_one_nearly_in_place_leaves_a_warning(files, registered, monkeypatch):
     registered(0.1)
-    monkeypatch.setattr(reference_module, "_alignment", lambda *_: Alignment(0.4, 0.1, 0))
+    monkeypatch.setattr(reference_module, "_alignment", lambda *_: Alignment(0.4, 0.4, 0, 4))
     noted = prepare_pair(files["target"], files["in place"], PairOptions(scale=4)).warnings
     (warning,) = [warning for warning in noted if "coarser" not in warning]
     assert warning == "the reference seems to lie 0.40 voxels of the result away; rigid registration did not mend that"
@@ -220,7 +220,7 @@ def test_a_vain_registration_of_one_nearly_in_place_leaves_a_warning(files, regi
 
 def test_a_reference_a_slice_off_is_warned_of(place, registered, monkeypatch):
     registered(1.0)
-    found = iter([Alignment(0.4, 0.05, 1), Alignment(0.4, 0.05, 0)])
+    found = iter([Alignment(0.4, 0.1, 1, 2), Alignment(0.4, 0.1, 0, 2)])
     monkeypatch.setattr(reference_module, "_alignment", lambda *_: next(found))
     assert "the reference lay a slice away and was registered: moved by 1.0 mm, turned by 0.0 degrees" in place("in place").warnings
 
@@ -335,7 +335,7 @@ def test_a_registration_that_memory_does_not_allow_is_warned_of_and_made_up_for_
 
 def test_so_is_one_of_a_reference_nearly_in_place(files, registered, monkeypatch):
     registered(0)
-    monkeypatch.setattr(reference_module, "_alignment", lambda *_: Alignment(0.4, 0.1, 0))
+    monkeypatch.setattr(reference_module, "_alignment", lambda *_: Alignment(0.4, 0.4, 0, 4))
     noted = prepare_pair(files["target"], files["in place"], PairOptions(scale=4), may_register=False).warnings
     assert "the reference seems to lie 0.40 voxels of the result away; too little memory is free to register it" in noted
 

@@ -63,7 +63,7 @@ def test_every_registered_network_comes_back_from_its_file(name, tmp_path):
         "zero_filling": {},
         "cubic": {},
     }
-    options = own.get(name, {"width": 4})
+    options = own.get(name, {"channels": 4})
     network = NETWORKS[name](scale=2, **options).eval()
     for parameter in network.parameters():
         torch.nn.init.normal_(parameter, std=0.05)
@@ -259,3 +259,10 @@ def test_weights_of_a_scale_are_not_taken_for_another_loss(tmp_path):
 def test_networks_that_need_a_scale_say_so(method):
     with pytest.raises(ValueError, match="expected a scale of 2 or 4 for the method"):
         build_network(method, None)
+
+
+def test_weights_of_the_study_name_their_channels_by_the_earlier_word(tmp_path):
+    network = NETWORKS["neu"](2, channels=4)
+    metadata = {"network": "neu", "options": json.dumps({"scale": 2, "width": 4}), "record": "{}"}
+    safetensors.torch.save_file(network.state_dict(), tmp_path / "w.safetensors", metadata)
+    assert load_model(str(tmp_path / "w.safetensors"), 2).network.options == {"scale": 2, "channels": 4}

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from hftn_sr.errors import ALL_FAILED, INTERRUPTED, NOTHING, OK, SOME_FAILED, Fault, NothingToDo, UsageFault, interrupted, printable
+from hftn_sr.errors import ALL_FAILED, INTERRUPTED, NOTHING, OK, SOME_FAILED, USAGE, Fault, NothingToDo, UsageFault, interrupted, printable
 from hftn_sr.inference.case import LEFT_ALONE, RESULTS, Case, Outcome, Status
 from hftn_sr.inference.options import OutputFormat, RunOptions
 from hftn_sr.inference.reporter import Reporter
@@ -122,16 +122,18 @@ def run_cases(
             if strict:
                 raise
             status: Status = "skipped" if isinstance(error, NothingToDo) else "failed"
-            outcome = Outcome(case.name, status, case.output, _one_line(case, error))
+            outcome = Outcome(case.name, status, case.output, _one_line(case, error), usage=isinstance(error, UsageFault))
         reporter.end(outcome)
         yield outcome
 
 
 def exit_code(outcomes: Sequence[Outcome]) -> int:
-    """Exit code of a command: 0 all well, 3 nothing to do, 8 some cases failed, 9 all cases failed."""
-    failed = sum(outcome.status == "failed" for outcome in outcomes)
+    """Exit code of a command: 0 all well, 2 no case could be run with these options, 3 nothing to do, 8 some cases failed, 9 all failed."""
+    failed = [outcome for outcome in outcomes if outcome.status == "failed"]
+    if failed and len(failed) == len(outcomes):
+        return USAGE if all(outcome.usage for outcome in failed) else ALL_FAILED
     if failed:
-        return ALL_FAILED if failed == len(outcomes) else SOME_FAILED
+        return SOME_FAILED
     return NOTHING if all(outcome.status in LEFT_ALONE for outcome in outcomes) else OK
 
 

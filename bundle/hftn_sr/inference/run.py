@@ -45,6 +45,8 @@ def run_case(case: Case, options: RunOptions, model: Callable[[int | None], Mode
     """
     started, reporter = time.monotonic(), reporter or Reporter()
     _check_names(case)
+    if options.overwrite != "always" and (done := _in_other_format(case)):
+        return _left_alone(replace(case, output=done), f"the result stands as {done.name}; another --output takes one in the other format")
     _check_output(case, options)
     if options.dry_run:
         return _planned(case, options, model, started, reporter)
@@ -146,18 +148,18 @@ def _check_output(case: Case, options: RunOptions) -> None:
     if options.output_format == "dicom":
         _check_output_folder(case)
     elif not case.output.name.endswith(SUFFIXES) or case.output.name in SUFFIXES:
-        raise Fault(case.output, "not a NIfTI file name", "give --output a name ending in .nii.gz or .nii, or add --output-format dicom")
+        fix = "give --output a name ending in .nii.gz or .nii, or add --output-format dicom"
+        raise UsageFault(case.output, "not a NIfTI file name", fix)
     elif case.output.is_dir():
-        raise Fault(case.output, "is a folder, a file name is needed", "give --output a file name ending in .nii.gz")
+        raise UsageFault(case.output, "is a folder, a file name is needed", "give --output a file name ending in .nii.gz")
     inputs = [path for path in (case.target, case.reference, case.transform) if path is not None]
     written = [case.output, *side_files(case.output)]
     for path in written:
         if any(_same(path, source) for source in inputs):
-            raise Fault(path, "is an input, it would be overwritten", "choose another --output")
+            raise UsageFault(path, "is an input, it would be overwritten", "choose another --output")
     side_file, preview = side_files(case.output)
-    of = own_record(side_file).get("output")
-    sibling = case.output.with_name(str(of.get("file", case.output.name)) if isinstance(of, dict) else case.output.name)
-    if sibling != case.output and sibling.exists():
+    sibling = _of_record(side_file)
+    if sibling and sibling != case.output:
         raise Fault(side_file, f"is the record of {sibling.name}, which would lose it", "choose another --output")
     if options.overwrite == "always":
         return
@@ -166,18 +168,35 @@ def _check_output(case: Case, options: RunOptions) -> None:
         raise Fault(other, "stands where this run would write, and is not of this program", "choose another --output or --overwrite always")
 
 
+def _of_record(side_file: Path) -> Path | None:
+    """The result that a record tells of, where that stands."""
+    of = own_record(side_file).get("output")
+    name = of.get("file") if isinstance(of, dict) else None
+    result = side_file.with_name(name) if isinstance(name, str) and name == Path(name).name else None
+    return result if result and result.exists() else None
+
+
+def _in_other_format(case: Case) -> Path | None:
+    """A finished result of this target whose record stands where this case's would; None where there is none."""
+    side_file, _ = side_files(case.output)
+    result, of = _of_record(side_file), own_record(side_file).get("target")
+    same_target = isinstance(of, dict) and of.get("file") == case.target.name
+    return result if result and result != case.output and same_target else None
+
+
 def _check_output_folder(case: Case) -> None:
     """A folder that is replaced goes with all that it holds: it must be empty, or hold a result and nothing else."""
     if not is_dicom(case.target):
-        raise Fault(case.target, "not DICOM, and the result of a DICOM target alone can be DICOM", "--output-format nifti")
+        raise UsageFault(case.target, "not DICOM, and the result of a DICOM target alone can be DICOM", "--output-format nifti")
     if case.output.name.endswith(SUFFIXES) or not case.output.name:
-        raise Fault(case.output, "a folder is needed for a DICOM series", "give --output a name without .nii, or --output-format nifti")
+        fix = "give --output a name without .nii, or --output-format nifti"
+        raise UsageFault(case.output, "a folder is needed for a DICOM series", fix)
     if case.target.resolve() in case.output.resolve().parents:
-        raise Fault(case.output, "lies in the folder of the target", "choose another --output")
+        raise UsageFault(case.output, "lies in the folder of the target", "choose another --output")
     if not os.path.lexists(case.output):
         return
     if not case.output.is_dir():
-        raise Fault(case.output, "is a file, a DICOM series needs a folder", "choose another --output")
+        raise UsageFault(case.output, "is a file, a DICOM series needs a folder", "choose another --output")
     found = {each.name for each in case.output.iterdir()}
     of = own_record(side_files(case.output)[0]).get("output")
     own = isinstance(of, dict) and of.get("file") == case.output.name and found <= set(of.get("files") or ())

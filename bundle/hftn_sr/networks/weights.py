@@ -31,6 +31,7 @@ __all__ = [
     "load_model",
     "load_weights",
     "save_weights",
+    "shipped_file",
     "shipped_models",
     "shipped_names",
     "stand_in",
@@ -42,7 +43,7 @@ MODELS_FOLDER = BUNDLE / "models"
 HASHES = MODELS_FOLDER / "SHA256SUMS"
 Network = TypeVar("Network", bound=nn.Module)
 
-RENAMED = {"turning": "equivariant"}  # options of networks in files written before 0.1.0
+RENAMED = {"turning": "equivariant", "width": "channels"}  # options of networks in files written before 0.1.0
 DAMAGED = "fetch the file again; weights are .safetensors files that this package wrote"
 
 
@@ -84,6 +85,15 @@ def shipped_names(scale: int | None = None) -> list[str]:
 def stand_in(model: str, scale: int | None) -> str:
     """The model that serves where the shipped `base` has no weights for a loss of resolution: `small`, if that has; else `model`."""
     return "small" if model == "base" and model not in shipped_names(scale) and "small" in shipped_names(scale) else model
+
+
+def shipped_file(model: str, scale: int | None) -> Path:
+    """The file of a shipped model for a scale, or for any acquisition, which may be that of its `stand_in`.
+
+    Raises:
+        UsageFault: there is none.
+    """
+    return _path(stand_in(model, scale), scale)
 
 
 def check_model(model: str) -> None:

@@ -43,7 +43,7 @@ LFS_POINTER, ANNEX_POINTERS = b"version https://git-lfs.github.com/", (b"annex/o
 class NewFiles:
     """Several files that belong together: all are complete on the disk before the first one takes its place.
 
-    Whatever happens, each path holds its old file or its complete new one. A symbolic link is replaced, its target is left alone. Parent
+    Whatever happens, each path holds its old file or its complete new one. A symbolic link is replaced; its target stays as it is. Parent
     folders are made where they are missing. To be used as a context, at whose end nothing is left behind of what was not put into place.
     """
 

@@ -30,8 +30,8 @@ class Registration:
 
     Args:
         matrix: (4, 4), target point to reference point in RAS+ mm, for `Volume.moved`; the identity where nothing was gained.
-        similarity_before: normalised mutual information by the headers alone.
-        similarity_after: the same with what the registration found, kept or not.
+        similarity_before: normalised mutual information where the headers place the reference.
+        similarity_after: normalised mutual information with the transform that the registration found, kept or not.
         kept: whether the registration made the two more alike, so that `matrix` is what it found.
         centre: (3,), centre of the target's grid, RAS+ mm.
     """
