@@ -106,9 +106,10 @@ def _requirements(name: str, extras: Iterable[str]) -> set[tuple[str, tuple[str,
 
 def declared_licence(metadata: PackageMetadata) -> str:
     """The SPDX expression that a package declares, or the one that its words mean, or these words."""
-    if metadata.get("License-Expression"):
-        return str(metadata["License-Expression"])
-    words = [line.strip() for line in str(metadata.get("License") or "").splitlines() if line.strip()][:1]
+    if expression := metadata.get_all("License-Expression"):
+        return str(expression[0])
+    texts = [str(each) for each in metadata.get_all("License") or []]
+    words = [line.strip() for text in texts for line in text.splitlines() if line.strip()][:1]
     words += [each.rpartition("::")[2].strip() for each in metadata.get_all("Classifier") or [] if each.startswith("License ::")]
     for word in words:
         if known := next((spdx for begin, spdx in SPDX.items() if word.lower().startswith(begin)), None):
