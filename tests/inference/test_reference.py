@@ -89,7 +89,7 @@ def test_a_reference_in_place_is_not_registered(place, registered):
     assert "registration" not in pair.record["placement"]
 
 
-@pytest.mark.parametrize(("displacement", "often"), [(0.28, 0), (0.4, 1)])
+@pytest.mark.parametrize(("displacement", "often"), [(0.14, 0), (0.2, 1), (0.4, 1)])
 def test_at_x4_a_reference_is_registered_from_less_than_half_a_voxel_on(files, registered, monkeypatch, displacement, often):
     monkeypatch.setattr(reference_module, "_alignment", lambda *_: Alignment(0.4, displacement, 0, 4))
     asked = registered(0)
@@ -216,6 +216,35 @@ def test_a_vain_registration_of_one_nearly_in_place_leaves_a_warning(files, regi
     noted = prepare_pair(files["target"], files["in place"], PairOptions(scale=4)).warnings
     (warning,) = [warning for warning in noted if "coarser" not in warning]
     assert warning == "the reference seems to lie 0.40 voxels of the result away; rigid registration did not mend that"
+
+
+@pytest.mark.parametrize("better", [True, False])
+def test_a_registration_of_one_that_seems_in_place_at_x4_is_no_warning(files, registered, monkeypatch, better):
+    """Most right pairs are seen so far off: a better place is taken, and nothing speaks against the pair."""
+    registered(0.1)
+    found = iter([Alignment(0.4, 0.2, 0, 4), Alignment(0.4, 0.1 if better else 0.3, 0, 4)])
+    monkeypatch.setattr(reference_module, "_alignment", lambda *_: next(found))
+    pair = prepare_pair(files["target"], files["in place"], PairOptions(scale=4))
+    assert pair.record["placement"]["registration"]["kept"] is better
+    assert not any("away" in warning for warning in pair.warnings)
+    assert any("away and was registered: moved by 0.1 mm" in note for note in pair.notes) is better
+
+
+@pytest.mark.parametrize(("before", "after", "used"), [
+    (Alignment(0.18, 4.4, 0, 4), Alignment(0.24, 0.6, 0, 4), False),  # another head, laid where it agrees best
+    (Alignment(0.40, 4.3, 0, 4), Alignment(0.47, 0.3, 0, 4), True),
+    (Alignment(0.20, 0.8, 0, 4), Alignment(0.24, 0.3, 0, 4), True),  # it would not have been left out
+])  # fmt: skip
+def test_what_is_registered_from_far_away_must_surely_fit(files, registered, monkeypatch, before, after, used):
+    registered(0.5)
+    for options in ({}, {"unfit_reference": "use"}):
+        found = iter([before, after])
+        monkeypatch.setattr(reference_module, "_alignment", lambda *_, found=found: next(found))
+        pair = prepare_pair(files["target"], files["in place"], PairOptions(scale=4, **options))
+        assert (pair.on_grid is not None) is (used or bool(options))
+        left_out = [warning for warning in pair.warnings if "was left out" in warning]
+        assert bool(left_out) is (pair.on_grid is None)
+        assert all("do not match well where a registration moved it (agreement 0.24, then above 0.30)" in each for each in left_out)
 
 
 def test_a_reference_a_slice_off_is_warned_of(place, registered, monkeypatch):

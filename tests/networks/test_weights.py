@@ -201,6 +201,19 @@ def test_a_shipped_model_that_was_replaced_is_refused_with_the_hash_that_is_expe
         load_model("base", 2)
 
 
+@pytest.mark.parametrize("name", ["base_x2.safetensors", "model.pt", "mine.safetensors"])
+def test_no_way_to_load_shipped_weights_goes_past_their_hash(shipped, name, monkeypatch):
+    """The workflows' way, by a path as they are given it; a file that the list does not name is not the release's either."""
+    folder = shipped[0].parent
+    torch.save(tiny_network(2).state_dict(), folder / "model.pt")
+    save_weights(folder / "mine.safetensors", tiny_network(2), {})
+    if name == "base_x2.safetensors":
+        save_weights(folder / name, tiny_network(2, zero=True), {})
+    monkeypatch.chdir(folder)
+    with pytest.raises(Fault, match=rf"{name}: damaged or replaced .*keep weights of your own in another folder"):
+        load_weights(tiny_network(2), name)
+
+
 def test_a_name_that_is_not_shipped_is_refused_with_those_that_are(shipped):
     with pytest.raises(UsageFault, match=r"--model: no model 'bas' for scale 2 \(shipped: base\)"):
         load_model("bas", 2)

@@ -119,8 +119,8 @@ def test_the_most_alike_name_is_the_donor_and_never_the_same_files():
         {"case": "p01_T2_to_FLAIR", "target": "c", "reference": "e"},
         {"case": "p04_T2_to_FLAIR_again", "target": "a", "reference": "f"},
     ]
-    assert robustness._donors(cases, others)["p04_T2_to_FLAIR"] is others[1]
-    assert robustness._donors(cases, others[2:]) == {}
+    assert robustness.donors_of(cases, others)["p04_T2_to_FLAIR"] is others[1]
+    assert robustness.donors_of(cases, others[2:]) == {}
 
 
 def test_interrupted_it_goes_on_with_what_is_missing(measured, patients, finished, tmp_path, monkeypatch):

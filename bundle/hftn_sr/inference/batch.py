@@ -21,11 +21,12 @@ from hftn_sr.inference.reporter import Reporter
 from hftn_sr.inference.run import run_case
 from hftn_sr.networks.weights import Model, load_model, stand_in
 from hftn_sr.pairs.cases import case_files, case_folders, lone_target
-from hftn_sr.volumes.files import write_bytes, write_json
+from hftn_sr.volumes.files import alone, make_folder, write_bytes, write_json
 
 __all__ = ["check_summary", "exit_code", "find_cases", "lone_case", "run_cases", "write_summary"]
 
 PLACING = "put its transform into the folder of the case as reference_transform.txt"
+PATIENCE = 10.0  # seconds that another run may take to write the summary
 FORMULA = ("=", "+", "-", "@", "'")  # how texts begin that a spreadsheet computes; the apostrophe, so that it can be undone
 
 
@@ -172,10 +173,13 @@ def write_summary(folder: Path, outcomes: Sequence[Outcome], interrupted: bool =
     writer = csv.DictWriter(table, list(rows[0]) if rows else ["case"])
     writer.writeheader()
     writer.writerows({key: _cell(value) for key, value in row.items()} for row in rows)
-    try:
-        write_json(folder / "summary.json", {"interrupted": interrupted, "exit_code": code, "cases": rows})
-    finally:
-        write_bytes(folder / "summary.csv", table.getvalue().encode())
+    files = folder / "summary.json", folder / "summary.csv"
+    make_folder(folder)
+    with alone(*files, patience=PATIENCE):
+        try:
+            write_json(files[0], {"interrupted": interrupted, "exit_code": code, "cases": rows})
+        finally:
+            write_bytes(files[1], table.getvalue().encode())
 
 
 def _row(outcome: Outcome) -> dict[str, Any]:

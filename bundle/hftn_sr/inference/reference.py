@@ -21,6 +21,7 @@ from hftn_sr.inference.findings import (
     apart,
     misplaced,
     unfit_reason,
+    unsure_reason,
 )
 from hftn_sr.inference.options import PairOptions
 from hftn_sr.inference.reporter import Reporter
@@ -39,8 +40,10 @@ __all__ = ["Placed", "place_reference"]
 ALIGNMENT_SLICES, ALIGNMENT_VOXELS = 12, 2**20
 ALIGNMENT_REACH, LEAST_REACH = 12, 3  # voxels of the result; of what was measured
 # Voxels of the result, from x2 on; there 0.24 is already not `Alignment.in_place`. A reference in place is measured at most 0.21 off at x2
-# and 0.28 at x4; at x4 one that lies 0.47 off is still `in_place` and loses a fifth of the gain (bundle/docs/design-log.md).
-REGISTERED_FROM = 0.3
+# and 0.28 at x4; at x4 one that lies 0.47 off is still `in_place` and loses a fifth of the gain. From FINE on, where fewer samples tell
+# the place, half a voxel off is seen as 0.16 and a turn by one degree as 0.25, which cost 0.6 and 2 dB: there it is tried earlier, and what
+# makes edges lie better is kept (bundle/docs/design-log.md).
+REGISTERED_FROM, REGISTERED_FROM_FINE, FINE = 0.3, 0.15, 3.0
 ACROSS = 0.4  # of a slice, by which slices of the reference are displaced to see where across the target's they lie
 UNCHECKED = "slices are too small or too smooth to check whether the reference fits; it is used all the same"
 FAINT = 1e-4  # share of the reference's intensity range; a spline leaves less than that of voxels far away
@@ -120,7 +123,7 @@ def place_reference(
 
     lies, warnings = lying(reference), []
     doubted = options.register == "auto" and not by_index and _worth_registering(lies.alignment)
-    tried = registered = ""
+    tried = registered = unsure = ""
     if may_register is None and (doubted or (options.register == "rigid" and not blank)):
         record["registration_planned"] = True
         return Placed(lies.volume, None, 1.0, lies.coverage, lies.alignment, record, (_planned(lies.alignment, doubted),))
@@ -130,7 +133,8 @@ def place_reference(
     elif doubted or (options.register == "rigid" and not blank):
         tried = NOT_MENDED
         if doubted and reporter:
-            reporter.log("the reference does not lie in place: registering it, which takes some seconds")
+            found_out = "may not lie quite" if _nearly_in_place(lies.alignment) else "does not lie"
+            reporter.log(f"the reference {found_out} in place: registering it, which takes some seconds")
         from hftn_sr.volumes.registration import register_rigid  # it loads ITK, which takes a second
 
         lies = replace(lies, on_grid=None)  # its memory is needed
@@ -142,12 +146,14 @@ def place_reference(
             registered = _registered(found, lies.alignment, moved.alignment, options.placing)
         elif doubted:
             warnings += _in_vain(lies.alignment, tried)
+        if kept and lies.alignment and unfit_reason(lies.alignment) and moved.alignment:
+            unsure = unsure_reason(moved.alignment)
         lies = moved if kept else lies
         del moved  # with it the voxels of a place that was not taken
 
     fault = _not_covering(lies, tried, options.placing)
     if fault is None:
-        reason = unfit_reason(lies.alignment) if lies.alignment and options.unfit_reference == "leave-out" else ""
+        reason = (unfit_reason(lies.alignment) or unsure) if lies.alignment and options.unfit_reference == "leave-out" else ""
         if reason:
             return _left_out(lies, record, *_reason_and_cure(reason, tried, options.placing))
         on_grid = lies.on_grid or _slices(lies.volume, grid, through_plane, 0, grid.shape[through_plane], folder)
@@ -207,7 +213,12 @@ def _worth_registering(alignment: Alignment | None) -> bool:
     """Whether a reference lies so far off that a registration may bring something."""
     if alignment is None or not alignment.in_place:
         return alignment is not None
-    return alignment.factor >= LOST and alignment.displacement > REGISTERED_FROM
+    return alignment.factor >= LOST and alignment.displacement > (REGISTERED_FROM if alignment.factor < FINE else REGISTERED_FROM_FINE)
+
+
+def _nearly_in_place(alignment: Alignment | None) -> bool:
+    """Whether a reference lies where most right ones are seen, so that a registration is tried, but nothing speaks against the pair."""
+    return alignment is not None and alignment.in_place and alignment.displacement <= REGISTERED_FROM
 
 
 def _registration(found: Registration, kept: bool) -> dict[str, Any]:
@@ -223,15 +234,16 @@ def _planned(alignment: Alignment | None, doubted: bool) -> str:
     """Finding about a registration that a run would make."""
     if not doubted:
         return Note("a run would register the reference, as asked; whether it then fits is not known")
-    return f"the reference lies {_where(alignment)}: a run would register it, and use it where it then fits"
+    text = f"the reference lies {_where(alignment)}: a run would register it, and use it where it then fits"
+    return Note(text) if _nearly_in_place(alignment) else text
 
 
 def _registered(found: Registration, before: Alignment | None, after: Alignment | None, placing: str) -> str:
-    """Warning about a registration that `auto` made and kept, and about what it left."""
+    """Warning about a registration that `auto` made and kept, and about what it left; a note where it only made a good place better."""
     moved = f"moved by {found.translation:.1f} mm, turned by {found.rotation:.1f} degrees"
     text = f"the reference lay {_where(before)} and was registered: {moved}"
     if after is None or after.in_place:
-        return text
+        return Note(text) if _nearly_in_place(before) else text
     return f"{text}; it still seems to lie {apart(after)} away, which costs detail; {placing}"
 
 
@@ -241,7 +253,9 @@ def _where(alignment: Alignment | None) -> str:
 
 def _in_vain(alignment: Alignment | None, tried: str) -> list[str]:
     """Warning about one that failed or had no memory, for a reference that `misplaced` calls in place."""
-    return [f"the reference seems to lie {apart(alignment)} away; {tried}"] if alignment and alignment.in_place else []
+    if alignment is None or not alignment.in_place or _nearly_in_place(alignment):
+        return []
+    return [f"the reference seems to lie {apart(alignment)} away; {tried}"]
 
 
 def _compared(grid: Grid, samples: tuple[int, ...], through_plane: int) -> tuple[int, int]:

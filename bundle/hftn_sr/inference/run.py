@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from filelock import FileLock, Timeout
 from torch import nn
 
 from hftn_sr.errors import Fault, UsageFault
@@ -24,7 +22,7 @@ from hftn_sr.inference.result import Thinner, fingerprint, own_record, pair_reco
 from hftn_sr.networks.precision import prepare_network
 from hftn_sr.networks.weights import Model
 from hftn_sr.volumes.dicom import is_dicom
-from hftn_sr.volumes.files import check_writable, remove_parts
+from hftn_sr.volumes.files import alone, check_writable
 from hftn_sr.volumes.reading import volume_sha256
 from hftn_sr.volumes.scratch import check_space, disk_bytes, existing_folder
 
@@ -53,28 +51,11 @@ def run_case(case: Case, options: RunOptions, model: Callable[[int | None], Mode
     if options.dry_run:
         return _planned(case, options, model, started, reporter)
     check_writable(case.output, folder=options.output_format == "dicom")
-    with _alone(case.output):
+    with alone(case.output, *side_files(case.output)):
         reason = _reason_to_skip(case, options, model)
         if reason:
             return _left_alone(case, reason)
         return _run(case, options, model, started, reporter)
-
-
-@contextmanager
-def _alone(output: Path) -> Iterator[None]:
-    """Keep other runs off this output, and remove the parts that a killed run left. The lock dies with its process."""
-    path = output.with_name(f".{output.name[:100]}.lock")
-    try:
-        with FileLock(path, timeout=0):
-            for written in (output, *side_files(output)):
-                remove_parts(written)
-            try:
-                yield
-            finally:
-                with suppress(OSError):  # Windows does not remove a file that is open; it stays, unlocked
-                    path.unlink()
-    except Timeout:
-        raise Fault(output, "another run is writing this file", "wait for it to end") from None
 
 
 @dataclass(frozen=True)
