@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, NoReturn, Optional
 
@@ -308,23 +309,28 @@ def _run(cases: list[Case], failed: list[Outcome], options: RunOptions, folder: 
     from hftn_sr.api import super_resolve_cases
     from hftn_sr.cli.progress import ConsoleReporter, PageReporter
     from hftn_sr.cli.summary import Summary
-    from hftn_sr.inference.batch import check_summary, exit_code
     from hftn_sr.inference.case import STANDING
+    from hftn_sr.inference.summary import SummaryWriter, check_summary, exit_code
 
+    outcomes: list[Outcome] = []
+    writer = None
     if folder and not options.dry_run:
         check_summary(folder)
-    outcomes: list[Outcome] = []
-    summary = Summary(None if options.dry_run else folder)
+        writer = SummaryWriter(folder, [*(each.case for each in failed), *(each.name for each in cases)])
+    summary = Summary(writer)
+    summary.begin()
     console, place = Console(stderr=True), folder or cases[0].output.parent
     with PageReporter(console, place) if page else ConsoleReporter(console) as reporter:
         try:
             for outcome in super_resolve_cases(cases, options, reporter, failed=failed, strict=debug):
-                outcomes.append(outcome)
+                outcomes.append(replace(outcome, record={}, warnings=(), notes=()))
                 _log(outcome, lone=folder is None)
-                summary.write(outcomes)
-        except KeyboardInterrupt:
-            summary.write(outcomes, broken_off=True)
-            say(f"interrupted after {len(outcomes)} of {len(cases) + len(failed)} cases", err=True)
+                summary.add(outcome)
+            summary.end()
+        except BaseException as error:
+            summary.end(broken_off=True)
+            if isinstance(error, KeyboardInterrupt):
+                say(f"interrupted after {len(outcomes)} of {len(cases) + len(failed)} cases", err=True)
             raise
     if page and any(outcome.status in STANDING for outcome in outcomes):
         _draw_report(place, cases, outcomes, debug)

@@ -1,32 +1,25 @@
-"""Many cases: found in a folder, run one after another, listed in a summary."""
+"""Many cases: found in a folder, run one after another."""
 
 from __future__ import annotations
 
-import csv
 import functools
-import io
-import json
-import math
 from collections.abc import Callable, Iterator, Sequence
 from os import PathLike
 from pathlib import Path
-from typing import Any
 
 import torch
 
-from hftn_sr.errors import ALL_FAILED, INTERRUPTED, NOTHING, OK, SOME_FAILED, Fault, NothingToDo, UsageFault, interrupted, printable
-from hftn_sr.inference.case import LEFT_ALONE, RESULTS, Case, Outcome, Status
+from hftn_sr.errors import Fault, NothingToDo, UsageFault, interrupted
+from hftn_sr.inference.case import RESULTS, Case, Outcome, Status
 from hftn_sr.inference.options import OutputFormat, RunOptions
 from hftn_sr.inference.reporter import Reporter
 from hftn_sr.inference.run import run_case
 from hftn_sr.networks.weights import Model, load_model, stand_in
 from hftn_sr.pairs.cases import case_files, case_folders, lone_target
-from hftn_sr.volumes.files import write_bytes, write_json
 
-__all__ = ["check_summary", "exit_code", "find_cases", "lone_case", "run_cases", "write_summary"]
+__all__ = ["find_cases", "lone_case", "run_cases"]
 
 PLACING = "put its transform into the folder of the case as reference_transform.txt"
-FORMULA = ("=", "+", "-", "@", "'")  # how texts begin that a spreadsheet computes; the apostrophe, so that it can be undone
 
 
 def find_cases(
@@ -124,93 +117,6 @@ def run_cases(
             outcome = Outcome(case.name, status, case.output, _one_line(case, error))
         reporter.end(outcome)
         yield outcome
-
-
-def exit_code(outcomes: Sequence[Outcome]) -> int:
-    """Exit code of a command: 0 all well, 3 nothing to do, 8 some cases failed, 9 all cases failed."""
-    failed = sum(outcome.status == "failed" for outcome in outcomes)
-    if failed:
-        return ALL_FAILED if failed == len(outcomes) else SOME_FAILED
-    return NOTHING if all(outcome.status in LEFT_ALONE for outcome in outcomes) else OK
-
-
-def check_summary(folder: Path) -> None:
-    """Refuse a folder, before the first case, in which the summary would replace a file of another program.
-
-    Raises:
-        Fault: another program wrote `summary.json` or `summary.csv` in `folder`.
-    """
-    table, record = folder / "summary.csv", folder / "summary.json"
-    try:
-        own = not record.is_file() or {"interrupted", "exit_code", "cases"} <= set(json.loads(record.read_bytes()))
-    except (OSError, ValueError, TypeError):
-        own = False
-    if not own:
-        raise Fault(record, "is not of this program and would be overwritten", "choose another --output, or move it away")
-    if table.is_file() and not _begins(table, (b"case,status,output", b"case\r\n")):
-        raise Fault(table, "is not of this program and would be overwritten", "choose another --output, or move it away")
-
-
-def _begins(path: Path, starts: tuple[bytes, ...]) -> bool:
-    try:
-        return path.read_bytes().startswith(starts)
-    except OSError:
-        return False
-
-
-def write_summary(folder: Path, outcomes: Sequence[Outcome], interrupted: bool = False) -> None:
-    """Write `summary.json` and `summary.csv` of a run into `folder`, each replaced in one step.
-
-    Raises:
-        Fault: one of the two cannot be written; the other one is then.
-    """
-    rows = [_row(outcome) for outcome in outcomes]
-    code = INTERRUPTED if interrupted else exit_code(outcomes)
-    table = io.StringIO()
-    writer = csv.DictWriter(table, list(rows[0]) if rows else ["case"])
-    writer.writeheader()
-    writer.writerows({key: _cell(value) for key, value in row.items()} for row in rows)
-    try:
-        write_json(folder / "summary.json", {"interrupted": interrupted, "exit_code": code, "cases": rows})
-    finally:
-        write_bytes(folder / "summary.csv", table.getvalue().encode())
-
-
-def _row(outcome: Outcome) -> dict[str, Any]:
-    """What the summary says of a case, on one line each and in characters that every file takes."""
-    record, there = outcome.record, outcome.status in ("done", "done before")
-    similarity = record.get("similarity")
-    row = {
-        "case": outcome.case,
-        "status": outcome.status,
-        "output": outcome.output.name if there else "",
-        "scale": record.get("scale"),
-        "reference": _reference(record.get("reference")),
-        "similarity": similarity.get("value") if isinstance(similarity, dict) else None,
-        "coverage": record.get("coverage"),
-        "seconds": round(outcome.seconds, 2),
-        "warnings": "; ".join(outcome.warnings),
-        "message": outcome.message,
-        "notes": "; ".join(outcome.notes),
-    }
-    return {key: printable(value) if isinstance(value, str) else _number(value) for key, value in row.items()}
-
-
-def _reference(told: Any) -> str:
-    """Use of the reference: `used`, `left out` or `none`; empty where a record does not tell it."""
-    if not isinstance(told, dict) or not {"file", "used"} <= set(told):
-        return ""
-    return "used" if told["used"] else "left out" if told["file"] else "none"
-
-
-def _number(value: Any) -> int | float | str:
-    """A figure of a record, which another hand may have changed; empty where it is none."""
-    return value if isinstance(value, (int, float)) and math.isfinite(value) else ""
-
-
-def _cell(value: int | float | str) -> int | float | str:
-    """A value of the table; a text that a spreadsheet would take for a formula begins with an apostrophe there."""
-    return f"'{value}" if isinstance(value, str) and value.startswith(FORMULA) else value
 
 
 def _one_line(case: Case, error: BaseException) -> str:
