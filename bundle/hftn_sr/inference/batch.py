@@ -1,9 +1,13 @@
-"""Many cases: found in a folder, run one after another."""
+"""Many cases: found in a folder, and run."""
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator, Sequence
+import itertools
+import os
+import sys
+from collections.abc import Callable, Generator, Sequence
+from contextlib import closing
 from os import PathLike
 from pathlib import Path
 
@@ -17,7 +21,7 @@ from hftn_sr.inference.run import run_case
 from hftn_sr.networks.weights import Model, load_model, stand_in
 from hftn_sr.pairs.cases import case_files, case_folders, lone_target
 
-__all__ = ["find_cases", "lone_case", "run_cases"]
+__all__ = ["Engine", "Models", "Outcomes", "attempt", "find_cases", "lasting_models", "lone_case", "run_cases", "use_threads"]
 
 PLACING = "put its transform into the folder of the case as reference_transform.txt"
 
@@ -79,10 +83,20 @@ def lone_case(target: Path, reference: Path | None, output: Path, transform: Pat
     return Case(target.name, target, reference, output, transform)
 
 
+Models = Callable[[int | None], Model]
+Outcomes = Generator[Outcome, None, None]
+Engine = Callable[[Sequence[Case]], Outcomes]
+
+
 def run_cases(
-    cases: Sequence[Case], options: RunOptions, reporter: Reporter, failed: Sequence[Outcome] = (), strict: bool = False
-) -> Iterator[Outcome]:
-    """Run cases one after another; a bad one does not stop the rest. The model is loaded once.
+    cases: Sequence[Case],
+    options: RunOptions,
+    reporter: Reporter,
+    failed: Sequence[Outcome] = (),
+    strict: bool = False,
+    engine: Engine | None = None,
+) -> Outcomes:
+    """Run cases; a bad one does not stop the rest. The model is loaded once.
 
     Args:
         cases: cases to run.
@@ -90,6 +104,7 @@ def run_cases(
         reporter: listener to the run's progress.
         failed: outcomes of cases that failed before they could run, which come first.
         strict: whether an error ends the run; otherwise its case fails alone.
+        engine: what runs the cases elsewhere; None runs them here, one after another.
 
     Yields:
         the outcome of each case, failed ones included.
@@ -97,26 +112,58 @@ def run_cases(
     Raises:
         Exception: with `strict`, whatever a case raises.
     """
-    model: Callable[[int | None], Model] = functools.lru_cache(
-        lambda scale: load_model(stand_in(options.model, scale), scale, options.device)
-    )
     reporter.begin(len(cases) + len(failed))
-    for outcome in failed:
-        reporter.end(outcome)
-        yield outcome
+    with closing(engine(cases) if engine else _one_by_one(cases, options, reporter, strict)) as running:  # at once: it may have workers
+        for outcome in itertools.chain(failed, running):
+            reporter.end(outcome)
+            yield outcome
+
+
+def _one_by_one(cases: Sequence[Case], options: RunOptions, reporter: Reporter, strict: bool) -> Outcomes:
+    models = lasting_models(options.model, options.device)
     for case in cases:
-        reporter.case(case.name)
-        try:
-            outcome = run_case(case, options, model, reporter)
-        except Exception as error:
-            if interrupted(error):
-                raise KeyboardInterrupt from error
-            if strict:
-                raise
-            status: Status = "skipped" if isinstance(error, NothingToDo) else "failed"
-            outcome = Outcome(case.name, status, case.output, _one_line(case, error))
-        reporter.end(outcome)
-        yield outcome
+        yield attempt(case, options, models, reporter, strict)
+
+
+def lasting_models(model: str, device: str) -> Models:
+    """Function from a scale, or None for another loss of resolution, to its model, which stays loaded."""
+    return functools.lru_cache(lambda scale: load_model(stand_in(model, scale), scale, device))
+
+
+def attempt(case: Case, options: RunOptions, models: Models, reporter: Reporter, strict: bool = False, patience: float = 0) -> Outcome:
+    """Run one case; an error becomes its outcome.
+
+    Args:
+        case: case to run.
+        options: options of the run.
+        models: see `lasting_models`.
+        reporter: listener to the run's progress.
+        strict: whether an error is raised instead.
+        patience: seconds to wait for another run that writes the same output.
+
+    Raises:
+        KeyboardInterrupt: the run is interrupted.
+        Exception: with `strict`, whatever the case raises.
+    """
+    reporter.case(case.name)
+    try:
+        return run_case(case, options, models, reporter, patience)
+    except Exception as error:
+        if interrupted(error):
+            raise KeyboardInterrupt from error
+        if strict:
+            raise
+        status: Status = "skipped" if isinstance(error, NothingToDo) else "failed"
+        return Outcome(case.name, status, case.output, _one_line(case, error))
+
+
+def use_threads(threads: int | None) -> None:
+    """Limit PyTorch and ITK to so many threads; None sets no limit."""
+    if threads:
+        torch.set_num_threads(threads)
+        os.environ["ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS"] = str(threads)  # loading ITK only for this would take a second
+        if "itk" in sys.modules:
+            sys.modules["itk"].MultiThreaderBase.SetGlobalDefaultNumberOfThreads(threads)
 
 
 def _one_line(case: Case, error: BaseException) -> str:

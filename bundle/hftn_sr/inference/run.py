@@ -28,10 +28,12 @@ from hftn_sr.volumes.files import check_writable, remove_parts
 from hftn_sr.volumes.reading import volume_sha256
 from hftn_sr.volumes.scratch import check_space, disk_bytes, existing_folder
 
-__all__ = ["run_case"]
+__all__ = ["remove_leftovers", "run_case"]
 
 
-def run_case(case: Case, options: RunOptions, model: Callable[[int | None], Model], reporter: Reporter | None = None) -> Outcome:
+def run_case(
+    case: Case, options: RunOptions, model: Callable[[int | None], Model], reporter: Reporter | None = None, patience: float = 0
+) -> Outcome:
     """Super-resolve one case.
 
     The result's image is written last: where it stands, its record and picture are complete.
@@ -41,6 +43,7 @@ def run_case(case: Case, options: RunOptions, model: Callable[[int | None], Mode
         options: options of the run.
         model: function from a scale, or None for another loss of resolution, to its model.
         reporter: listener to the run's progress.
+        patience: seconds to wait for another run that writes the same output.
 
     Raises:
         Fault: an input cannot be used or the output cannot be written; nothing was changed then.
@@ -51,7 +54,7 @@ def run_case(case: Case, options: RunOptions, model: Callable[[int | None], Mode
     if options.dry_run:
         return _planned(case, options, model, started, reporter)
     check_writable(case.output, folder=options.output_format == "dicom")
-    with _alone(case.output):
+    with _alone(case.output, patience):
         reason = _reason_to_skip(case, options, model)
         if reason:
             return _left_alone(case, reason)
@@ -59,11 +62,11 @@ def run_case(case: Case, options: RunOptions, model: Callable[[int | None], Mode
 
 
 @contextmanager
-def _alone(output: Path) -> Iterator[None]:
+def _alone(output: Path, patience: float = 0) -> Iterator[None]:
     """Keep other runs off this output, and remove the parts that a killed run left. The lock dies with its process."""
     path = output.with_name(f".{output.name[:100]}.lock")
     try:
-        with FileLock(path, timeout=0):
+        with FileLock(path, timeout=patience, poll_interval=0.5):
             for written in (output, *side_files(output)):
                 remove_parts(written)
             try:
@@ -73,6 +76,12 @@ def _alone(output: Path) -> Iterator[None]:
                     path.unlink()
     except Timeout:
         raise Fault(output, "another run is writing this file", "wait for it to end") from None
+
+
+def remove_leftovers(output: Path) -> None:
+    """Remove the parts and the lock that a killed process left at an output, unless another one writes it."""
+    with suppress(Fault, OSError), _alone(output):
+        pass
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,182 @@
+"""Many tiny cases through the real path of a batch: finding, locks, checks, atomic files, journal, summary. Only the network is a stub.
+
+python scripts/simulate_batch.py --cases 100000 --folder /dev/shm/simulated
+
+Prints the time of each part and its growth, and how many cases a second the two engines hand out.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import time
+from collections.abc import Generator
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from hftn_sr._version import __version__
+from hftn_sr.inference import run, summary
+from hftn_sr.inference.batch import Engine, find_cases
+from hftn_sr.inference.case import Case, Outcome, side_files
+from hftn_sr.inference.options import RunOptions
+from hftn_sr.inference.reporter import Reporter
+from hftn_sr.inference.summary import SummaryWriter, merge_summary
+from hftn_sr.inference.workers import Job, run_in_processes
+from hftn_sr.volumes.files import json_bytes, write_files
+
+RECORD = {
+    "software": {"hftn_sr": __version__}, "scale": 2, "reference": {"file": "reference.nii.gz", "used": True}, "similarity": {"value": 1.1},
+    "coverage": 1.0,
+}  # fmt: skip
+
+
+def stub(case: Case, options: RunOptions, model: Any, started: float, reporter: Reporter) -> Outcome:
+    """Instead of reading, network and saving: two small files, written as results are."""
+    del options, model, reporter
+    write_files({side_files(case.output)[0]: json_bytes(RECORD), case.output: b"stub"})
+    return Outcome(case.name, "done", case.output, "", ("a warning as cases have it",), RECORD, time.monotonic() - started, ("a note",))
+
+
+run._run = stub  # in every process that imports this script: those of workers do
+OPTIONS = RunOptions(preview=False)
+
+
+def main(
+    folder: Annotated[Path, typer.Option(help="Folder to make; in memory (/dev/shm) it takes no time of the disk.")],
+    cases: Annotated[int, typer.Option(help="Cases that one process runs.")] = 100_000,
+    shared: Annotated[int, typer.Option(help="Cases for each engine with two workers; 0 for none.")] = 2000,
+) -> None:
+    """Run the simulation."""
+    shutil.rmtree(folder, ignore_errors=True)
+    started = time.monotonic()
+    _make(folder, cases)
+    typer.echo(f"{cases} cases made in {time.monotonic() - started:.1f} s; load {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores")
+    started, used = time.monotonic(), time.process_time()
+    found, failed = find_cases(folder / "in", folder / "out")
+    assert len(found) == cases and not failed
+    _tell("found", cases, started, used)
+    _serial(found, folder / "out")
+    started, used = time.monotonic(), time.process_time()
+    merged = merge_summary(folder / "out", [case.name for case in found])
+    assert merged is None, "the run has taken its journal away"
+    _restore(folder / "out", found)
+    left = [path.name for path in (folder / "out").glob("*/.*")]
+    typer.echo(f"hidden files left in the folders of the results: {len(left)}")
+    if shared:
+        few = found[:shared]
+        _engine("own workers", partial(run_in_processes, job=Job(OPTIONS), workers=2, reporter=Reporter()), few, folder / "own")
+        _dask(few, folder / "dask")
+
+
+def _make(folder: Path, count: int) -> None:
+    first = folder / "in" / "p000000"
+    first.mkdir(parents=True)
+    for name in ("target.nii.gz", "reference.nii.gz"):
+        (first / name).write_bytes(b"")
+    for number in range(1, count):
+        place = folder / "in" / f"p{number:06d}"
+        place.mkdir()
+        for name in ("target.nii.gz", "reference.nii.gz"):
+            os.link(first / name, place / name)
+
+
+def _serial(found: list[Case], out: Path) -> None:
+    """One process, its summary, and what of its time the summary took."""
+    from hftn_sr.inference.batch import run_cases
+
+    whole, taken = summary._write, []
+
+    def timed(*arguments: Any) -> None:
+        started = time.process_time()
+        whole(*arguments)
+        taken.append(time.process_time() - started)
+
+    summary._write = timed
+    writer = SummaryWriter(out, [case.name for case in found])
+    started, used, of_rows = time.monotonic(), time.process_time(), 0.0
+    writer.begin()
+    mark, tenth = used, max(1, len(found) // 10)
+    for number, outcome in enumerate(run_cases(found, OPTIONS, Reporter()), 1):
+        before = time.process_time()
+        writer.add(outcome)
+        of_rows += time.process_time() - before
+        if number % tenth == 0:
+            now = time.process_time()
+            typer.echo(
+                f"  {number} cases: {(now - mark) / tenth * 1e3:.2f} ms of CPU a case, journal {writer.journal.stat().st_size / 1e6:.1f} MB"
+            )
+            mark = now
+    writer.end()
+    summary._write = whole
+    _tell("one process", len(found), started, used)
+    size = (out / "summary.json").stat().st_size
+    typer.echo(
+        f"  of that the journal {(of_rows - sum(taken[:-1])):.1f} s of CPU, the summary {sum(taken):.1f} s in {len(taken)} times, "
+        f"{taken[-1]:.2f} s the last; summary.json {size / 1e6:.1f} MB"
+    )
+    rows = json.loads((out / "summary.json").read_bytes())["cases"]
+    assert [row["case"] for row in rows] == [case.name for case in found]
+
+
+def _restore(out: Path, found: list[Case]) -> None:
+    """A run that was killed: its journal is read, and the summary is made of it."""
+    writer = SummaryWriter(out, [case.name for case in found])
+    writer._due = lambda: False  # type: ignore[method-assign]
+    writer.begin()
+    for case in found:
+        writer.add(Outcome(case.name, "done", case.output, "", (), RECORD))
+    writer._close()
+    assert writer._lock
+    writer._lock.release()  # as its death does
+    started, used = time.monotonic(), time.process_time()
+    merged = merge_summary(out, [case.name for case in found])
+    assert merged and not merged.missing
+    _tell("restored from the journal", len(found), started, used)
+
+
+def _engine(name: str, engine: Engine, cases: list[Case], out: Path) -> None:
+    """What an engine with two workers does in a second, from the second hundred on: workers take seconds to start."""
+    cases = [Case(case.name, case.target, case.reference, out / case.name / "target_sr.nii.gz") for case in cases]
+    writer = SummaryWriter(out, [case.name for case in cases])
+    writer.begin()
+    started, warm, own = 0.0, min(100, len(cases) // 2), 0.0
+    for number, outcome in enumerate(engine(cases), 1):
+        assert outcome.status == "done", outcome
+        if number == warm:
+            started, own = time.monotonic(), time.process_time()
+        writer.add(outcome)
+    rate = (len(cases) - warm) / (time.monotonic() - started)
+    cpu = (time.process_time() - own) / (len(cases) - warm)
+    writer.end()
+    typer.echo(
+        f"{name}, 2 workers: {rate:.0f} cases a second, {cpu * 1e3:.2f} ms of CPU a case in the parent; load {os.getloadavg()[0]:.1f}"
+    )
+
+
+def _dask(cases: list[Case], out: Path) -> None:
+    from distributed import LocalCluster
+
+    from hftn_sr.inference.cluster import Cluster
+
+    with (
+        LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as local,
+        Cluster(local.scheduler_address) as cluster,
+    ):
+
+        def engine(cases: Any) -> Generator[Outcome, None, None]:
+            yield from cluster.run(cases, Job(OPTIONS))
+
+        _engine("Dask, scheduler in the parent", engine, cases, out)
+
+
+def _tell(what: str, count: int, started: float, used: float) -> None:
+    wall, cpu = time.monotonic() - started, time.process_time() - used
+    typer.echo(f"{what}: {count} in {wall:.1f} s, {cpu / count * 1e3:.3f} ms of CPU each; load {os.getloadavg()[0]:.1f}")
+
+
+if __name__ == "__main__":
+    typer.run(main)
