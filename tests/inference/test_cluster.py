@@ -20,7 +20,7 @@ def distributed():
     distributed = pytest.importorskip("distributed", reason="needs the extra hftn-sr[cluster]")
     import dask
 
-    with dask.config.set({"distributed.scheduler.allowed-failures": 1, "logging.distributed": "critical"}):
+    with dask.config.set({"distributed.scheduler.allowed-failures": 0, "logging.distributed": "critical"}):
         yield distributed
 
 

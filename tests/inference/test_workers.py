@@ -93,9 +93,9 @@ def test_workers_end_with_the_run(tmp_path, cases, options):
     assert next(running).status == "failed"  # the damaged one; the other is within its slices, or soon
     started = time.monotonic()
     running.close()
-    while multiprocessing.active_children() and time.monotonic() < started + 30:
+    while multiprocessing.active_children() and time.monotonic() < started + 50:
         time.sleep(0.1)
-    assert time.monotonic() - started < 15, "3 s, and what a busy machine adds"
+    assert time.monotonic() - started < 45, "3 s, and what a very busy machine adds; the case would take a minute"
     assert not list((tmp_path / "out").rglob("target_sr*"))
 
 

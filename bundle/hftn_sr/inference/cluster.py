@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import secrets
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from concurrent.futures import CancelledError
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -15,7 +15,7 @@ from hftn_sr.inference.memory import limit_memory
 from hftn_sr.inference.workers import Job, lost, run_one
 
 if TYPE_CHECKING:
-    from distributed import Client
+    from distributed import Client, Future
 
 __all__ = ["Cluster"]
 
@@ -73,11 +73,9 @@ class Cluster:
             Exception: whatever the function raises.
         """
         try:
-            return self._client.submit(function, pure=False).result()
+            return self._result(self._client.submit(function, pure=False))
         except ImportError as error:
             raise Fault(self.scheduler, f"its workers lack a package ({error})", "install the same hftn-sr on them") from error
-        except CancelledError as error:
-            raise self._gone() from error
 
     def run(self, cases: Sequence[Case], job: Job) -> Generator[Outcome, None, None]:
         """Run cases on the workers.
@@ -92,34 +90,41 @@ class Cluster:
         Raises:
             Fault: a worker has another version or another folder, or the scheduler is gone.
         """
-        from distributed import Future, KilledWorker, as_completed
+        from distributed import KilledWorker, as_completed
 
         job = replace(job, patience=PATIENCE, witness=job.witness and job.witness.absolute())
-        waiting = zip(map(_absolute, cases), itertools.count(), strict=False)
-        run = secrets.token_hex(4)
+        waiting = map(_absolute, cases)
         running: dict[Future[Any], Case] = {}
 
-        def send(count: int) -> list[Future[Any]]:
-            sent = []
-            for case, number in itertools.islice(waiting, count):
-                future = self._client.submit(_in_worker, case, job, key=f"super-resolve-{run}-{number}", pure=False)
-                running[future] = case
-                sent.append(future)
-            return sent
+        def send(cases: Iterable[Case]) -> list[Future[Any]]:
+            sent = {self._client.submit(_in_worker, case, job, key=f"super-resolve-{secrets.token_hex(8)}"): case for case in cases}
+            running.update(sent)
+            return list(sent)
 
-        over = as_completed(send(AHEAD), loop=self._client.loop)
+        over = as_completed(send(itertools.islice(waiting, AHEAD)), loop=self._client.loop)
+        suspects = []  # Dask also blames cases that only waited at a worker that died
         try:
             for future in over:
                 case = running.pop(future)
-                over.update(send(1))
+                over.update(send(itertools.islice(waiting, 1)))
                 try:
-                    yield future.result()
+                    yield self._result(future)
+                except KilledWorker:
+                    suspects.append(case)
+            for case in suspects:  # with nothing else at the workers it is known whose fault it is
+                (future,) = send([case])
+                try:
+                    yield self._result(future)
                 except KilledWorker as killed:
                     yield lost(case, f"its workers ended, {killed.last_worker.address} as the last of them")
-                except CancelledError as error:
-                    raise self._gone() from error
         finally:
             self._client.cancel(list(running))
+
+    def _result(self, future: Future[Answer]) -> Answer:
+        try:
+            return future.result()
+        except CancelledError as error:
+            raise self._gone() from error
 
     def _gone(self) -> Fault:
         return Fault(self.scheduler, "the Dask scheduler is gone", "start it, then give the same command again: finished cases stand")

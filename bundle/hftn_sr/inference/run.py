@@ -30,6 +30,8 @@ from hftn_sr.volumes.scratch import check_space, disk_bytes, existing_folder
 
 __all__ = ["remove_leftovers", "run_case"]
 
+PARTING = 5.0  # seconds in which the system frees the lock of a process that was just killed
+
 
 def run_case(
     case: Case, options: RunOptions, model: Callable[[int | None], Model], reporter: Reporter | None = None, patience: float = 0
@@ -80,7 +82,7 @@ def _alone(output: Path, patience: float = 0) -> Iterator[None]:
 
 def remove_leftovers(output: Path) -> None:
     """Remove the parts and the lock that a killed process left at an output, unless another one writes it."""
-    with suppress(Fault, OSError), _alone(output):
+    with suppress(Fault, OSError), _alone(output, PARTING):
         pass
 
 
