@@ -34,13 +34,15 @@ def main() -> int:
     parser.add_argument("--walltime", default="04:00:00", help="longest time of a job")
     parser.add_argument("options", nargs="+", help="options of hftn-sr super-resolve, after --")
     chosen = parser.parse_args()
-    of_queue = {} if chosen.queue == "local" else {"walltime": chosen.walltime}
-    of_queue |= {"job_cpu": chosen.cores} if chosen.queue == "slurm" else {}
+    of_queue = {"walltime": chosen.walltime, "job_script_prologue": [f"export OMP_NUM_THREADS={chosen.cores}"]}
+    if chosen.queue == "slurm":
+        of_queue["job_cpu"] = chosen.cores
+    if chosen.queue == "local":  # no script, and so nothing before the worker
+        of_queue = {}
     with QUEUES[chosen.queue](
         cores=1,  # cases at a time in a worker
         processes=1,
         memory=chosen.memory,
-        job_script_prologue=[f"export OMP_NUM_THREADS={chosen.cores}"],
         **of_queue,
     ) as cluster:
         cluster.scale(jobs=chosen.jobs)

@@ -407,7 +407,7 @@ def _run(
             if isinstance(error, KeyboardInterrupt):
                 say(f"interrupted after {len(outcomes)} of {len(cases) + len(failed)} cases", err=True)
             raise
-    if many.shard:
+    if many.shard and writer:
         tell(Note(f"shard {many.shard[0]} of {many.shard[1]} is over; hftn-sr report makes the summary and the page of all"))
     elif page and any(outcome.status in STANDING for outcome in outcomes):
         _draw_report(place, cases, outcomes, debug)
