@@ -120,7 +120,7 @@ class Cluster:
         finally:
             self._client.cancel(list(running))
 
-    def _result(self, future: Future[Answer]) -> Answer:
+    def _result(self, future: Future[Any]) -> Any:
         try:
             return future.result()
         except CancelledError as error:
