@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -26,10 +27,14 @@ from hftn_sr.volumes.files import alone, check_writable
 from hftn_sr.volumes.reading import volume_sha256
 from hftn_sr.volumes.scratch import check_space, disk_bytes, existing_folder
 
-__all__ = ["run_case"]
+__all__ = ["remove_leftovers", "run_case"]
+
+PARTING = 5.0  # seconds in which the system frees the lock of a process that was just killed
 
 
-def run_case(case: Case, options: RunOptions, model: Callable[[int | None], Model], reporter: Reporter | None = None) -> Outcome:
+def run_case(
+    case: Case, options: RunOptions, model: Callable[[int | None], Model], reporter: Reporter | None = None, patience: float = 0
+) -> Outcome:
     """Super-resolve one case.
 
     The result's image is written last: where it stands, its record and picture are complete.
@@ -39,6 +44,7 @@ def run_case(case: Case, options: RunOptions, model: Callable[[int | None], Mode
         options: options of the run.
         model: function from a scale, or None for another loss of resolution, to its model.
         reporter: listener to the run's progress.
+        patience: seconds to wait for another run that writes the same output.
 
     Raises:
         Fault: an input cannot be used or the output cannot be written; nothing was changed then.
@@ -51,11 +57,17 @@ def run_case(case: Case, options: RunOptions, model: Callable[[int | None], Mode
     if options.dry_run:
         return _planned(case, options, model, started, reporter)
     check_writable(case.output, folder=options.output_format == "dicom")
-    with alone(case.output, *side_files(case.output)):
+    with alone(case.output, *side_files(case.output), patience=patience):
         reason = _reason_to_skip(case, options, model)
         if reason:
             return _left_alone(case, reason)
         return _run(case, options, model, started, reporter)
+
+
+def remove_leftovers(output: Path) -> None:
+    """Remove the parts and the lock that a killed process left at an output, unless another one writes it."""
+    with suppress(Fault, OSError), alone(output, *side_files(output), patience=PARTING):
+        pass
 
 
 @dataclass(frozen=True)

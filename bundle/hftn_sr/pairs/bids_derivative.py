@@ -38,7 +38,7 @@ SOURCE = "raw"  # how the source is called in BIDS URIs
 PROGRAM = "hftn-sr"
 RESOLUTION, DESC = "hi", "sr"  # labels of the entities res and desc of every result
 SKULL_STRIPPED = "SkullStripped"
-NOT_BIDS = ("*_preview.png", "summary.json", "summary.csv", "report.html", "report_files", "report_files/")
+NOT_BIDS = ("*_preview.png", "summary.json", "summary.csv", "summary.*.jsonl", "report.html", "report_files", "report_files/")
 README = """# Super-resolved MR images
 
 Made by hftn-sr {version} from the dataset that `dataset_description.json` links as `raw`. Research use only. Not for clinical use.

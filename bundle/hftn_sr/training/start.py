@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import logging
 import platform
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar, get_args
@@ -37,6 +38,7 @@ __all__ = [
     "initial_network",
     "initial_record",
     "keep_freed_memory",
+    "wait_for_processes",
 ]
 
 Network = TypeVar("Network", bound=nn.Module)
@@ -166,6 +168,29 @@ def announce(training: Sequence[Mapping[str, Any]], validation: Sequence[Any], o
     if not validation:
         logger.warning("no validation case: nothing is scored, and best.safetensors holds the weights of the last epoch")
     logger.info("reading the cases")
+
+
+def wait_for_processes(needed: int, found: int) -> None:
+    """Wait while processes of an elastic run are missing: with fewer of them its batches, and so its result, would be others.
+
+    torchrun ends this process and begins again from the last checkpoint as soon as the missing ones have joined.
+
+    Args:
+        needed: number of processes that the run is to have; 0 for those that there are.
+        found: number of processes that there are.
+
+    Raises:
+        UsageFault: there are more, or there are fewer and torchrun does not look after them.
+    """
+    if not needed or found == needed:
+        return
+    if found > needed or not torch.distributed.is_torchelastic_launched():
+        finding = f"{found} processes run, {needed} are wanted"
+        raise UsageFault("--processes", finding, f"--processes {found}, or torchrun with as many in all")
+    if idist.get_rank() == 0:
+        logging.getLogger("hftn_sr.training").warning(f"{found} of {needed} processes: waiting until torchrun has the others again")
+    while True:  # until the signal of torchrun
+        time.sleep(60)
 
 
 def _sizes(dataset: Any) -> list[Any]:
