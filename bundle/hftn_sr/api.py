@@ -214,11 +214,11 @@ def degrade(
         if size is not None and not 0 < size < float("inf"):
             raise UsageFault(option, f"{size} mm (need a positive size)", f"{option} 5")
     if not result.name.endswith((".nii", ".nii.gz")):
-        raise Fault(result, "not a NIfTI file name", "give --output a name ending in .nii.gz or .nii")
+        raise UsageFault(str(result), "not a NIfTI file name", "give --output a name ending in .nii.gz or .nii")
     if result.exists():
         with contextlib.suppress(OSError):
             if result.samefile(source):
-                raise Fault(result, "is the input, it would be overwritten", "choose another --output")
+                raise UsageFault(result, "is the input, it would be overwritten", "choose another --output")
         if not overwrite:
             raise NothingToDo(result, "exists already", "--overwrite always, or another --output")
     side_file = result.with_name(f"{result.name.removesuffix('.gz').removesuffix('.nii')}.json")

@@ -169,7 +169,7 @@ def super_resolve(
             raise UsageFault("--output-format", "dicom does not go with --bids, whose files are NIfTI", "leave one out")
         labels = (participant_label or [], session_label or [])
         found, failed = _cases(
-            target, reference, cases, bids, entities, labels, output, reference_transform, reference_optional, output_format
+            target, reference, cases, bids, entities, labels, output, reference_transform, reference_optional, output_format, dry_run
         )
         with _cluster(scheduler) as cluster:
             options = cluster.ask(make_options) if cluster else make_options()
@@ -286,6 +286,7 @@ def _cases(
     transform: Path | None,
     reference_optional: bool,
     output_format: OutputFormat,
+    dry_run: bool,
 ) -> tuple[list[Case], list[Outcome]]:
     from hftn_sr.inference.batch import find_cases, lone_case
 
@@ -305,7 +306,7 @@ def _cases(
             raise UsageFault(output, "is a file, a folder is needed with --cases", "give --output a folder")
         return find_cases(cases, output, reference_optional, output_format)
     if bids is not None:
-        return bids_cases(bids, bids_request(target, reference, entities, labels, reference_optional), output)
+        return bids_cases(bids, bids_request(target, reference, entities, labels, reference_optional), output, dry_run)
     if target is None:
         raise UsageFault("--target", "is missing", "--target FILE --reference FILE, or --cases FOLDER")
     return [lone_case(target, reference, output, transform)], []

@@ -154,7 +154,7 @@ def attempt(case: Case, options: RunOptions, models: Models, reporter: Reporter,
         if strict:
             raise
         status: Status = "skipped" if isinstance(error, NothingToDo) else "failed"
-        return Outcome(case.name, status, case.output, _one_line(case, error))
+        return Outcome(case.name, status, case.output, _one_line(case, error), usage=isinstance(error, UsageFault))
 
 
 def use_threads(threads: int | None) -> None:

@@ -23,9 +23,9 @@ from typing import IO, Any
 from filelock import FileLock, Timeout
 
 from hftn_sr._version import __version__
-from hftn_sr.errors import ALL_FAILED, INTERRUPTED, NOTHING, OK, SOME_FAILED, Fault, printable
+from hftn_sr.errors import ALL_FAILED, INTERRUPTED, NOTHING, OK, SOME_FAILED, USAGE, Fault, printable
 from hftn_sr.inference.case import LEFT_ALONE, Outcome
-from hftn_sr.volumes.files import NewFiles, explained, write_bytes
+from hftn_sr.volumes.files import NewFiles, alone, explained, make_folder, write_bytes
 
 __all__ = ["Merged", "SummaryWriter", "check_summary", "exit_code", "merge_summary", "write_summary"]
 
@@ -36,17 +36,26 @@ FORMULA = ("=", "+", "-", "@", "'")  # how texts begin that a spreadsheet comput
 SMALL = 100  # rows up to which the summary is written whole after every case
 SHARE = 0.02  # of the time that a larger one may take
 MISSING = "missing"  # status of a case that no run has finished
+UNUSABLE = "unusable"  # state of a case that failed because of the options; its status is that of any failure
+PATIENCE = 10.0  # seconds that another run may take to write the summary
 
 Row = Mapping[str, Any]
 
 
 def exit_code(outcomes: Iterable[Outcome]) -> int:
-    """Exit code of a command: 0 all well, 3 nothing to do, 8 some cases failed, 9 all cases failed."""
-    return _exit_code(Counter(outcome.status for outcome in outcomes))
+    """Exit code of a command: 0 all well, 2 no case could be run with these options, 3 nothing to do, 8 some cases failed, 9 all failed."""
+    return _exit_code(Counter(_state(outcome) for outcome in outcomes))
+
+
+def _state(outcome: Outcome) -> str:
+    return UNUSABLE if outcome.status == "failed" and outcome.usage else outcome.status
 
 
 def _exit_code(states: Mapping[str, int]) -> int:
-    failed = states.get("failed", 0)
+    unusable = states.get(UNUSABLE, 0)
+    failed = states.get("failed", 0) + unusable
+    if failed == unusable == sum(states.values()) > 0:
+        return USAGE
     if failed:
         return ALL_FAILED if failed == sum(states.values()) else SOME_FAILED
     return NOTHING if set(states) <= set(LEFT_ALONE) else OK
@@ -88,10 +97,13 @@ def write_summary(folder: Path, outcomes: Sequence[Outcome], interrupted: bool =
 
 def _write(folder: Path, rows: Sequence[str], interrupted: bool, code: int) -> None:
     head = json.dumps({"interrupted": interrupted, "exit_code": INTERRUPTED if interrupted else code})[:-1]
-    try:
-        _write_one(folder / RECORD, _record(head, rows))
-    finally:
-        _write_one(folder / TABLE, _table(rows))
+    files = folder / RECORD, folder / TABLE
+    make_folder(folder)
+    with alone(*files, patience=PATIENCE):
+        try:
+            _write_one(files[0], _record(head, rows))
+        finally:
+            _write_one(files[1], _table(rows))
 
 
 def _write_one(path: Path, chunks: Iterable[bytes]) -> None:
@@ -297,7 +309,7 @@ class SummaryWriter:
         """
         row = _text(_row(outcome))
         self._rows[printable(outcome.case)] = row
-        self._states[outcome.status] += 1
+        self._states[_state(outcome)] += 1
         self._waiting.append(row)
         try:
             self._append()
