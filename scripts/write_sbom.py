@@ -29,7 +29,13 @@ ROOT = Path(__file__).absolute().parents[1]
 BUNDLE = ROOT / "bundle"
 SBOM, TABLE = BUNDLE / "sbom.cdx.json", BUNDLE / "docs" / "third_party_licenses.md"
 VIEWER = BUNDLE / "hftn_sr" / "report" / "assets" / "niivue.umd.js"
-NEEDED = {(): "always", ("train",): "training", ("export",): "ONNX", ("docs", "notebook", "dev"): "development"}  # extras and their words
+NEEDED = {
+    (): "always",
+    ("train",): "training",
+    ("export",): "ONNX",
+    ("cluster",): "Dask clusters",
+    ("docs", "notebook", "dev"): "development",
+}  # extras and their words
 # Names of licences that packages declare without SPDX, by how their text begins.
 SPDX = {
     "apache": "Apache-2.0",

@@ -65,7 +65,7 @@ def test_a_scheduler_that_does_not_answer_is_one_line(distributed, monkeypatch):
     monkeypatch.setattr(cluster, "REACH", 1)
     with pytest.raises(Fault, match=r"tcp://127.0.0.1:9: no Dask scheduler answers \(.*\)\. Fix: start one: dask scheduler --port 8786\."):
         Cluster("tcp://127.0.0.1:9")
-    with pytest.raises(Fault, match=r"nowhere\.json: no Dask scheduler answers"):
+    with pytest.raises(Fault, match=r"nowhere\.json: no such file\. Fix: start one: dask scheduler --scheduler-file nowhere\.json"):
         Cluster("nowhere.json")
 
 

@@ -7,6 +7,7 @@ import secrets
 from collections.abc import Callable, Generator, Iterable, Sequence
 from concurrent.futures import CancelledError
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from hftn_sr.errors import Fault, UsageFault
@@ -33,7 +34,7 @@ class Cluster:
 
     Raises:
         UsageFault: Dask is not installed, or workers run several cases in one process.
-        Fault: no scheduler answers.
+        Fault: no scheduler answers, or there is no such file.
     """
 
     def __init__(self, scheduler: str) -> None:
@@ -41,8 +42,10 @@ class Cluster:
             from distributed import Client
         except ImportError:
             raise UsageFault("--scheduler", "needs Dask, which is not installed", "pip install 'hftn-sr[cluster]'") from None
-        self.scheduler = scheduler
-        place = {"scheduler_file": scheduler} if scheduler.endswith(".json") else {"address": scheduler}
+        self.scheduler, is_file = scheduler, scheduler.endswith(".json")
+        if is_file and not Path(scheduler).is_file():  # Dask would wait for it
+            raise Fault(scheduler, "no such file", f"start one: dask scheduler --scheduler-file {scheduler}")
+        place = {"scheduler_file": scheduler} if is_file else {"address": scheduler}
         try:
             self._client: Client = Client(**place, timeout=REACH, set_as_default=False)
         except (OSError, ValueError) as error:
