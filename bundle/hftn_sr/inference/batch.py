@@ -188,6 +188,7 @@ def _row(outcome: Outcome) -> dict[str, Any]:
         "reference": _reference(record.get("reference")),
         "similarity": similarity.get("value") if isinstance(similarity, dict) else None,
         "coverage": record.get("coverage"),
+        "uncertainty_mean": record.get("uncertainty_mean"),
         "seconds": round(outcome.seconds, 2),
         "warnings": "; ".join(outcome.warnings),
         "message": outcome.message,
