@@ -17,7 +17,7 @@ from pathlib import Path
 from hftn_sr.errors import SCALES
 from hftn_sr.inference.domain import FILE, image_numbers, ranges_of
 from hftn_sr.kspace import truncate
-from hftn_sr.networks.weights import MODELS_FOLDER
+from hftn_sr.networks.weights import MODELS_FOLDER, list_hashes
 from hftn_sr.pairs.datalist import workflow_datalist
 from hftn_sr.training.transforms import LoadPaird
 from hftn_sr.volumes.files import write_json
@@ -56,6 +56,8 @@ def main() -> None:
         of["voxel_mm"] = [of["voxel_mm"][0] * AUGMENTED[0], of["voxel_mm"][1] * AUGMENTED[1], of["voxel_mm"][2]]
     told = {"command": "scripts/measure_domain.py", "patients": sorted(numbers["target"]), "pairs": len(cases)}
     write_json(given.output, {**told, "ranges": ranges})
+    if given.output.absolute() == MODELS_FOLDER / FILE:
+        list_hashes(FILE)
 
 
 if __name__ == "__main__":

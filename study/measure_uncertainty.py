@@ -29,10 +29,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from hftn_sr.inference.uncertainty import Calibration, Kind, load_head, save_head
+from hftn_sr.inference.uncertainty import FILE, Calibration, Kind, load_head, save_head
 from hftn_sr.networks.precision import choose_tta, prepare_network
 from hftn_sr.networks.uncertainty import UncertaintyHead, head_input
-from hftn_sr.networks.weights import MODELS_FOLDER, Model, load_model, shipped_names
+from hftn_sr.networks.weights import MODELS_FOLDER, Model, list_hashes, load_model, shipped_names
 from hftn_sr.pairs.datalist import workflow_datalist
 from hftn_sr.training.acquisitions import VALIDATED
 from hftn_sr.training.transforms import AcquirePaird, LoadPaird
@@ -124,6 +124,8 @@ def main() -> None:
     found = [calibrate(of, by_name[name].sha256, choose_tta(None, name.split()[0])) for (name, _), of in groups.items()]
     if given.output:
         write_bytes(given.output, save_head(head, found, record))
+        if given.output.absolute() == MODELS_FOLDER / FILE:
+            list_hashes(FILE)
     shipped = found if given.head else list(load_head(MODELS_FOLDER / "base_x2.safetensors").calibrations)
     table = [row for (name, kind), of in groups.items() for row in rows(of, next(c for c in shipped if (c.model, c.kind) == (name, kind)))]
     for row in table:
@@ -144,7 +146,7 @@ def _head(path: Path | None) -> tuple[UncertaintyHead, dict[str, object]]:
 
 
 def _results(models: Sequence[Model], cases: Sequence[dict[str, str]], count: int) -> Iterator[Result]:
-    load = LoadPaird(4)
+    load = LoadPaird(None)
     networks = {model.name: prepare_network(model.network, "float32", choose_tta(None, model.name.split()[0])) for model in models}
     for case in cases:
         images = load(case)
@@ -203,7 +205,7 @@ def rows(samples: Sequence[Sample], calibration: Calibration) -> Iterator[dict[s
     of_patients = _by(samples, "patient")
     for (patient,), of in of_patients.items():
         others = [sample for sample in samples if sample.patient != patient]
-        left_out = covered(of, *fitted(others)) if others else float("nan")
+        left_out = covered(of, *fitted(others)) if others else None
         error, scale = _joined(of, "error"), _joined(of, "scale")
         yield {
             "weights": calibration.model,

@@ -175,7 +175,8 @@ def estimate(
     Raises:
         Fault: the estimate is not finite.
     """
-    volume, found = Scratch(result.shape, pair.through_plane, folder), []
+    volume = Scratch(pair.final.grid.shape, pair.through_plane, folder)
+    found: list[tuple[Calibration, bool]] = []
     if pair.acquired.in_plane:
         found.append(head.of(models[0], "kspace"))
         _in_plane(head, pair, slices, found[-1][0].factor, device, volume)
@@ -210,7 +211,7 @@ def _across(
     """Add, to squares, the error of thinner slices: the mean over both families of planes that hold the slice axis."""
     assert pair.thick
     through, first, second = pair.final.axes
-    mean = Scratch(result.shape, first, folder)
+    mean = Scratch(pair.final.grid.shape, first, folder)
     for fixed in (first, second):
         planes = mean.volume.transpose(pair.final.grid.slice_axes(fixed))
         for index in range(len(planes)):

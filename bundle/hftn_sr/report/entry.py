@@ -23,7 +23,7 @@ from hftn_sr.scoring.evaluation import evaluate_volumes
 from hftn_sr.scoring.metrics import CONVENTIONS
 from hftn_sr.volumes.files import json_bytes, write_files
 from hftn_sr.volumes.nifti import read_nifti
-from hftn_sr.volumes.reading import volume_sha256
+from hftn_sr.volumes.reading import read_volume, volume_sha256
 from hftn_sr.volumes.volume import Volume
 
 __all__ = ["ENTRY", "HIGH_RESIDUAL", "key_of", "make_entry", "place_of", "read_entry"]
@@ -174,7 +174,7 @@ def _uncertainty(case: QcCase, record: dict[str, Any]) -> Volume | None:
     path = maps_of(record, case.output).get("uncertainty")
     if path is None:
         return None
-    found = read_nifti(path)
+    found = read_volume(path, blank=True)
     if found.sha256 != record["uncertainty"]["sha256"]:
         raise Fault(path, "not shown, this is not the file that the record tells of (another sha256)", "run the case again")
     return found

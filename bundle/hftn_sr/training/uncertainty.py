@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
+import io
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.utils.data import Dataset
 
 from hftn_sr.acquisition import Acquisition
-from hftn_sr.errors import SCALES
+from hftn_sr.errors import SCALES, Fault
 from hftn_sr.networks.uncertainty import head_input
 from hftn_sr.networks.weights import load_model, stand_in
+from hftn_sr.training.dataset import CachedCases
 from hftn_sr.training.transforms import RandAcquirePaird
+from hftn_sr.volumes.files import write_bytes
 
-__all__ = ["LaplaceLoss", "RandResultErrord", "restored"]
+__all__ = ["DrawnResults", "LaplaceLoss", "RandResultErrord", "restored"]
 
 
 class LaplaceLoss(nn.Module):
@@ -77,3 +83,70 @@ def restored(network: nn.Module, image: Tensor, measured: Tensor, acquisition: A
     with torch.no_grad():
         pred = network(image[None])[0, 0]
         return acquisition.project(pred.double(), measured.double()).float()
+
+
+class DrawnResults(Dataset[Any]):
+    """Results of networks on drawn slices, made once and kept in a file, since they take far longer than the head. An item is crops of one.
+
+    Args:
+        data: cases with `weight`, by which their numbers of slices go.
+        transform: from a case to `image` (8, H, W) and `label` (1, H, W) of a drawn slice, see `RandResultErrord`.
+        crops: random transform from such a slice to crops.
+        count: number of slices.
+        file: where they are kept; made where it is missing.
+        seed: of the draws.
+    """
+
+    def __init__(
+        self,
+        data: Sequence[Mapping[str, Any]],
+        transform: Any,
+        crops: Callable[[Mapping[Hashable, Any]], Any],
+        count: int,
+        file: Path | str,
+        seed: int = 0,
+    ) -> None:
+        self.data, self.transform, self.crops, self.count, self.file, self.seed = data, transform, crops, count, Path(file), seed
+        self._items: list[dict[Hashable, Any]] = []
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, index: int) -> Any:
+        self.draw()
+        item = self._items[index]
+        return self.crops({**item, "image": item["image"].float(), "label": item["label"].float()})
+
+    def draw(self) -> None:
+        """Make the results, unless they are there.
+
+        Raises:
+            Fault: the file holds something else, or results of another number of slices.
+        """
+        if self._items:
+            return
+        if not self.file.is_file():
+            self._make()
+        try:
+            self._items = torch.load(self.file, weights_only=True)
+            if len(self._items) != self.count or {"image", "label"} - self._items[0].keys():
+                raise ValueError("other results")
+        except Exception as error:
+            raise Fault(
+                self.file, f"does not hold {self.count} results ({type(error).__name__})", "move it away, or name another"
+            ) from error
+
+    def _make(self) -> None:
+        weights = np.array([case["weight"] for case in self.data], float)
+        counts = np.bincount(np.random.default_rng(self.seed).choice(len(weights), self.count, p=weights / weights.sum()))
+        made: list[dict[str, Any]] = []
+        for place, count in enumerate(counts):
+            if count:
+                one = CachedCases([self.data[place]], self.transform, copy_cache=False)
+                self.transform.set_random_state(seed=self.seed * 1_000_003 + place)
+                for item in (one[0] for _ in range(count)):
+                    made.append({"image": item["image"].half(), "label": item["label"].half(), "case": item["case"]})
+        self.file.parent.mkdir(parents=True, exist_ok=True)
+        buffer = io.BytesIO()
+        torch.save(made, buffer)
+        write_bytes(self.file, buffer.getvalue())
