@@ -18,9 +18,10 @@ import json
 import re
 import sys
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import safetensors
@@ -108,7 +109,9 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="file for the tables")
     given = parser.parse_args()
     head, record = _head(given.head)
-    cases = [case for case in workflow_datalist(str(given.data), given.section) if not given.cases or case["case"] in given.cases]
+    cases: list[dict[Hashable, Any]] = [
+        {**case} for case in workflow_datalist(str(given.data), given.section) if not given.cases or case["case"] in given.cases
+    ]
     models = [load_model(name, scale) for name in given.networks for scale in (2, 4, None) if scale or name in shipped_names(None)]
     results = [Result(**each) for path in given.results or () if path.is_file() for each in torch.load(path, weights_only=True)]
     if not results:
@@ -145,7 +148,7 @@ def _head(path: Path | None) -> tuple[UncertaintyHead, dict[str, object]]:
         return head.eval(), json.loads(opened.metadata()["record"])
 
 
-def _results(models: Sequence[Model], cases: Sequence[dict[str, str]], count: int) -> Iterator[Result]:
+def _results(models: Sequence[Model], cases: Sequence[dict[Hashable, Any]], count: int) -> Iterator[Result]:
     load = LoadPaird(None)
     networks = {model.name: prepare_network(model.network, "float32", choose_tta(None, model.name.split()[0])) for model in models}
     for case in cases:
@@ -153,7 +156,7 @@ def _results(models: Sequence[Model], cases: Sequence[dict[str, str]], count: in
         signal = images["label"].flatten(0, 2).mean(0)
         rich = torch.nonzero(signal > 0.3 * signal.max())[:, 0].tolist()
         for share in 0.2 + 0.6 * (np.arange(count) + 0.5) / count:
-            flat = {key: images[key][..., rich[int(len(rich) * share)]] for key in ("label", "reference")}
+            flat: dict[Hashable, Tensor] = {key: images[key][..., rich[int(len(rich) * share)]] for key in ("label", "reference")}
             for model in models:
                 names = (f"x{model.scale}",) if model.scale else OTHERS
                 for name in names:
@@ -161,7 +164,7 @@ def _results(models: Sequence[Model], cases: Sequence[dict[str, str]], count: in
         sys.stderr.write(f"{case['case']}\n")
 
 
-def _result(network: torch.nn.Module, model: str, name: str, case: str, flat: dict[str, Tensor]) -> Result:
+def _result(network: torch.nn.Module, model: str, name: str, case: str, flat: dict[Hashable, Tensor]) -> Result:
     acquisition = VALIDATED[name](flat["label"].shape[-2:])
     made = AcquirePaird(acquisition, magnitude=True)(flat)
     result = restored(network, made["image"], made["measured"][0], acquisition)

@@ -1,8 +1,8 @@
 """Whether a pair resembles what the weights were trained on: a few robust numbers of each image, beside their ranges in training.
 
 The ranges lie in `domain.json` beside the weights, made by `scripts/measure_domain.py` from the training data. Each has a margin: the ratio
-by which a training patient lies outside the range of the others. A number outside its range by more than that is a note, by more than its
-square a warning.
+by which a training patient lies outside the range of the others, or 1.25 where that is less. A number further outside than that is a
+note, further than its square a warning.
 """
 
 from __future__ import annotations
@@ -21,13 +21,14 @@ from hftn_sr.errors import Fault, Note, notes_among, warnings_among
 from hftn_sr.inference.pair import PreparedPair
 from hftn_sr.volumes.volume import Grid
 
-__all__ = ["FILE", "NUMBERS", "Range", "image_numbers", "ranges_of", "trained_ranges", "with_domain"]
+__all__ = ["FILE", "NUMBERS", "Range", "image_numbers", "ranges_of", "trained_ranges", "unlike_training", "with_domain"]
 
 FILE = "domain.json"
 SLICES = 5  # that are looked at, from the middle half of the volume
 TISSUE = 0.1  # share of the intensity unit from which a voxel counts as tissue
 FRAME = 0.02  # share of a side that counts as the edge of a slice
-LEAST = 0.02  # added to each number, so that ratios of those near 0 mean little
+LEAST, LEAST_EDGE = 0.02, 0.1  # added to each number, so that ratios of those near 0 mean little; no training image has signal at its edge
+FEW = 1.25  # the least margin: so few patients do not show how far the next one lies outside
 NORMAL = 1.4826  # standard deviation of a normal distribution by its median absolute deviation
 NUMBERS = {
     "voxel_mm": "voxel size in plane (mm)",
@@ -77,7 +78,7 @@ def image_numbers(slices: NDArray[np.float32], spacing: Sequence[float], unit: f
 
 
 def ranges_of(numbers: Mapping[str, Sequence[Mapping[str, float]]]) -> dict[str, Range]:
-    """The range of each number over training, and the most that a patient lies outside the range of the others, as a ratio.
+    """The range of each number over training, and the most that a patient lies outside the range of the others, as a ratio, at least 1.25.
 
     Args:
         numbers: of each patient's images.
@@ -90,18 +91,19 @@ def ranges_of(numbers: Mapping[str, Sequence[Mapping[str, float]]]) -> dict[str,
     found = {}
     for name in NUMBERS:
         values = {patient: [each[name] for each in of] for patient, of in numbers.items()}
-        outside = 1.0
+        outside = FEW
         for patient, own in values.items():
             others = [value for other, of in values.items() if other != patient for value in of]
-            outside = max(outside, *(_ratio(value, min(others), max(others)) for value in own))
+            outside = max(outside, *(_ratio(name, value, min(others), max(others)) for value in own))
         whole = [value for of in values.values() for value in of]
         found[name] = (min(whole), max(whole), float(f"{outside:.4g}"))
     return found
 
 
-def _ratio(value: float, low: float, high: float) -> float:
+def _ratio(name: str, value: float, low: float, high: float) -> float:
     """How far a value lies outside a range, as a ratio of at least 1."""
-    return max(1.0, (low + LEAST) / (value + LEAST), (value + LEAST) / (high + LEAST))
+    least = LEAST_EDGE if name == "edge" else LEAST
+    return max(1.0, (low + least) / (value + least), (value + least) / (high + least))
 
 
 def trained_ranges(weights: Path) -> dict[str, dict[str, Range]]:
@@ -133,9 +135,8 @@ def with_domain(pair: PreparedPair, weights: Path) -> PreparedPair:
     record: dict[str, Any] = {}
     findings: list[str] = []
     for role, numbers in _numbers(pair).items():
-        ratios = {name: _outside(name, value, trained[role][name]) for name, value in numbers.items()}
         record[role] = {name: {"value": value, "trained": list(trained[role][name][:2])} for name, value in numbers.items()}
-        findings += _findings(role, numbers, trained[role], ratios)
+        findings += unlike_training(role, numbers, trained[role])
     record["unlike_training"] = [str(each) for each in findings]
     return replace(
         pair,
@@ -162,18 +163,27 @@ def _spacing(grid: Grid, *axes: int) -> list[float]:
 
 def _outside(name: str, value: float, trained: Range) -> float:
     low, high, margin = trained
-    return _ratio(value, value if name in ONE_SIDED else low, high) / margin
+    return _ratio(name, value, value if name in ONE_SIDED else low, high) / margin
 
 
-def _findings(role: str, numbers: Mapping[str, float], trained: Mapping[str, Range], ratios: Mapping[str, float]) -> list[str]:
-    """One warning for what is far outside, one note for what is outside."""
+def unlike_training(role: str, numbers: Mapping[str, float], trained: Mapping[str, Range]) -> list[str]:
+    """One warning for what is far outside the ranges, one note for what is outside.
+
+    Args:
+        role: `target` or `reference`.
+        numbers: of the image, see `image_numbers`.
+        trained: their ranges.
+    """
+    ratios = {name: _outside(name, value, trained[name]) for name, value in numbers.items()}
     found = []
     for far in (True, False):
         names = [name for name, ratio in ratios.items() if ratio > 1 and (ratio > trained[name][2]) == far]
         if names:
-            told = ", ".join(
-                f"{NUMBERS[name]} {numbers[name]:.3g}, trained on {trained[name][0]:.3g} to {trained[name][1]:.3g}" for name in names
-            )
+            told = ", ".join(f"{NUMBERS[name]} {numbers[name]:.3g}, trained on {_words(trained[name])}" for name in names)
             text = f"the {role} is {'far ' if far else ''}outside what the network was trained on: {told}"
             found.append(f"{text}; do not trust fine detail" if far else Note(text))
     return found
+
+
+def _words(trained: Range) -> str:
+    return f"{trained[0]:.3g} to {trained[1]:.3g}"
