@@ -38,7 +38,7 @@ def own(tmp_path, weights):
         shutil.copy(weights[2], path)
         torch.manual_seed(0)
         head = UncertaintyHead()
-        torch.nn.init.normal_(head.log_scale.weight, std=0.05)
+        torch.nn.init.normal_(head.linear.weight, std=0.05)
         (folder / FILE).write_bytes(save_head(head, [calibration(**{"sha256": sha256_of(path), **changed})], {"steps": 1}))
         return path
 

@@ -43,7 +43,7 @@ def folder(tmp_path_factory, weights):
     shutil.copy(weights[2], own)
     calibration = Calibration("tiny x2", sha256_of(own), "kspace", 1, 2.0, 2.3, 0.0, 9.0, ("one",))
     head = UncertaintyHead()
-    torch.nn.init.normal_(head.log_scale.weight, std=0.05)
+    torch.nn.init.normal_(head.linear.weight, std=0.05)
     own.with_name(FILE).write_bytes(save_head(head, [calibration], {}))
     for number, name in enumerate(("patient", EVIL)):
         truth, reference = phantom((96, 104, 9)), phantom((96, 104, 9), kind="reference")

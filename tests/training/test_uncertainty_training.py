@@ -14,9 +14,9 @@ from hftn_sr.networks import build_network
 from hftn_sr.networks.uncertainty import CHANNELS, UncertaintyHead
 from hftn_sr.networks.weights import save_weights
 from hftn_sr.training.transforms import AcquirePaird, RandSliced
-from hftn_sr.training.uncertainty import DrawnResults, RandResultErrord, restored
+from hftn_sr.training.uncertainty import DrawnResults, RandResultErrord, fit_head, restored
 
-SMALL = {"slices": 5, "epochs": 2, "epoch_cases": 3, "crop_size": 32, "crops_per_slice": 2}
+SMALL = {"slices": 5, "voxels": 500}
 
 
 @pytest.fixture
@@ -36,7 +36,7 @@ def images(depth=4):
 
 def drawn(model, file, count=3):
     transform = Compose([RandSliced(keys=["label", "reference"]), RandResultErrord(str(model), x2=0.3, x4=0.3)])
-    return DrawnResults([images()], transform, lambda item: item, count, file)
+    return DrawnResults([images()], transform, count, file)
 
 
 def test_a_result_keeps_what_was_measured_and_its_error_is_that_of_the_truth(model):
@@ -61,15 +61,30 @@ def test_the_network_gets_no_gradient(model):
 
 
 def test_results_are_made_once_and_kept(model, tmp_path):
-    first = drawn(model, tmp_path / "kept" / "results.pt")
-    one = [first[index] for index in range(3)]
+    one = drawn(model, tmp_path / "kept" / "results.pt").draw()
     content = (tmp_path / "kept" / "results.pt").read_bytes()
-    again = drawn("no such file.safetensors", tmp_path / "kept" / "results.pt")
-    for before, after in zip(one, (again[index] for index in range(3)), strict=True):
+    again = drawn("no such file.safetensors", tmp_path / "kept" / "results.pt").draw()
+    for before, after in zip(one, again, strict=True):
         torch.testing.assert_close(before["image"], after["image"], rtol=0, atol=0)
     assert (tmp_path / "kept" / "results.pt").read_bytes() == content
     with pytest.raises(Fault, match="does not hold 4 results"):
-        drawn(model, tmp_path / "kept" / "results.pt", count=4)[0]
+        drawn(model, tmp_path / "kept" / "results.pt", count=4).draw()
+
+
+def test_a_fitted_head_finds_the_scale_of_known_errors(tmp_path):
+    torch.manual_seed(0)
+    truth, results = UncertaintyHead(), []
+    torch.nn.init.normal_(truth.linear.weight, std=0.5)
+    for _ in range(4):
+        image = torch.rand(CHANNELS, 40, 40)
+        image[4:] = torch.rand(4, 1, 1)
+        with torch.no_grad():
+            scale = truth(image[None])[0].exp()
+        results.append({"image": image, "label": scale * torch.distributions.Exponential(1.0).sample(scale.shape), "case": "one"})
+    head = fit_head(results, tmp_path / "head.safetensors", {"seed": 0})
+    with torch.no_grad():
+        ratio = (head(results[0]["image"][None]) - truth(results[0]["image"][None])).exp()
+    assert ratio.min() > 0.8 and ratio.max() < 1.25
 
 
 def test_the_workflow_trains_a_head_and_leaves_the_network(dataset, model, tmp_path):
@@ -79,8 +94,8 @@ def test_the_workflow_trains_a_head_and_leaves_the_network(dataset, model, tmp_p
     state = safetensors.torch.load_file(tmp_path / "run" / "best.safetensors")
     head = UncertaintyHead()
     head.load_state_dict(state)
-    assert not torch.equal(head.log_scale.weight, torch.zeros_like(head.log_scale.weight))
+    assert not torch.equal(head.linear.weight, torch.zeros_like(head.linear.weight))
     with safetensors.safe_open(tmp_path / "run" / "best.safetensors", "pt") as opened:
         record = json.loads(opened.metadata()["record"])
-    assert record["steps"] == 6 and record["training"] == ["all"] and record["model"] == str(model)
+    assert (record["slices"], record["training"], record["model"]) == (5, ["all"], str(model))
     assert model.read_bytes() == before and (tmp_path / "run" / "results.pt").is_file()

@@ -34,7 +34,6 @@ __all__ = ["FILE", "Calibration", "Calibrated", "Estimate", "Kind", "estimate", 
 FILE = "uncertainty.safetensors"  # beside the weights of the network; that of the shipped ones for weights without one
 Kind = Literal["kspace", "slices"]
 TISSUE = 0.1  # share of the intensity unit from which a voxel counts in the mean
-FEATURES = "features.0.weight"
 LEAST, MOST = -12.0, 2.0  # of the log-scale: 6e-6 and 7 times the intensity unit
 
 
@@ -125,7 +124,7 @@ def load_head(weights: Path, device: torch.device | str = "cpu") -> Calibrated:
         content = path.read_bytes()
         tensors = safetensors.torch.load(content)
         header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])["__metadata__"]
-        network = UncertaintyHead(len(tensors[FEATURES]))
+        network = UncertaintyHead()
         network.load_state_dict({name: tensor.float() for name, tensor in tensors.items()})
         found = tuple(Calibration(**{**each, "patients": tuple(each["patients"])}) for each in json.loads(header["calibration"]))
         record = json.loads(header["record"])

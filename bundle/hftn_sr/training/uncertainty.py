@@ -3,24 +3,25 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Hashable, Mapping, Sequence
+import json
+from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import safetensors.torch
 import torch
 from torch import Tensor, nn
-from torch.utils.data import Dataset
 
 from hftn_sr.acquisition import Acquisition
 from hftn_sr.errors import SCALES, Fault
-from hftn_sr.networks.uncertainty import head_input
+from hftn_sr.networks.uncertainty import UncertaintyHead, head_input
 from hftn_sr.networks.weights import load_model, stand_in
 from hftn_sr.training.dataset import CachedCases
 from hftn_sr.training.transforms import RandAcquirePaird
 from hftn_sr.volumes.files import write_bytes
 
-__all__ = ["DrawnResults", "LaplaceLoss", "RandResultErrord", "restored"]
+__all__ = ["DrawnResults", "LaplaceLoss", "RandResultErrord", "fit_head", "restored"]
 
 
 class LaplaceLoss(nn.Module):
@@ -85,56 +86,37 @@ def restored(network: nn.Module, image: Tensor, measured: Tensor, acquisition: A
         return acquisition.project(pred.double(), measured.double()).float()
 
 
-class DrawnResults(Dataset[Any]):
-    """Results of networks on drawn slices, made once and kept in a file, since they take far longer than the head. An item is crops of one.
+class DrawnResults:
+    """Results of networks on drawn slices, made once and kept in a file: they take far longer than a head.
 
     Args:
         data: cases with `weight`, by which their numbers of slices go.
         transform: from a case to `image` (8, H, W) and `label` (1, H, W) of a drawn slice, see `RandResultErrord`.
-        crops: random transform from such a slice to crops.
         count: number of slices.
         file: where they are kept; made where it is missing.
         seed: of the draws.
     """
 
-    def __init__(
-        self,
-        data: Sequence[Mapping[str, Any]],
-        transform: Any,
-        crops: Callable[[Mapping[Hashable, Any]], Any],
-        count: int,
-        file: Path | str,
-        seed: int = 0,
-    ) -> None:
-        self.data, self.transform, self.crops, self.count, self.file, self.seed = data, transform, crops, count, Path(file), seed
-        self._items: list[dict[Hashable, Any]] = []
+    def __init__(self, data: Sequence[Mapping[str, Any]], transform: Any, count: int, file: Path | str, seed: int = 0) -> None:
+        self.data, self.transform, self.count, self.file, self.seed = data, transform, count, Path(file), seed
 
-    def __len__(self) -> int:
-        return self.count
-
-    def __getitem__(self, index: int) -> Any:
-        self.draw()
-        item = self._items[index]
-        return self.crops({**item, "image": item["image"].float(), "label": item["label"].float()})
-
-    def draw(self) -> None:
-        """Make the results, unless they are there.
+    def draw(self) -> list[dict[str, Any]]:
+        """The results, in float16, each with `image`, `label` and `case`.
 
         Raises:
             Fault: the file holds something else, or results of another number of slices.
         """
-        if self._items:
-            return
         if not self.file.is_file():
             self._make()
         try:
-            self._items = torch.load(self.file, weights_only=True)
-            if len(self._items) != self.count or {"image", "label"} - self._items[0].keys():
+            items: list[dict[str, Any]] = torch.load(self.file, weights_only=True)
+            if len(items) != self.count or {"image", "label", "case"} - items[0].keys():
                 raise ValueError("other results")
         except Exception as error:
             raise Fault(
                 self.file, f"does not hold {self.count} results ({type(error).__name__})", "move it away, or name another"
             ) from error
+        return items
 
     def _make(self) -> None:
         weights = np.array([case["weight"] for case in self.data], float)
@@ -150,3 +132,43 @@ class DrawnResults(Dataset[Any]):
         buffer = io.BytesIO()
         torch.save(made, buffer)
         write_bytes(self.file, buffer.getvalue())
+
+
+def fit_head(results: Sequence[Mapping[str, Any]], file: Path | str, record: Mapping[str, Any], voxels: int = 4000) -> UncertaintyHead:
+    """Fit a head to results, and write it. Its log-scale is linear, so that the likelihood has one optimum, which L-BFGS finds in seconds.
+
+    Args:
+        results: with `image` (8, H, W), `label` (1, H, W) and `case`.
+        file: .safetensors file to write.
+        record: additions to what its header says.
+        voxels: drawn of each result.
+    """
+    head, generator = UncertaintyHead(), torch.Generator().manual_seed(0)
+    features, errors = [], []
+    for result in results:
+        with torch.no_grad():
+            every = head.features(result["image"][None].float())[0].flatten(1)
+        drawn = torch.randperm(every.shape[1], generator=generator)[:voxels]
+        features.append(every[:, drawn].T)
+        errors.append(result["label"].float().flatten()[drawn])
+    inputs, error = torch.cat(features), torch.cat(errors)
+    optimizer = torch.optim.LBFGS(head.parameters(), max_iter=100, line_search_fn="strong_wolfe")
+    loss_of = LaplaceLoss()
+
+    def loss() -> Tensor:
+        optimizer.zero_grad()
+        found: Tensor = loss_of(head.linear(inputs[:, :, None, None]).flatten(), error)
+        found.backward()  # type: ignore[no-untyped-call]
+        return found
+
+    optimizer.step(loss)  # type: ignore[no-untyped-call]
+    told = {
+        **record,
+        "slices": len(results),
+        "training": sorted({str(result["case"]) for result in results}),
+        "loss": float(loss().detach()),
+    }
+    state = {name: tensor.detach().contiguous() for name, tensor in head.state_dict().items()}
+    Path(file).parent.mkdir(parents=True, exist_ok=True)
+    write_bytes(Path(file), safetensors.torch.save(state, {"record": json.dumps(told)}))
+    return head.eval()
