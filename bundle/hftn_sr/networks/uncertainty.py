@@ -58,7 +58,8 @@ class UncertaintyHead(nn.Module):
 
 def _mean(image: Tensor, size: int) -> Tensor:
     """The mean over `size` x `size` voxels around each, of those inside the image."""
-    return functional.avg_pool2d(image, size, 1, size // 2, count_include_pad=False)
+    along_rows = functional.avg_pool2d(image, (1, size), 1, (0, size // 2), count_include_pad=False)
+    return functional.avg_pool2d(along_rows, (size, 1), 1, (size // 2, 0), count_include_pad=False)
 
 
 def head_input(image: Tensor, result: Tensor, acquisition: Acquisition) -> Tensor:
