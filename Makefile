@@ -3,14 +3,15 @@ PYTHON ?= python3
 BIN := .venv/bin
 JOBS ?= 2  # processes of the tests
 
-.PHONY: help venv demo test lint docs twins package package-check wheel-check label-env label-test browser clean
+.PHONY: help venv demo test lint docs twins sbom package package-check wheel-check label-env label-test browser clean
 
 help:
 	@echo "make demo    super-resolve the built-in synthetic pair; results in demo/"
 	@echo "make test    the test suite"
-	@echo "make lint    ruff and mypy"
+	@echo "make lint    ruff, mypy, and known vulnerabilities where PyPI can be reached"
 	@echo "make docs    the documentation as pages in dist/docs, without network"
 	@echo "make twins   write the JSON twin of each workflow after its YAML changed"
+	@echo "make sbom    bill of materials and licences, after dependencies or weights changed"
 	@echo "make package  bundle/ as one zip file in dist/, the same bytes every time"
 	@echo "make package-check  that file in an empty folder and a fresh environment, everything its model card says"
 	@echo "make wheel-check    the wheel in a fresh environment, from another folder: the voxels of the clone"
@@ -37,12 +38,16 @@ lint: venv
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/python scripts/audit.py
 
 docs: venv
 	$(BIN)/python scripts/build_docs.py --output dist/docs
 
 twins: venv
 	$(BIN)/python scripts/write_json_twins.py
+
+sbom: venv
+	$(BIN)/python scripts/write_sbom.py
 
 package: venv
 	$(BIN)/python scripts/package_bundle.py

@@ -6,7 +6,16 @@ from typing import Any
 
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
-CARRIED = ("LICENSE", "configs", "models", "label_app", "docs/README.md", "docs/data_license.txt")
+CARRIED = (
+    "LICENSE",
+    "sbom.cdx.json",
+    "configs",
+    "models",
+    "label_app",
+    "docs/README.md",
+    "docs/data_license.txt",
+    "docs/third_party_licenses.md",
+)
 
 
 class CarryBundle(BuildHookInterface):  # type: ignore[misc]

@@ -23,10 +23,11 @@ from hftn_sr.errors import Fault
 
 ROOT = Path(__file__).absolute().parents[1]
 DOCS = "bundle/docs"
-GROUPS = {"Start": 1, "Use": 5, "Train": 4, "Understand": 6, "Develop": 3}  # how many pages each has, in the order below
+GROUPS = {"Start": 1, "Use": 6, "Train": 4, "Understand": 7, "Develop": 3}  # how many pages each has, in the order below
 PAGES = {  # file of the repository to the words that lead to its page; the first is the front page
     "README.md": "Start",
     f"{DOCS}/usage.md": "Use",
+    f"{DOCS}/scaling.md": "Many cases",
     f"{DOCS}/errors.md": "Errors",
     f"{DOCS}/monai-label.md": "MONAI Label",
     f"{DOCS}/README.md": "Model card",
@@ -37,6 +38,8 @@ PAGES = {  # file of the repository to the words that lead to its page; the firs
     f"{DOCS}/equations.md": "Equations",
     f"{DOCS}/baselines.md": "Networks compared",
     f"{DOCS}/benchmark.md": "Cost",
+    f"{DOCS}/reliability.md": "Reliability",
+    f"{DOCS}/third_party_licenses.md": "Licences",
     f"{DOCS}/design-log.md": "Design log",
     "CONTRIBUTING.md": "Contributing",
     "CHANGELOG.md": "Changelog",

@@ -27,6 +27,7 @@ from zoo_rules import LARGEST, NECESSARY
 
 NAME = "mri_multi_contrast_super_resolution"
 ROOT = Path(__file__).absolute().parents[1]
+MATERIALS = ("sbom.cdx.json", "docs/third_party_licenses.md")  # by write_sbom.py
 DATE = (1980, 1, 1, 0, 0, 0)  # the earliest that a zip file can hold
 
 
@@ -55,9 +56,9 @@ def tracked_files(bundle: Path) -> list[str]:
             raise Fault(path, "git tracks it, but it is not there", f"git checkout -- {path}")
         if path.stat().st_size > LARGEST:
             raise Fault(path, f"{path.stat().st_size} bytes, the Model Zoo takes {LARGEST}", "name it in large_files.yml instead")
-    missing = [name for name in (*NECESSARY, "configs/inference.json") if name not in files]
+    missing = [name for name in (*NECESSARY, "configs/inference.json", *MATERIALS) if name not in files]
     if missing:
-        raise Fault(bundle / missing[0], "missing or not tracked by git, and the Model Zoo needs it", f"git add {bundle / missing[0]}")
+        raise Fault(bundle / missing[0], "missing or not tracked by git, and a release needs it", f"git add {bundle / missing[0]}")
     return files
 
 

@@ -1,6 +1,8 @@
 """Put trained weights into the bundle: models/NAME_xS or NAME_any.safetensors, their line in SHA256SUMS, for base_x2 also MONAI's model.pt.
 
 python scripts/ship_weights.py --weights bundle/runs/x2/best.safetensors --name base
+
+Afterwards `make sbom`: the bill of materials names the hashes.
 """
 
 from __future__ import annotations

@@ -42,10 +42,12 @@ from benchmark_measures import (
     measured_growth,
 )
 from comparison.colours import COLOURS
+from comparison.rows import title
 from hftn_sr.networks import METHODS
 from hftn_sr.volumes.files import write_bytes, write_json
 
 WITHOUT_WEIGHTS = ("zero_filling", "cubic")
+TICKS = (0.1, 0.2, 0.3, 0.5, 0.7, 1, 1.5, 2, 3, 5, 7, 10)  # of the plot's time
 GROWING = ("base", "small")  # those with a bound on growth and on what bfloat16 gains
 STANDARD = [name for name in METHODS if name not in WITHOUT_WEIGHTS and "ablation" not in name] + [f"{name}:bfloat16" for name in GROWING]
 Growth = Literal["with", "without", "only"]
@@ -160,20 +162,29 @@ def _plot(rows: Sequence[Row], scores: Mapping[tuple[str, int], Score], path: Pa
 
     mpl.use("agg")
     from matplotlib import pyplot as plt
+    from matplotlib.ticker import NullLocator
 
     scales = sorted({row.scale for row in rows})
-    figure, axes = plt.subplots(1, len(scales), figsize=(5 * len(scales), 4), layout="constrained", squeeze=False)
+    figure, axes = plt.subplots(1, len(scales), figsize=(8 * len(scales), 5.5), layout="constrained", squeeze=False)
     for axis, scale in zip(axes[0], scales, strict=True):
         points = sorted(((scores[row.name, scale].psnr, row) for row in rows if row.scale == scale), key=lambda point: -point[0])
         line, height = (points[0][0] - points[-1][0]) / 22, math.inf
         for psnr, row in points:
             point, height = (row.ratio_edsr, psnr), min(psnr, height - line)  # labels of neighbours stand below each other
-            axis.plot(*point, "o" if row.precision == "float32" else "s", color=COLOURS[row.name])
-            label = row.name if row.precision == "float32" else f"{row.name} ({row.precision})"
+            axis.plot(*point, "o" if row.precision == "float32" else "s", color=COLOURS[row.name], markersize=8)
+            label = title(row.name) if row.precision == "float32" else f"{title(row.name)} ({row.precision})"
             arrow = {"arrowstyle": "-", "color": "0.7", "shrinkA": 0, "shrinkB": 3}
-            axis.annotate(label, point, (1.05 * row.ratio_edsr, height), va="center", fontsize=8, arrowprops=arrow)
-        axis.set_xmargin(0.15)
-        axis.set(xscale="log", xlabel="time of a slice, EDSR = 1", ylabel="PSNR, dB", title=f"x{scale}")
+            axis.annotate(label, point, (1.05 * row.ratio_edsr, height), va="center", fontsize=10, arrowprops=arrow)
+        axis.set_xmargin(0.2)
+        axis.set(xscale="log", xlabel="time of a slice, EDSR of 64 channels = 1", ylabel="PSNR, dB")
+        axis.set_title(f"x{scale}", loc="left")
+        low, high = axis.get_xlim()
+        axis.set_xticks([tick for tick in TICKS if low <= tick <= high])
+        axis.xaxis.set_major_formatter("{x:g}")
+        axis.xaxis.set_minor_locator(NullLocator())
+        axis.grid(color="0.92")
+        axis.set_axisbelow(True)
+        axis.spines[["top", "right"]].set_visible(False)
     content = io.BytesIO()
     figure.savefig(content, format="png", dpi=120)
     plt.close(figure)

@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.progress import track
 from torch import Tensor
 
+from draw_result import compact
 from hftn_sr.kspace import shift, truncate
 from hftn_sr.networks.weights import load_model
 from hftn_sr.pictures import Panel, change, picture, shown, white
@@ -56,7 +57,7 @@ def main(
     text = "\n".join(rows) + "\n"
     write_bytes(output, text.encode())
     if picture_file:
-        write_bytes(picture_file, _picture(raw, target, reference, results))
+        write_bytes(picture_file, compact(_picture(raw, target, reference, results)))
     typer.echo(text, nl=False)
 
 

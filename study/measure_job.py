@@ -109,11 +109,11 @@ def put_pairs(folder: Path, side: int, slices: int, scales: list[int]) -> None:
     through = truth.grid.through_plane()
     shape = np.full(3, side)
     shape[through] = slices
-    grid = _grid(truth.grid, shape, (0.0, 0.0, 0.0))
+    grid = grid_over(truth.grid, shape, (0.0, 0.0, 0.0))
     for scale in scales:
-        _write(folder / f"target_x{scale}.nii.gz", degrade(_noisy(truth, grid, 0), scale, through))
-    _write(folder / "same grid.nii.gz", _noisy(other, grid, 1))
-    _write(folder / "turned.nii.gz", _noisy(other, _grid(truth.grid, shape, TURNED), 1))
+        write_as_scanned(folder / f"target_x{scale}.nii.gz", degrade(noisy(truth, grid, 0), scale, through))
+    write_as_scanned(folder / "same grid.nii.gz", noisy(other, grid, 1))
+    write_as_scanned(folder / "turned.nii.gz", noisy(other, grid_over(truth.grid, shape, TURNED), 1))
 
 
 def run_job(folder: Path, model: str, scale: int, reference: str) -> dict[str, float]:
@@ -130,7 +130,7 @@ def run_job(folder: Path, model: str, scale: int, reference: str) -> dict[str, f
     return seconds
 
 
-def _grid(of: Grid, shape: NDArray[np.int_], degrees: tuple[float, float, float]) -> Grid:
+def grid_over(of: Grid, shape: NDArray[np.int_], degrees: tuple[float, float, float]) -> Grid:
     """`shape` voxels over the field of view of `of`, turned about its centre."""
     affine = of.affine.copy()
     affine[:3, :3] = _turn(degrees) @ (affine[:3, :3] * (np.array(of.shape) / shape))
@@ -151,12 +151,14 @@ def _turn(degrees: tuple[float, float, float]) -> NDArray[np.float64]:
     return turn
 
 
-def _noisy(volume: Volume, grid: Grid, seed: int) -> Volume:
+def noisy(volume: Volume, grid: Grid, seed: int) -> Volume:
+    """`volume` on another grid, with noise of its own."""
     data = resample(volume, grid)
     return volume.on(grid, data + np.random.default_rng(seed).normal(0, NOISE * float(data.max()), grid.shape).astype(np.float32))
 
 
-def _write(path: Path, volume: Volume) -> None:
+def write_as_scanned(path: Path, volume: Volume) -> None:
+    """Write a volume in 16-bit integers, as scanners store them."""
     scaled = volume.data * (4000 / float(volume.data.max()))
     image = nib.Nifti1Image(scaled.round().astype(np.int16), volume.affine, dtype=np.int16)
     image.header.set_xyzt_units("mm")

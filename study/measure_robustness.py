@@ -16,8 +16,9 @@ from rich.console import Console
 from rich.progress import track
 
 from comparison.lesion_table import lesion_csv, lesion_markdown
+from comparison.results import slices_words
 from comparison.robustness import Trial, measure_robustness
-from comparison.robustness_table import curve_picture, robustness_csv, robustness_markdown, row_scores
+from comparison.robustness_table import gain_picture, robustness_csv, robustness_lines, robustness_markdown, row_scores
 from comparison.rows import chosen_methods
 from comparison.terminal import folder_option
 from hftn_sr.errors import INTERRUPTED, OK, Fault
@@ -43,10 +44,12 @@ def main() -> int:
         robustness = measure_robustness(trial, shown)
         scores = {each.row.name: row_scores(robustness, each) for each in robustness.found.rows}
         text = robustness_markdown(robustness, scores)
+        cases = len(next(iter(next(iter(robustness.sums.values())).values())))
+        heading = f"PSNR by volume, {cases} {robustness.section} cases, {slices_words(robustness.eval_slices)}"
         files = {
             output / "robustness.md": text.encode(),
             output / "robustness.csv": robustness_csv(robustness, scores),
-            output / "robustness.png": curve_picture(robustness, scores),
+            output / "robustness.png": gain_picture(robustness_lines(robustness, scores), heading),
         }
         if robustness.lesions:
             files |= {output / "lesions.md": lesion_markdown(robustness).encode(), output / "lesions.csv": lesion_csv(robustness)}

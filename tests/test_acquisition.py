@@ -10,7 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hftn_sr.acquisition import Acquisition, Full, KSpace, Slices, grid_for, parse_sizes
+from hftn_sr.acquisition import Acquisition, Full, KSpace, Slices, parse_sizes
 from hftn_sr.errors import UsageFault
 from hftn_sr.kspace import FWHM_TO_SIGMA, band_residual, replace_band, resize, split_bands, truncate, zero_fill
 
@@ -380,64 +380,6 @@ def test_a_slice_lies_over_its_own_voxels(size, count, voxels):
     assert (weights @ torch.arange(size).double())[1:-1] == pytest.approx(centres.double()[1:-1], abs=1e-3)
     assert voxels[0] <= int(weights[2].argmax()) <= voxels[1]
     assert_same(weights, weights.flip(0, 1))  # and both ends of the stack are alike
-
-
-def test_six_slices_of_4_mm_give_twenty_four_of_1_mm():
-    affine = affine_of((0.7, 0.7, 4.0))
-    grid = grid_for((256, 256, 6), affine, (math.inf, math.inf, 1.0), slice_axis=2)
-    assert grid.shape == (256, 256, 24)
-    assert grid.acquisition == Acquisition((Full(), Full(), Slices(4, 4)))
-    for outer, finer in ((-0.5, -0.5), (5.5, 23.5)):
-        assert grid.affine @ [3, 5, finer, 1] == pytest.approx(affine @ [3, 5, outer, 1], abs=1e-10)
-    assert np.linalg.norm(grid.affine[:3, :3], axis=0) == pytest.approx([0.7, 0.7, 1.0])
-
-
-@quick
-@given(
-    st.tuples(*[st.integers(1, 300)] * 3),
-    st.tuples(*[st.floats(0.2, 8)] * 3),
-    st.tuples(*[st.floats(0.2, 8)] * 3),
-    st.sampled_from([None, 0, 1, 2]),
-    st.one_of(st.none(), st.floats(0.5, 10)),
-)
-def test_the_result_has_the_target_s_field_of_view(shape, spacing, voxel, slice_axis, thickness):
-    affine = affine_of(spacing)
-    grid = grid_for(shape, affine, voxel, slice_axis, thickness)
-    assert grid.acquisition.measured_shape(grid.shape) == shape
-    assert grid.acquisition.measured_affine(grid.affine, grid.shape) == pytest.approx(affine, abs=1e-4)
-    for dim, axis in enumerate(grid.acquisition.axes):
-        size = np.linalg.norm(grid.affine[:3, dim])
-        assert size * grid.shape[dim] == pytest.approx(spacing[dim] * shape[dim], abs=1e-4)
-        assert isinstance(axis, Full) == (size == pytest.approx(spacing[dim]))
-        assert isinstance(axis, Full) or size >= voxel[dim] * (1 - 2e-3)  # never finer than asked
-        ends = [-0.5, shape[dim] - 0.5] if isinstance(axis, Slices) else [0, shape[dim]]
-        high_ends = [-0.5, grid.shape[dim] - 0.5] if isinstance(axis, Slices) else [0, grid.shape[dim]]
-        for low, high in zip(ends, high_ends, strict=True):
-            places = [np.insert(np.delete([0.0, 0, 0, 1], dim), dim, at) for at in (low, high)]
-            moved = grid.affine @ places[1] - affine @ places[0]
-            other = [axis_.first(n) for axis_, n in zip(grid.acquisition.axes, grid.shape, strict=True)]
-            other[dim] = 0.0  # the other axes begin elsewhere if they are slices
-            assert moved[:3] == pytest.approx(-grid.affine[:3, :3] @ other, abs=1e-4)
-
-
-def test_rounded_headers_cost_no_sample():
-    affine = affine_of((0.8594, 0.8594, 5.0))  # of 220 mm and 256 voxels: 0.859375
-    assert grid_for((256, 256, 30), affine, (0.4297, 0.4297, 5.0)).shape == (512, 512, 30)
-    assert grid_for((128, 84, 20), affine_of((2, 2, 3)), (0.5, 0.5, 3)).shape == (512, 336, 20)
-    assert grid_for((100, 205, 20), affine_of((1, 1.6, 3)), (1 / 1.6, 1.0, 9)).shape == (160, 328, 20)
-
-
-@pytest.mark.parametrize("voxel", [(0.0, 1, 1), (-1, 1, 1), (math.nan, 1, 1), (1, 1)])
-def test_voxel_sizes_that_are_none_are_refused(voxel):
-    with pytest.raises(ValueError, match="expected a positive voxel size for each of 3 axes, got"):
-        grid_for((8, 8, 8), np.eye(4), voxel)
-
-
-def test_slices_of_no_thickness_or_along_no_axis_are_refused():
-    with pytest.raises(ValueError, match="expected a positive slice thickness, got 0"):
-        grid_for((8, 8, 8), np.eye(4), (1, 1, 0.5), 2, 0)
-    with pytest.raises(ValueError, match="expected a slice axis from 0 to 2, got 3"):
-        grid_for((8, 8, 8), np.eye(4), (1, 1, 0.5), 3)
 
 
 # Slices.

@@ -111,7 +111,7 @@ def test_degrade_leaves_what_exists_and_never_its_input(tmp_path, command):
     assert command(*arguments, "--overwrite", "always").exit_code == 0
     assert read_nifti(low).data.shape == (6, 6, 2)
     result = command("degrade", "--input", truth, "--output", truth, "--scale", 2, "--overwrite", "always")
-    assert result.exit_code == 9
+    assert result.exit_code == 2
     assert "is the input, it would be overwritten" in faults(result)[0]
     assert read_nifti(truth).data.shape == (12, 12, 2)
 
@@ -206,7 +206,11 @@ def test_notes_and_warnings_come_with_the_name_of_the_case(tmp_path, put_case, s
     target, reference = put_case(tmp_path)
     result = super_resolve("--target", target, "--reference", reference, "--output", tmp_path / "o.nii.gz")
     assert result.stderr.splitlines() == [
-        "target.nii.gz measured 20 x 22 of 40 x 44 (left-right x front-back); scale 2: voxel sizes are 2.00 x 2.00 times the reference's",
+        (
+            "target.nii.gz measured 20 x 22 of 40 x 44 (left-right x front-back); "
+            "scale 2: voxel sizes are 2.00 x 2.00 times the reference's; "
+            "voxels of the result: 1 x 1 x 3 mm"
+        ),
         "WARNING target.nii.gz slices are too small or too smooth to check whether the reference fits; it is used all the same",
     ]
 
@@ -394,6 +398,34 @@ def test_the_summary_is_rewritten_after_every_case(tmp_path, put_case, super_res
     monkeypatch.setattr("hftn_sr.inference.batch.write_json", watched)
     assert super_resolve("--cases", tmp_path / "in", "--output", tmp_path / "out").exit_code == 0
     assert seen == [1, 2, 3]
+
+
+@pytest.mark.parametrize(
+    ("asked", "told"),
+    [
+        (("--voxel", "0.0005x1"), "--voxel: would make 800"),
+        (("--acquired", "500x22"), "--acquired: 500 x 22 is more than the 20 x 22 of target.nii.gz"),
+        (("--scale", 1.1), "--scale: asks for at most 1.10 times"),
+        (("--output", "o.txt"), "o.txt: not a NIfTI file name"),
+        (("--output-format", "dicom"), "not DICOM, and the result of a DICOM target alone can be DICOM. Fix: --output-format nifti"),
+    ],
+)
+def test_an_option_that_cannot_be_meant_is_exit_code_2_for_a_pair_and_for_all_cases(
+    tmp_path, put_case, super_resolve, monkeypatch, asked, told
+):
+    monkeypatch.chdir(tmp_path)
+    target, reference = put_case(tmp_path / "in" / "a")
+    alone = super_resolve("--target", target, "--reference", reference, "--output", "o.nii.gz", *asked)
+    assert (alone.exit_code, len(faults(alone))) == (2, 1)
+    assert told in faults(alone)[0]
+    if "--output" in asked:
+        return
+    of_options_alone = "--output-format" in asked  # no voxel is read for it
+    put_case(tmp_path / "in" / "b")
+    asked = ("--cases", "in", "--output", "out", *asked)
+    assert super_resolve(*asked).exit_code == 2
+    (tmp_path / "in" / "b" / "target.nii.gz").write_bytes(b"junk")
+    assert super_resolve(*asked, "--no-report").exit_code == (2 if of_options_alone else 9)
 
 
 def test_all_cases_failed_is_exit_code_9(tmp_path, put_case, super_resolve):

@@ -12,7 +12,7 @@ slices the outer faces of the first and of the last one do, so that six slices o
 
 Images are real tensors, float32 or float64, in any intensity unit. An acquisition acts on their last axes, as many as it has; the axes
 before are a batch. Magnitudes, as a scanner stores them, are the caller's `abs()`. Thickness and spacing count in voxels of the result's
-grid, since a tensor knows no millimetres; `grid_for` comes from millimetres and `Acquisition.describe` goes back to them.
+grid, since a tensor knows no millimetres; `inference.acquired` comes from millimetres and `Acquisition.describe` goes back to them.
 These functions know whole images only: a patch is no image (see `hftn_sr.kspace`).
 """
 
@@ -33,7 +33,7 @@ from torch import Tensor
 from hftn_sr.errors import UsageFault
 from hftn_sr.kspace import FWHM_TO_SIGMA
 
-__all__ = ["Acquisition", "Axis", "Full", "KSpace", "Profile", "ResultGrid", "Slices", "grid_for", "parse_sizes"]
+__all__ = ["Acquisition", "Axis", "Full", "KSpace", "Profile", "Slices", "parse_sizes"]
 
 Profile = Literal["gaussian", "box"]
 
@@ -41,7 +41,6 @@ LOBES = 3  # of the windowed sinc between slices, measured beside linear, cubic 
 REACH = 5  # standard deviations after which a Gaussian profile is cut off
 DAMPING = 0.1  # of a back-projection, as a share of a slice's own weight in it
 WHOLE = 1e-6  # of a slice, by which the slices may miss the field of view
-SAME_VOXEL = 1e-3  # share of a voxel size by which a result may be finer than asked, so that rounded headers cost no sample
 
 
 @dataclass(frozen=True)
@@ -406,64 +405,6 @@ class Acquisition:
         if image.ndim < len(self.axes):
             raise ValueError(f"expected an image of at least {len(self.axes)} axes, got {image.ndim}")
         return tuple(image.shape[-len(self.axes) :])
-
-
-@dataclass(frozen=True, eq=False)
-class ResultGrid:
-    """The grid of a result and what the target kept of it.
-
-    Args:
-        shape: number of voxels along the three array axes.
-        affine: (4, 4), voxel index to RAS+ position in mm.
-        acquisition: of the three array axes.
-    """
-
-    shape: tuple[int, ...]
-    affine: NDArray[np.float64]
-    acquisition: Acquisition
-
-
-def grid_for(
-    shape: Sequence[int],
-    affine: NDArray[np.float64],
-    voxel: Sequence[float],
-    slice_axis: int | None = None,
-    thickness: float | None = None,
-    profile: Profile = "gaussian",
-) -> ResultGrid:
-    """The grid of wanted voxels over exactly the field of view of a target.
-
-    An axis gets the largest whole number of voxels that are not finer than wanted, and keeps its own where it is no coarser than that.
-
-    Args:
-        shape: number of voxels of the target along its three axes.
-        affine: (4, 4), voxel index of the target to RAS+ position in mm.
-        voxel: wanted voxel sizes in mm; infinity for an axis that stays as it is.
-        slice_axis: the axis across slices, if it is to be made finer as such; all others lost k-space.
-        thickness: of the slices in mm; their spacing if not given.
-        profile: of the slices.
-
-    Raises:
-        ValueError: a voxel size that is not positive.
-    """
-    if len(voxel) != len(shape) or not all(wanted > 0 for wanted in voxel):
-        raise ValueError(f"expected a positive voxel size for each of {len(shape)} axes, got {_by(voxel)}")
-    if slice_axis is not None and slice_axis not in range(len(shape)):
-        raise ValueError(f"expected a slice axis from 0 to {len(shape) - 1}, got {slice_axis}")
-    spacing = np.linalg.norm(affine[:-1, :-1], axis=0).tolist()
-    sizes: list[int] = []
-    axes: list[Axis] = []
-    for dim, (kept, has, wanted) in enumerate(zip(shape, spacing, voxel, strict=True)):
-        size = max(kept, math.floor(kept * has / wanted * (1 + SAME_VOXEL)))
-        sizes.append(size)
-        if size == kept:
-            axes.append(Full())
-        elif dim == slice_axis:
-            axes.append(Slices((has if thickness is None else thickness) / has * size / kept, size / kept, profile))
-        else:
-            axes.append(KSpace(kept))
-    acquisition = Acquisition(tuple(axes))
-    return ResultGrid(tuple(sizes), acquisition.result_affine(affine, sizes), acquisition)
 
 
 def parse_sizes(option: str, text: str) -> tuple[float, ...]:

@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import contextlib
-import os
-import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from os import PathLike
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
-
 from hftn_sr.acquisition import Acquisition, Axis, Full
 from hftn_sr.errors import SCALES, Fault, Note, NothingToDo, UsageFault
 from hftn_sr.inference.acquired import slice_axis
-from hftn_sr.inference.batch import find_cases, lone_case, run_cases
+from hftn_sr.inference.batch import Engine, Outcomes, find_cases, lone_case, run_cases, use_threads
 from hftn_sr.inference.case import LEFT_ALONE, Case, Outcome
 from hftn_sr.inference.options import OutputFormat, Overwrite, PairBy, Register, RunOptions, Sizes, UnfitReference, as_sizes, run_options
 from hftn_sr.inference.reporter import Reporter
+from hftn_sr.inference.workers import Job, check_workers, run_in_processes
 from hftn_sr.networks.precision import Precision
 from hftn_sr.scoring.evaluation import evaluate_volumes, zero_filled_like
 from hftn_sr.scoring.metrics import SCORES
@@ -145,8 +143,10 @@ def super_resolve_cases(
     *,
     failed: Sequence[Outcome] = (),
     strict: bool = False,
-) -> Iterator[Outcome]:
-    """Super-resolve many cases one after another; a bad one does not stop the rest.
+    workers: int = 1,
+    engine: Engine | None = None,
+) -> Outcomes:
+    """Super-resolve many cases; a bad one does not stop the rest.
 
     Args:
         cases: cases to run, for example those of `find_cases`.
@@ -154,14 +154,22 @@ def super_resolve_cases(
         reporter: listener to the run's progress.
         failed: outcomes of cases that failed before they could run, which come first.
         strict: whether an error ends the run; otherwise its case fails alone.
+        workers: processes that run cases at a time, each with a part of the threads and of the memory; on CUDA one for each device. A
+            script that asks for several must be importable: `if __name__ == "__main__":` before what it runs.
+        engine: what runs the cases instead; None runs them in this process or in `workers`.
 
     Yields:
-        the outcome of each case, as soon as it is over.
+        the outcome of each case, as soon as it is over; those of several workers in the order in which they end.
 
     Raises:
+        UsageFault: more workers than CUDA devices.
         Exception: with `strict`, whatever a case raises.
     """
-    return run_cases(cases, options, reporter or Reporter(), failed, strict)
+    reporter = reporter or Reporter()
+    if engine is None and workers > 1:
+        check_workers(workers, options.device)
+        engine = partial(run_in_processes, job=Job(options, strict=strict), workers=workers, reporter=reporter)
+    return run_cases(cases, options, reporter, failed, strict, engine)
 
 
 def degrade(
@@ -212,11 +220,11 @@ def degrade(
         if size is not None and not 0 < size < float("inf"):
             raise UsageFault(option, f"{size} mm (need a positive size)", f"{option} 5")
     if not result.name.endswith((".nii", ".nii.gz")):
-        raise Fault(result, "not a NIfTI file name", "give --output a name ending in .nii.gz or .nii")
+        raise UsageFault(str(result), "not a NIfTI file name", "give --output a name ending in .nii.gz or .nii")
     if result.exists():
         with contextlib.suppress(OSError):
             if result.samefile(source):
-                raise Fault(result, "is the input, it would be overwritten", "choose another --output")
+                raise UsageFault(result, "is the input, it would be overwritten", "choose another --output")
         if not overwrite:
             raise NothingToDo(result, "exists already", "--overwrite always, or another --output")
     side_file = result.with_name(f"{result.name.removesuffix('.gz').removesuffix('.nii')}.json")
@@ -297,12 +305,3 @@ def evaluate(
     baseline = evaluate_volumes(zero_filled_like(low, result), whole, through_plane)
     told = {"target": {"file": Path(target).name, "sha256": low.sha256}, "zero_filling": {name: baseline[name] for name in SCORES}}
     return {**found, **told}
-
-
-def use_threads(threads: int | None) -> None:
-    """Limit PyTorch and ITK to so many threads; None sets no limit."""
-    if threads:
-        torch.set_num_threads(threads)
-        os.environ["ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS"] = str(threads)  # loading ITK only for this would take a second
-        if "itk" in sys.modules:
-            sys.modules["itk"].MultiThreaderBase.SetGlobalDefaultNumberOfThreads(threads)

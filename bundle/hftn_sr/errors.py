@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import ast
 import contextlib
+import inspect
 import re
 import sys
 import textwrap
 import unicodedata
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from os import PathLike
+from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 __all__ = [
     "SCALES",
     "check_choice",
+    "check_overrides",
     "check_scale",
     "differences",
     "end_in_one_line",
@@ -179,10 +183,75 @@ def _in_one_line(kind: type[BaseException], error: BaseException, trace: Traceba
     raise SystemExit(INTERNAL)
 
 
+def check_overrides(command: Sequence[str] | None = None) -> None:
+    """Refuse an option of `python -m monai.bundle run` whose key the configuration lacks: MONAI would add it, and nothing would read it.
+
+    A key that another option refers to, as `--network_def @own --own ...` does, is not refused, nor is a new argument of a component.
+
+    Args:
+        command: words of the command; None for those of this process, which may be another command.
+
+    Raises:
+        UsageFault: with the key that was probably meant.
+    """
+    words = list(sys.argv if command is None else command)
+    if Path(words[0]).parts[-3:] != ("monai", "bundle", "__main__.py") or words[1:2] != ["run"]:
+        return
+    from monai.bundle import ConfigParser, ConfigWorkflow, create_workflow, run  # commands that do without MONAI read this module
+    from monai.bundle.utils import DEFAULT_MLFLOW_SETTINGS
+
+    given = _options(words[2:])
+    files = given.get("config_file") or _argument(ConfigParser.load_config_file(given["args_file"]), "config_file")
+    if not files:
+        return
+    parser = ConfigParser()
+    parser.read_config(_literal(files))
+    known = {name for function in (run, create_workflow, ConfigWorkflow.__init__) for name in inspect.signature(function).parameters}
+    known |= {*(DEFAULT_MLFLOW_SETTINGS["configs"] if "tracking" in given else ())}
+    for name in given:
+        if name not in known and not any(f"{sign}{name}" in word for word in words for sign in "@%"):
+            _check_key(parser, name.replace("::", "#"), files)
+
+
+def _options(words: Sequence[str]) -> dict[str, str]:
+    """Names and texts of the options among the words of a command, as fire reads them."""
+    found = {}
+    for word, after in zip(words, [*words[1:], ""], strict=True):
+        if word.startswith("--"):
+            name, _, value = word[2:].partition("=")
+            found[name.replace("-", "_")] = value or after
+    return found
+
+
+def _argument(content: Any, name: str) -> Any:
+    return content.get(name) if isinstance(content, dict) else None
+
+
+def _literal(text: Any) -> Any:
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return text
+
+
+def _check_key(parser: Any, name: str, files: Any) -> None:
+    above, _, key = name.rpartition("#")
+    try:
+        place = parser[above] if above else parser.get()
+    except (KeyError, IndexError, TypeError, ValueError):
+        _check_key(parser, above, files)
+        return
+    if not isinstance(place, dict) or key in place or (above and (not place or "_target_" in place)):
+        return
+    meant = get_close_matches(key, place, 1)
+    fix = "--" + (f"{above}#" if above else "") + (meant[0] if meant else "KEY, one of the configuration's own")
+    raise UsageFault(f"--{name}", f"no such key in {files}, nothing would read it", f"did you mean {fix}")
+
+
 PARTS = re.compile(
     r"Failed to instantiate component '(?P<component>.+?)'"
     r"|Cannot locate class or function path: '(?P<path>.+?)'"
-    r"|Failed to evaluate ConfigExpression:\s*\(?\"\$(?P<expression>.+)\""
+    r"|Failed to evaluate ConfigExpression:\s*\(?[\"']\$(?P<expression>.+)[\"']"  # in single quotes where it holds none
     r"|the (?:referring|referenced) item `(?P<reference>.+?)` is not defined",
     re.DOTALL,
 )  # of MONAI's messages

@@ -27,7 +27,7 @@ class Choices:
         methods: keys of METHODS.
         scales: 2, 4 or both.
         seeds: of weights and patches.
-        sizes: `matched`, every network as wide as a bound on its MACs lets it be, or `paper`, the published widths.
+        sizes: `matched`, every network with as many channels as a bound on its MACs allows, or `paper`, the published sizes.
         gmac: that bound for every scale; None for `sizes.GMAC`.
         iterations: that every network is trained for; or else
         minutes: that the training of every network may take, from a measurement at its beginning.
@@ -83,7 +83,7 @@ class Choices:
         if self.sizes == "paper":
             return "published sizes"
         bounds = " and ".join(f"{self.gmac or GMAC[scale]:g} GMAC at x{scale}" for scale in self.scales)
-        return f"each network as wide as {bounds} let it be"
+        return f"each network with as many channels as {bounds} allow"
 
 
 def check_choices(choices: Choices) -> None:

@@ -1,4 +1,4 @@
-"""Pictures of a comparison: reconstructions over residual maps as in the paper's figures 5 to 7, and training curves."""
+"""Pictures of a comparison: reconstructions over error maps as in the paper's figures 5 to 7, and training curves."""
 
 from __future__ import annotations
 
@@ -6,11 +6,13 @@ import io
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import Colormap
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from matplotlib.patches import Rectangle
@@ -22,12 +24,12 @@ from comparison.results import Comparison, Result
 from comparison.rows import OUR_READING, title
 from comparison.scoring import View
 from hftn_sr._version import NOTICE
+from hftn_sr.pictures import BRIGHT, CHANGE, STRONG, percent
 
-__all__ = ["curves", "png", "reconstructions"]
+__all__ = ["curves", "png", "reconstructions", "validation_gain"]
 
 COLUMNS = 8  # of a picture: the truth and seven methods, as in the paper's figures
-ROWS = ("image", "residual", "detail")
-BRIGHT, STRONG = 99.8, 99.5  # percentiles drawn white, and in the deepest colour
+ROWS = ("image", "error", "detail")
 LETTERS = 24  # of a line above an image, which is as wide as that
 DETAIL = 4  # the detail shows a DETAIL-th of each side
 POINTS = 60  # of a loss curve, each the mean of the iterations since the one before
@@ -41,7 +43,7 @@ class _Block:
 
     results: Sequence[Result]
     zero_filled: View
-    strong: float
+    peak: float
 
     @property
     def white(self) -> float:
@@ -59,15 +61,15 @@ class _Block:
 
 
 def reconstructions(comparison: Comparison, scales: Sequence[int]) -> bytes:
-    """PNG: for each scale what every method made of one slice, below it the residual, below that a detail.
+    """PNG: for each scale what every method made of one slice, below it the error, below that a detail.
 
-    One residual scale for everything in the picture. The slice is the one with the most signal of the first case, the detail where
-    zero-filling errs most. Only the first seed is shown.
+    Errors are in percent of the truth's maximum, on the scale of all pictures. The slice is the one with the most signal
+    of the first case, the detail where zero-filling errs most. Only the first seed is shown.
     """
     zero_filled = {scale: result.scored.view for scale in scales if (result := comparison.find("zero_filling", scale, None))}
-    strong = max(float(np.percentile(np.abs(view.pred - view.truth), STRONG)) for view in zero_filled.values()) or 1.0
+    peak = max(float(view.truth.max()) for view in zero_filled.values()) or 1.0
     blocks = [
-        _Block(some, zero_filled[scale], strong)
+        _Block(some, zero_filled[scale], peak)
         for scale in zero_filled
         for results in [[result for result in _first_seed(comparison) if result.row.scale == scale]]
         for some in (results[start : start + COLUMNS - 1] for start in range(0, len(results), COLUMNS - 1))
@@ -82,8 +84,8 @@ def reconstructions(comparison: Comparison, scales: Sequence[int]) -> bytes:
     drawn = [_draw(axes[len(ROWS) * i : len(ROWS) * (i + 1)], block) for i, block in enumerate(blocks)][-1]
     for axis in axes.ravel():
         axis.set_axis_off()
-    figure.suptitle(f"{some_view.case}, slice {some_view.index + 1} of those scored; PSNR over all cases; one residual scale", fontsize=10)
-    figure.colorbar(drawn, ax=list(axes.ravel()), shrink=0.5, aspect=50, label="residual, intensity").ax.tick_params(labelsize=7)
+    figure.suptitle(f"{some_view.case}, slice {some_view.index + 1} of those scored; PSNR over all cases", fontsize=10)
+    figure.colorbar(drawn, ax=list(axes.ravel()), shrink=0.5, aspect=50, label="error, % of the maximum").ax.tick_params(labelsize=7)
     return png(figure)
 
 
@@ -99,7 +101,7 @@ def curves(comparison: Comparison) -> bytes:
         column = list(comparison.scales).index(result.row.scale)
         style: dict[str, Any] = {"color": colours[result.row.method], "linewidth": 1.2, "label": title(result.row.method)}
         _curve(axes[0, column], *_loss(result), **style)
-        _curve(axes[1, column], *_gain(result), marker="o", markersize=3, **style)
+        _curve(axes[1, column], *validation_gain(result.folder, result.iterations), marker="o", markersize=3, **style)
     for column, scale in enumerate(comparison.scales):
         axes[0, column].set(title=f"x{scale}", ylabel="training loss (L1)", yscale="log" if trained else "linear")
         axes[1, column].set(xlabel="iterations", ylabel="validation gain, dB")
@@ -121,7 +123,7 @@ def png(figure: Figure) -> bytes:
 
 
 def _draw(axes: NDArray[np.object_], block: _Block) -> AxesImage:
-    """Three rows of axes; returns a residual map, for the colour bar."""
+    """Three rows of axes; returns an error map, for the colour bar."""
     view, detail, limits = block.zero_filled, block.detail, (0.0, block.white)
     scale = block.results[0].row.scale
     _show(axes[0, 0], view.truth, limits, f"x{scale}: truth", detail)
@@ -131,7 +133,7 @@ def _draw(axes: NDArray[np.object_], block: _Block) -> AxesImage:
     for column, result in enumerate(block.results, 1):
         own, name = result.scored.view, f"{_heading(result.row.method)}\n{result.means()['psnr'].value:.2f} dB"
         _show(axes[0, column], own.pred, limits, name, detail)
-        drawn = _show(axes[1, column], own.pred - own.truth, (-block.strong, block.strong), "", cmap="RdBu_r")
+        drawn = _show(axes[1, column], percent(own.pred - own.truth, block.peak), (-STRONG, STRONG), "", cmap=CHANGE)
         _show(axes[2, column], own.pred[detail], limits, "")
     return drawn
 
@@ -142,7 +144,12 @@ def _heading(method: str) -> str:
 
 
 def _show(
-    axis: Axes, image: Image, limits: tuple[float, float], name: str, box: tuple[slice, slice] | None = None, cmap: str = "gray"
+    axis: Axes,
+    image: Image,
+    limits: tuple[float, float],
+    name: str,
+    box: tuple[slice, slice] | None = None,
+    cmap: str | Colormap = "gray",
 ) -> AxesImage:
     """An image (H, W) with its first axis to the right and its second one up, as a head stands upright."""
     axis.set_title(name, fontsize=8)
@@ -163,9 +170,15 @@ def _loss(result: Result) -> tuple[list[float], list[float]]:
     return [float(rows[piece[-1]]["iteration"]) for piece in pieces], [float(losses[piece].mean()) for piece in pieces]
 
 
-def _gain(result: Result) -> tuple[list[float], list[float]]:
-    rows = read_table(result.folder / VALIDATION)
-    steps = result.iterations / max((int(row["epoch"]) for row in rows), default=1)  # the last epoch is always validated
+def validation_gain(folder: Path, iterations: int) -> tuple[list[float], list[float]]:
+    """Steps at which a run was validated, and its gain over zero-filling there in dB.
+
+    Args:
+        folder: of the run.
+        iterations: that it was trained for.
+    """
+    rows = read_table(folder / VALIDATION)
+    steps = iterations / max((int(row["epoch"]) for row in rows), default=1)  # the last epoch is always validated
     return [int(row["epoch"]) * steps for row in rows], [float(row["psnr_gain"]) for row in rows]
 
 

@@ -37,9 +37,9 @@ class Result:
         """PSNR, SSIM and NMSE over the test cases."""
         return {name: mean_score(self.scored.cases, name) for name in SCORES}
 
-    def alone(self) -> Mean:
-        """PSNR of what the network gives by itself."""
-        return mean_score(self.scored.alone, "psnr")
+    def without_data_consistency(self) -> Mean:
+        """PSNR of the network's output as it is."""
+        return mean_score(self.scored.without_data_consistency, "psnr")
 
 
 @dataclass(frozen=True)
@@ -95,11 +95,12 @@ class Comparison:
         some = next(iter(self.results)).means()["psnr"]
         cases = len(next(iter(self.results)).scored.cases)
         warning = [f"WARNING: trained on {len(self.seen)} of the scored cases ({', '.join(self.seen[:3])})"] if self.seen else []
+        own = "without data consistency: PSNR of a network's output as it is"
         return [
             self.protocol.description,
             *warning,
             f"{cases} {self.section} cases, {slices_words(self.eval_slices)}; intervals: 95 %, bootstrap over {some.count} {some.over}",
-            f"difference: PSNR less that of {title(self.baseline)}, paired, with its interval; alone: PSNR of a network's output as it is",
+            f"difference: PSNR less that of {title(self.baseline)}, paired, with its interval; {own}",
             f"{self.sizes}; {self.budget}, weights of the last iteration",
         ]
 

@@ -25,7 +25,7 @@ from hftn_sr.scoring.metrics import SliceSums, slice_sums
 from hftn_sr.training.protocols import restore
 from hftn_sr.volumes.files import sha256_of
 
-__all__ = ["CaseLesions", "Robustness", "Trial", "measure_robustness"]
+__all__ = ["CaseLesions", "Robustness", "Trial", "donors_of", "measure_robustness"]
 
 T = TypeVar("T")
 Track = Callable[[Sequence[T], str], Iterable[T]]
@@ -124,7 +124,7 @@ def _measure(trial: Trial, found: Found, track: Track[Any]) -> Robustness:
     known: tuple[Section, ...] = tuple(dict.fromkeys(("training", "validation", trial.section)))
     listed: dict[Section, Sequence[Case]] = {section: _cases(dataset, section) for section in known}
     cases = listed[trial.section]
-    donors = _donors(cases, [case for section in known if section != trial.section for case in listed[section]])
+    donors = donors_of(cases, [case for section in known if section != trial.section for case in listed[section]])
     tried = [each for each in disturbances() if each != FOREIGN or len(donors) == len(cases)]
     data, given = data_digest(dataset, known), {case: donor["case"] for case, donor in donors.items()}
     names = [each.name for each in tried]
@@ -220,7 +220,7 @@ def _cases(dataset: Path, section: Section) -> list[Case]:
     return cases
 
 
-def _donors(cases: Sequence[Case], others: Sequence[Case]) -> dict[str, Case]:
+def donors_of(cases: Sequence[Case], others: Sequence[Case]) -> dict[str, Case]:
     """For each case one of another section, and thus of another patient: the one whose name, and thus contrasts, are most alike."""
     donors: dict[str, Case] = {}
     for case in cases:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -22,9 +21,10 @@ from comparison.rows import OUR_READING, title
 from comparison.statistics import Mean, mean_score, paired_difference
 from comparison.table import FOOTNOTE, MARK, interval, pipes
 
-__all__ = ["Scores", "curve_picture", "robustness_csv", "robustness_markdown", "row_scores"]
+__all__ = ["Scores", "gain_picture", "robustness_csv", "robustness_lines", "robustness_markdown", "row_scores"]
 
 NAMED = {"moved": "moved by", "turned": "turned by"}
+PANELS = {"moved": "displacement of the reference, voxels", "turned": "rotation of the reference, degrees"}
 TERMS = (
     "Gain: PSNR less that of zero-filling from the same low-resolution image. The reference alone is disturbed, except under target noise. "
     "px: Euclidean displacement by a Fourier shift along the diagonal, 1/\u221a2 of it along each in-plane axis, in voxels of the "
@@ -112,7 +112,12 @@ def robustness_markdown(robustness: Robustness, scores: Mapping[str, Scores]) ->
 
 def robustness_csv(robustness: Robustness, scores: Mapping[str, Scores]) -> bytes:
     """`robustness.csv`: a line for each row and disturbance."""
-    lines: list[dict[str, Any]] = []
+    return table_bytes(robustness_lines(robustness, scores))
+
+
+def robustness_lines(robustness: Robustness, scores: Mapping[str, Scores]) -> list[dict[str, str]]:
+    """The lines of `robustness.csv`."""
+    lines: list[dict[str, str]] = []
     for each in robustness.found.rows:
         score = scores[each.row.name]
         for step in robustness.tried:
@@ -120,12 +125,12 @@ def robustness_csv(robustness: Robustness, scores: Mapping[str, Scores]) -> byte
             lines.append(
                 {
                     "method": each.row.method,
-                    "scale": each.row.scale,
-                    "seed": "" if each.row.seed is None else each.row.seed,
+                    "scale": str(each.row.scale),
+                    "seed": "" if each.row.seed is None else str(each.row.seed),
                     "protocol": robustness.found.protocol.name,
                     "section": robustness.section,
                     "disturbance": step.kind,
-                    "amount": step.amount,
+                    "amount": str(step.amount),
                     "psnr": f"{score.psnr[step.name].value:.4f}",
                     "ssim": f"{score.ssim[step.name].value:.6f}",
                     "gain": f"{gain.value:.4f}",
@@ -135,34 +140,41 @@ def robustness_csv(robustness: Robustness, scores: Mapping[str, Scores]) -> byte
                     "share_of_aligned_gain": f"{gain.value / score.aligned:.4f}" if score.aligned > 0 else "",
                 }
             )
-    return table_bytes(lines)
+    return lines
 
 
-def curve_picture(robustness: Robustness, scores: Mapping[str, Scores]) -> bytes:
-    """PNG: gain of each row against displacement and rotation of the reference, two panels for each scale. Only the first seed is shown."""
-    found = robustness.found
-    rows = [each for each in found.rows if each.row.seed in (None, found.seeds[0]) and each.row.method != "zero_filling"]
-    colours = method_colours(list(dict.fromkeys(each.row.method for each in rows)))
-    figure = Figure(figsize=(11.5, 4.2 * len(found.scales)), layout="constrained", dpi=100)
+def gain_picture(lines: Sequence[Mapping[str, str]], heading: str) -> bytes:
+    """PNG: gain of each method against displacement and rotation of the reference, two panels for each scale.
+
+    Args:
+        lines: of `robustness.csv`; of several seeds the first is drawn.
+        heading: above it.
+    """
+    lines = [line for line in lines if line["method"] != "zero_filling"]
+    scales = list(dict.fromkeys(line["scale"] for line in lines))
+    methods = list(dict.fromkeys(line["method"] for line in lines))
+    colours = method_colours(methods)
+    figure = Figure(figsize=(11.5, 4.6 * len(scales)), layout="constrained", dpi=100, facecolor="white")
     FigureCanvasAgg(figure)
-    axes = figure.subplots(len(found.scales), 2, squeeze=False, sharey="row")
-    kinds: list[tuple[Literal["moved", "turned"], str]] = [
-        ("moved", "displacement of the reference, px"),
-        ("turned", "its rotation, degrees"),
-    ]
-    for line, scale in enumerate(found.scales):
-        for axis, (kind, label) in zip(axes[line], kinds, strict=True):
-            for each in (each for each in rows if each.row.scale == scale):
-                x, y = _curve(robustness, scores[each.row.name].gain, kind)
-                axis.plot(x, y, color=colours[each.row.method], marker="o", markersize=3, linewidth=1.3, label=title(each.row.method))
+    axes = figure.subplots(len(scales), 2, squeeze=False, sharey="row")
+    for row, scale in zip(axes, scales, strict=True):
+        for axis, (kind, label) in zip(row, PANELS.items(), strict=True):
+            for method in methods:
+                x, y = _drawn(lines, method, scale, kind)
+                axis.plot(x, y, color=colours[method], marker="o", markersize=3.5, linewidth=1.6, label=title(method))
             _dress(axis, label)
-        axes[line, 0].set(ylabel=f"x{scale}: gain over zero-filling, dB")
-    handles = {label: handle for axis in axes[:, 0] for handle, label in zip(*axis.get_legend_handles_labels(), strict=True)}
-    figure.legend(list(handles.values()), list(handles), loc="outside right center", fontsize=8)
-    words = "all slices" if robustness.eval_slices is None else f"{robustness.eval_slices} slices of each"
-    cases = len(next(iter(next(iter(robustness.sums.values())).values())))
-    figure.suptitle(f"PSNR by volume, {cases} {robustness.section} cases, {words}", fontsize=10)
+        row[0].set(ylabel=f"x{scale}: gain over zero-filling, dB")
+    handles, labels = axes[0, 0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside right center", fontsize=9)
+    figure.suptitle(heading, fontsize=11)
     return png(figure)
+
+
+def _drawn(lines: Sequence[Mapping[str, str]], method: str, scale: str, kind: str) -> tuple[list[float], list[float]]:
+    """Amounts of one kind, from 0, and the gain of a method's first seed at each."""
+    own = [line for line in lines if line["method"] == method and line["scale"] == scale and line["disturbance"] in ("aligned", kind)]
+    first = [line for line in own if line["seed"] == own[0]["seed"]]
+    return [float(line["amount"]) for line in first], [float(line["gain"]) for line in first]
 
 
 def _curve(robustness: Robustness, gain: Mapping[str, Mean], kind: str) -> tuple[list[float], list[float]]:
@@ -173,6 +185,7 @@ def _curve(robustness: Robustness, gain: Mapping[str, Mean], kind: str) -> tuple
 
 def _dress(axis: Axes, label: str) -> None:
     axis.set_xlabel(label)
+    axis.spines[["top", "right"]].set_visible(False)
     axis.axhline(0, color="0.6", linewidth=0.8)
     axis.grid(color="0.9", linewidth=0.6)
 

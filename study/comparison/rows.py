@@ -84,7 +84,7 @@ class Row:
         scale: upscaling factor s.
         seed: of weights and patches; None for interpolation, which has neither.
         options: what the size of the comparison changes in the method's own.
-        width: feature channels; None for interpolation.
+        channels: feature channels C; None for interpolation.
         cost: of the network with these options.
     """
 
@@ -92,7 +92,7 @@ class Row:
     scale: int
     seed: int | None
     options: Mapping[str, Any] = field(default_factory=dict)
-    width: int | None = None
+    channels: int | None = None
     cost: Cost = NOTHING
 
     @property

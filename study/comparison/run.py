@@ -25,7 +25,7 @@ from comparison.rows import Row, needs_training
 from comparison.schedule import TIMED_STEPS, Schedule, schedule, timed_schedule
 from comparison.scoring import score_row
 from comparison.settings import check_unchanged, data_digest, read_record
-from comparison.sizes import GMAC, fitted_options, width_name
+from comparison.sizes import GMAC, fitted_options, has_channels
 from comparison.statistics import write_cases
 from comparison.table import case_rows, markdown, table_csv
 from comparison.training import TRAIN_YAML, Stopped, seconds_per_iteration, train_row
@@ -44,7 +44,7 @@ class Progress:
     """What a comparison tells while it goes on; this one keeps silent. Called from several threads."""
 
     def sizes(self, method: str, scale: int) -> None:
-        """The width of this network is being fitted."""
+        """The channels of this network are being fitted."""
 
     def begin(self, rows: Sequence[Row]) -> None:
         """These rows will be made."""
@@ -209,7 +209,7 @@ def _rows(choices: Choices, progress: Progress) -> list[Row]:
 
 
 def _sized(choices: Choices, method: str, scale: int, progress: Progress) -> tuple[Mapping[str, Any], int | None, Cost]:
-    """Options, width and cost, remembered in the output: fitting a width takes seconds."""
+    """Options, channels and cost, remembered in the output: fitting the channels takes seconds."""
     bound = choices.gmac or GMAC[scale]
     key = [hftn_sr.__version__, method, scale, choices.sizes, bound if choices.sizes == "matched" else None]
     store = choices.output / "sizes.json"
@@ -221,9 +221,8 @@ def _sized(choices: Choices, method: str, scale: int, progress: Progress) -> tup
         known[name] = {"options": options, "parameters": cost.parameters, "macs": cost.macs}
         write_json(store, known)
     found = known[name]
-    width = width_name(method)
     every: Mapping[str, Any] = build_network(method, scale, found["options"]).options  # type: ignore[assignment]
-    return found["options"], every[width] if width else None, Cost(found["parameters"], found["macs"])
+    return found["options"], every["channels"] if has_channels(method) else None, Cost(found["parameters"], found["macs"])
 
 
 def _settings(choices: Choices, row: Row, data: str, workflow: str) -> dict[str, Any]:

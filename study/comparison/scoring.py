@@ -27,7 +27,7 @@ from hftn_sr.volumes.files import json_bytes, write_files
 __all__ = ["Predict", "Scored", "View", "middle", "predictor", "score_row", "sums_columns", "sums_from"]
 
 SLICES, VIEW, RECORD = "slices.csv", "view.npz", "scores.json"
-ALONE = "alone_"  # before the columns of what the network gives by itself
+WITHOUT = "without_data_consistency_"  # before the columns of the network's output as it is
 
 Image = NDArray[np.float32]
 Predict = Callable[[torch.Tensor], torch.Tensor]
@@ -57,13 +57,13 @@ class Scored:
     """What a row's network did on the test cases.
 
     Args:
-        cases: the slices of each case, finished as the protocol says.
-        alone: the same, of what the network gives by itself.
+        cases: the slices of each case, with data consistency as the protocol has it.
+        without_data_consistency: the same, of the network's output as it is.
         view: of the first case, the slice with the most signal.
     """
 
     cases: Mapping[str, SliceSums]
-    alone: Mapping[str, SliceSums]
+    without_data_consistency: Mapping[str, SliceSums]
     view: View
 
 
@@ -93,10 +93,10 @@ def score_row(
     """
     if read_record(folder / RECORD) == wanted:
         return _read(folder)
-    predict = predictor(row, weights)  # alone
+    predict = predictor(row, weights)  # without data consistency
     load = LoadPaird(row.scale)
     sums: dict[str, SliceSums] = {}
-    alone: dict[str, SliceSums] = {}
+    without: dict[str, SliceSums] = {}
     view: View | None = None
     for case in cases:
         pair = load(case)
@@ -105,12 +105,12 @@ def score_row(
         given = predict(prepared.image)
         finished = protocol.finished(given, prepared.image, row.scale) if weights else given
         given, pred, truth = (restore(image, prepared.mean, prepared.std)[0] for image in (given, finished, prepared.label))
-        sums[case["case"]], alone[case["case"]] = slice_sums(pred, truth), slice_sums(given, truth)
+        sums[case["case"]], without[case["case"]] = slice_sums(pred, truth), slice_sums(given, truth)
         view = view or _view(case["case"], pred, truth, prepared.image[1:].sum(0))
         told(len(sums))
     if view is None:
         raise ValueError("expected at least one case, got none")
-    _write(folder, Scored(sums, alone, view), wanted)
+    _write(folder, Scored(sums, without, view), wanted)
     return _read(folder)
 
 
@@ -155,9 +155,9 @@ def _view(case: str, pred: torch.Tensor, truth: torch.Tensor, reference: torch.T
 def _write(folder: Path, scored: Scored, wanted: Mapping[str, Any]) -> None:
     """All three at once, what they depend on last."""
     rows = [
-        {"case": case, "slice": index, **columns, **{ALONE + name: value for name, value in alone.items()}}
+        {"case": case, "slice": index, **columns, **{WITHOUT + name: value for name, value in own.items()}}
         for case, sums in scored.cases.items()
-        for index, (columns, alone) in enumerate(zip(sums_columns(sums), sums_columns(scored.alone[case]), strict=True))
+        for index, (columns, own) in enumerate(zip(sums_columns(sums), sums_columns(scored.without_data_consistency[case]), strict=True))
     ]
     buffer = io.BytesIO()
     np.savez_compressed(buffer, **asdict(scored.view))
@@ -171,10 +171,10 @@ def _read(folder: Path) -> Scored:
     by_case: dict[str, list[dict[str, str]]] = {}
     for row in read_table(folder / SLICES):
         by_case.setdefault(row["case"], []).append(row)
-    cases, alone = ({case: sums_from(rows, prefix) for case, rows in by_case.items()} for prefix in ("", ALONE))
+    cases, without = ({case: sums_from(rows, prefix) for case, rows in by_case.items()} for prefix in ("", WITHOUT))
     with np.load(folder / VIEW) as stored:
         view = View(str(stored["case"]), int(stored["index"]), *(stored[key] for key in ("pred", "truth", "reference")))
-    return Scored(cases, alone, view)
+    return Scored(cases, without, view)
 
 
 def sums_columns(sums: SliceSums) -> list[dict[str, float]]:

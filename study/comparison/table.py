@@ -73,23 +73,30 @@ def _csv_row(comparison: Comparison, result: Result) -> dict[str, Any]:
         "iterations": result.iterations,
         "minutes": _fixed(result.minutes, 2),
         "seed": "" if row.seed is None else row.seed,
-        "width": "" if row.width is None else row.width,
+        "channels": "" if row.channels is None else row.channels,
         "options": json.dumps(dict(row.options)) if row.options else "",
         "interval_over": f"{means['psnr'].count} {means['psnr'].over}",
         "baseline": comparison.baseline,
         "difference": _fixed(lead.value, 4) if lead else "",
         "difference_low": _fixed(lead.low, 4) if lead else "",
         "difference_high": _fixed(lead.high, 4) if lead else "",
-        "psnr_alone": _fixed(result.alone().value, 4),
+        "psnr_without_data_consistency": _fixed(result.without_data_consistency().value, 4),
         "note": "our reading" if row.method in OUR_READING else "",
     }
 
 
 def _methods_table(comparison: Comparison, methods: Sequence[str]) -> str:
-    head = ["method", *_score_heads(comparison, "PSNR \u2191, dB", "SSIM \u2191", "NMSE \u2193", "difference, dB", "alone, dB")]
+    head = [
+        "method",
+        *_score_heads(comparison, "PSNR \u2191, dB", "SSIM \u2191", "NMSE \u2193", "difference, dB", "without data consistency, dB"),
+    ]
 
     def cells(result: Result) -> Cells:
-        return [*_scores(result), interval(comparison.lead(result, comparison.baseline), "+.2f"), f"{result.alone().value:.2f}"]
+        return [
+            *_scores(result),
+            interval(comparison.lead(result, comparison.baseline), "+.2f"),
+            f"{result.without_data_consistency().value:.2f}",
+        ]
 
     return pipes(head, [[_name(method, seed, comparison), *line] for method, seed, line in _side_by_side(comparison, methods, cells, 5)])
 
@@ -104,15 +111,15 @@ def _ablations_table(comparison: Comparison, methods: Sequence[str]) -> str:
 
 
 def _networks_table(comparison: Comparison) -> str:
-    head = ["method", "scale", "width", "other options", "parameters, M", "GMAC at 320 x 320", "iterations", "minutes"]
+    head = ["method", "scale", "channels", "other options", "parameters, M", "GMAC at 320 x 320", "iterations", "minutes"]
     rows = []
     for result in comparison.results:
         row = result.row
-        other = ", ".join(f"{key} {value}" for key, value in row.options.items() if key not in ("width", "channels"))
+        other = ", ".join(f"{key} {value}" for key, value in row.options.items() if key != "channels")
         cost = [f"{row.cost.parameters / 1e6:.3f}", f"{row.cost.gmac:.2f}"]
         budget = [str(result.iterations), f"{result.minutes:.1f}"]
         name = _name(row.method, row.seed, comparison)
-        rows.append([name, f"x{row.scale}", str(row.width or "-"), other or "-", *cost, *budget])
+        rows.append([name, f"x{row.scale}", str(row.channels or "-"), other or "-", *cost, *budget])
     return pipes(head, rows)
 
 

@@ -48,8 +48,8 @@ class TerminalProgress(Progress):
         self.bars.stop()
 
     def sizes(self, method: str, scale: int) -> None:
-        """The width of this network is being fitted."""
-        self.console.print(f"fitting the width of {title(method)} x{scale}", highlight=False)
+        """The channels of this network are being fitted."""
+        self.console.print(f"fitting the channels of {title(method)} x{scale}", highlight=False)
 
     def begin(self, rows: Sequence[Row]) -> None:
         """These rows will be made."""
@@ -89,15 +89,16 @@ def summary(comparison: Comparison) -> Table:
     """What the terminal shows at the end; more is in table.md."""
     table = Table(title="; ".join(comparison.captions()[:2]), title_justify="left")
     table.add_column("method")
-    for heading in ("scale", "width", "PSNR, dB", "interval", "SSIM", "NMSE", "gain, dB", "M", "GMAC", "iterations", "minutes"):
+    for heading in ("scale", "channels", "PSNR, dB", "interval", "SSIM", "NMSE", "gain, dB", "M", "GMAC", "iterations", "minutes"):
         table.add_column(heading, justify="right", no_wrap=True)
     for result in comparison.results:
         row, means = result.row, result.means()
         psnr, gain = means["psnr"], comparison.lead(result, "zero_filling")
         table.add_row(
             row.label(comparison.seeds) + (" (our reading)" if row.method in OUR_READING else ""),
-            f"x{row.scale}", str(row.width or "-"), f"{psnr.value:.2f}", f"{psnr.low:.2f} to {psnr.high:.2f}", f"{means['ssim'].value:.4f}",
-            f"{means['nmse'].value:.5f}", f"{gain.value:+.2f}" if gain else "-", f"{row.cost.parameters / 1e6:.3f}", f"{row.cost.gmac:.2f}",
+            f"x{row.scale}", str(row.channels or "-"), f"{psnr.value:.2f}", f"{psnr.low:.2f} to {psnr.high:.2f}",
+            f"{means['ssim'].value:.4f}", f"{means['nmse'].value:.5f}",
+            f"{gain.value:+.2f}" if gain else "-", f"{row.cost.parameters / 1e6:.3f}", f"{row.cost.gmac:.2f}",
             str(result.iterations), f"{result.minutes:.1f}",
         )  # fmt: skip
     for failure in comparison.failures:

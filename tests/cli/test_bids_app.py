@@ -127,6 +127,11 @@ def test_the_help_fits_a_terminal_and_ends_with_an_example_that_the_parser_takes
     get_command(app).make_context("hftn-sr-bids", shlex.split(example))
 
 
+def test_no_option_is_offered_that_cannot_be_taken():
+    names = {name for parameter in get_command(app).params for name in parameter.opts}
+    assert "--output-format" not in names and {"--overwrite", "--dry-run", "--participant-label"} <= names
+
+
 def test_it_is_a_command_of_the_package_and_runs_without_installation():
     assert 'hftn-sr-bids = "hftn_sr.cli.bids_app:main"' in (ROOT / "pyproject.toml").read_text(encoding="utf-8")
     called = [sys.executable, "-m", "hftn_sr.cli.bids_app", "--version"]

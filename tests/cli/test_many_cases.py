@@ -10,8 +10,8 @@ import sys
 import pytest
 
 from hftn_sr.errors import Fault, Note, interrupted, printable
-from hftn_sr.inference.batch import write_summary
 from hftn_sr.inference.case import Outcome
+from hftn_sr.inference.summary import write_summary
 
 
 @pytest.fixture
@@ -135,17 +135,18 @@ def test_a_summary_that_cannot_be_written_is_said_once_and_shows_in_the_exit_cod
 
 
 def test_a_summary_that_could_not_be_written_for_a_while_leaves_no_trace(tmp_path, put_case, run, monkeypatch):
-    from hftn_sr.inference import batch
+    from hftn_sr.inference.summary import NewFiles
 
-    calls, write_json = [], batch.write_json
+    calls, write = [], NewFiles.write
 
-    def full_once(path, content):
-        calls.append(path)
-        if len(calls) == 1:
-            raise Fault(path, "no space left on the disk (needs 0.1 MB)", "free space or choose another --output")
-        write_json(path, content)
+    def full_once(self, path, chunks):
+        if path.name == "summary.json":
+            calls.append(path)
+            if len(calls) == 1:
+                raise Fault(path, "no space left on the disk (needs 0.1 MB)", "free space or choose another --output")
+        return write(self, path, chunks)
 
-    monkeypatch.setattr(batch, "write_json", full_once)
+    monkeypatch.setattr(NewFiles, "write", full_once)
     for case in ("a", "b"):
         put_case(tmp_path / "in" / case)
     result = run("--no-report")

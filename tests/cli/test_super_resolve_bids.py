@@ -83,6 +83,8 @@ def test_the_validator_of_bids_finds_no_fault_and_does_where_there_is_one(datase
 def test_the_validator_misses_what_is_not_known_until_one_file_says_it(dataset, run):
     (dataset / "FLAIR.json").unlink()
     output = dataset.parent / "derived"
+    planned = run(output, "--dry-run")
+    assert "SkullStripped would be left out of 3 side files" in planned.stderr
     result = run(output, "--no-preview")
     (said,) = [line for line in result.stderr.splitlines() if "SkullStripped" in line]
     assert said.startswith("SkullStripped is left out of 3 side files")

@@ -170,6 +170,31 @@ def test_a_folder_with_anything_else_in_it_is_never_replaced(folders, to_dicom, 
     assert (refused.exit_code, len(list(folders[0].iterdir()))) == (9, 4)
 
 
+@pytest.mark.parametrize("overwrite", ["never", "stale"])
+@pytest.mark.parametrize("first", ["nifti", "dicom"])
+def test_cases_that_stand_in_the_other_format_are_done_before_and_none_is_lost(scans, command, weights, tmp_path, first, overwrite):
+    for role, volume in zip(("target", "reference"), scans, strict=True):
+        write_series(tmp_path / "cases" / "p1" / role, volume)
+    out = tmp_path / "out"
+
+    def run(output_format, *more):
+        given = ("--cases", tmp_path / "cases", "--output", out, "--model", weights[2], "--device", "cpu", "--no-preview")
+        return command("super-resolve", *given, "--output-format", output_format, *more)
+
+    assert run(first, "--no-report").exit_code == 0
+    before = {path.name for path in (out / "p1").iterdir()}
+    second = "dicom" if first == "nifti" else "nifti"
+    again = run(second, "--overwrite", overwrite)
+    assert (again.exit_code, {path.name for path in (out / "p1").iterdir()}) == (3, before)
+    stands = "target_sr.nii.gz" if first == "nifti" else "target_sr"
+    assert f"the result stands as {stands}; another --output takes one in the other format" in again.stderr
+    (row,) = json.loads((out / "summary.json").read_text(encoding="utf-8"))["cases"]
+    assert (row["status"], row["output"], row["scale"]) == ("done before", stands, 2)
+    assert "no pictures" not in (out / "report.html").read_text(encoding="utf-8")
+    refused = run(second, "--overwrite", "always")
+    assert (refused.exit_code, f"is the record of {stands}, which would lose it" in refused.stderr) == (9, True)
+
+
 def test_cases_go_back_as_dicom_where_their_target_was(scans, to_dicom, command, tmp_path):
     for case in ("p1", "p2"):
         for role, volume in zip(("target", "reference"), scans, strict=True):
@@ -195,7 +220,7 @@ def test_a_name_that_is_no_folder_s_is_refused(folders, to_dicom, tmp_path, name
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "file").write_bytes(b"x")
     refused = to_dicom("--target", folders[0], "--reference", folders[1], output=name)
-    assert (refused.exit_code, told in refused.stderr) == (9, True), refused.stderr
+    assert (refused.exit_code, told in refused.stderr) == (2, True), refused.stderr
     assert [each.name for each in (tmp_path / "out").iterdir()] == ["file"]
 
 
@@ -215,5 +240,5 @@ def test_a_series_that_is_not_of_its_record_is_made_again(folders, to_dicom, tmp
 
 def test_an_output_in_the_folder_of_the_target_is_refused(folders, to_dicom):
     refused = to_dicom("--target", folders[0], "--reference", folders[1], output="../dicom/flair/sr")
-    assert (refused.exit_code, "lies in the folder of the target" in refused.stderr) == (9, True)
+    assert (refused.exit_code, "lies in the folder of the target" in refused.stderr) == (2, True)
     assert len(list(folders[0].iterdir())) == 4

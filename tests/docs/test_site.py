@@ -1,14 +1,12 @@
 """The documentation as pages: complete, its links lead somewhere, nothing is fetched from elsewhere, its commands are ones that exist."""
 
 import importlib
-import inspect
 import json
 import pkgutil
 import re
 import shlex
 import sys
 from pathlib import Path
-from typing import get_origin
 
 import pytest
 import yaml
@@ -52,17 +50,11 @@ def site(scripts, tmp_path_factory):
     return output
 
 
-@pytest.mark.parametrize("name", MODULES)
-def test_the_reference_has_every_public_name_with_a_docstring(name, site):
-    module = importlib.import_module(name)
-    page = (site / "api" / f"{name.replace('.', '/')}.html").read_text(encoding="utf-8")
-    assert module.__doc__
-    for public in getattr(module, "__all__", ()):
-        thing = getattr(module, public)
-        assert f'id="{public}"' in page
-        alias = get_origin(thing) is not None  # of a type, which Python 3.10 takes for a class
-        if (inspect.isclass(thing) or inspect.isfunction(thing)) and not alias:
-            assert thing.__doc__, f"{public} has no docstring"
+def test_the_reference_has_every_public_name(site):
+    for name in MODULES:
+        page = (site / "api" / f"{name.replace('.', '/')}.html").read_text(encoding="utf-8")
+        lacking = [public for public in getattr(importlib.import_module(name), "__all__", ()) if f'id="{public}"' not in page]
+        assert (name, lacking) == (name, [])
 
 
 def test_formulas_are_drawn_by_the_browser(site):
@@ -140,13 +132,14 @@ def test_a_folder_of_someone_else_is_left_alone(scripts, tmp_path):
     assert (tmp_path / "letter.txt").read_text() == "mine"
 
 
-@pytest.mark.parametrize("line", COMMANDS)
-def test_the_commands_of_the_guides_are_ones_that_the_parser_takes(line):
-    words = shlex.split(line.replace("python -m hftn_sr.cli", "hftn-sr", 1))[1:]
-    command = get_command(app)
-    while (children := getattr(command, "commands", None)) is not None:
-        command = children[words.pop(0)]
-    command.make_context("hftn-sr", words)  # raises where an option is misspelt or missing
+def test_the_commands_of_the_guides_are_ones_that_the_parser_takes():
+    assert len(COMMANDS) > 20
+    for line in COMMANDS:
+        words = shlex.split(line.replace("python -m hftn_sr.cli", "hftn-sr", 1))[1:]
+        command = get_command(app)
+        while (children := getattr(command, "commands", None)) is not None:
+            command = children[words.pop(0)]
+        command.make_context("hftn-sr", words)  # raises where an option is misspelt or missing
 
 
 def test_the_guides_call_the_comparison_as_it_is(monkeypatch):
@@ -165,19 +158,6 @@ def test_the_scripts_and_make_targets_that_the_guides_name_exist():
     assert [name for name in set(re.findall(r"(?:scripts|study)/\w+\.py", text)) if not (ROOT / name).is_file()] == []
     targets = set(re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
     assert set(re.findall(r"`make ([\w-]+)`", text)) <= targets
-
-
-def test_the_pictures_of_the_readme_are_small_files_of_the_repository():
-    pictures = re.findall(r"!\[.+?\]\((.+?)\)", (ROOT / "README.md").read_text(encoding="utf-8"))
-    assert pictures
-    assert [name for name in pictures if not (ROOT / name).is_file() or (ROOT / name).stat().st_size > 1e6] == []
-
-
-def test_the_first_screen_of_the_readme_has_a_picture_and_one_command():
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
-    first = text[: text.index("\n## ")]
-    assert re.findall(r"```\n(.*?)```", first, re.DOTALL) == ["make demo\n"]
-    assert first.count("![") == 1
 
 
 def test_the_search_knows_the_functions_of_the_package(site):

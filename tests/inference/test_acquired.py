@@ -7,6 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, reject, settings
+from hypothesis import strategies as st
 
 from hftn_sr.acquisition import Acquisition, Full, KSpace, Slices
 from hftn_sr.errors import Fault, NothingToDo, UsageFault
@@ -60,6 +62,54 @@ def test_any_other_ratio_makes_voxels_no_finer_than_the_reference_s(target, refe
     assert (found.grid.shape, found.scale) == (shape, None)
     view = np.multiply(found.grid.shape, found.grid.spacing)
     np.testing.assert_allclose(view, np.multiply((40, 36, 6), target), rtol=1e-9)  # the field of view stays
+
+
+def test_six_slices_of_4_mm_give_twenty_four_of_1_mm():
+    found = chosen((0.7, 0.7, 4.0), voxel="0.7x0.7x1")
+    assert found.grid.shape == (40, 36, 24)
+    assert found.kept == Acquisition((Full(), Full(), Slices(4, 4)))
+    affine = header((0.7, 0.7, 4.0)).grid.affine
+    for outer, finer in ((-0.5, -0.5), (5.5, 23.5)):
+        assert found.grid.affine @ [3, 5, finer, 1] == pytest.approx(affine @ [3, 5, outer, 1], abs=1e-10)
+
+
+@settings(deadline=None, max_examples=60, derandomize=True)
+@given(
+    st.tuples(*[st.integers(1, 31)] * 3),
+    st.tuples(*[st.floats(0.2, 8)] * 3),
+    st.tuples(*[st.floats(0.2, 8)] * 3),
+    st.one_of(st.none(), st.floats(0.1, 2.5)),
+)
+def test_the_result_has_the_target_s_field_of_view(shape, spacing, voxel, thickness):
+    try:
+        found = chosen(spacing, shape=shape, voxel=voxel, slice_thickness=thickness and thickness * spacing[2])
+    except (UsageFault, NothingToDo):
+        reject()
+    grid, affine = found.grid, header(spacing, shape).grid.affine
+    assert found.kept.measured_shape(grid.shape) == shape
+    assert found.kept.measured_affine(grid.affine, grid.shape) == pytest.approx(affine, abs=1e-4)
+    first = np.array([axis.first(size) for axis, size in zip(found.kept.axes, grid.shape, strict=True)])
+    for dim, axis in enumerate(found.kept.axes):
+        assert grid.spacing[dim] * grid.shape[dim] == pytest.approx(spacing[dim] * shape[dim], abs=1e-4)
+        assert isinstance(axis, Full) == (grid.spacing[dim] == pytest.approx(spacing[dim]))
+        assert isinstance(axis, Full) or grid.spacing[dim] >= voxel[dim] * (1 - 2e-3)  # never finer than asked
+        outer = 0.5 if isinstance(axis, Slices) else 0.0  # faces stay across slices, samples 0 along k-space
+        for low, high in ((-outer, -outer), (shape[dim] - outer, grid.shape[dim] - outer)):
+            ours, theirs = first.copy(), np.zeros(3)  # the other axes begin elsewhere if they are slices
+            ours[dim], theirs[dim] = high, low
+            assert grid.affine @ [*ours, 1] == pytest.approx(affine @ [*theirs, 1], abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("shape", "spacing", "voxel", "sizes"),
+    [
+        ((256, 256, 2), (0.8594, 0.8594, 5.0), (0.4297, 0.4297, 5.0), (512, 512, 2)),  # of 220 mm and 256 voxels: 0.859375
+        ((128, 84, 2), (2, 2, 3), (0.5, 0.5, 3), (512, 336, 2)),
+        ((100, 205, 2), (1, 1.6, 3), (1 / 1.6, 1.0, 9), (160, 328, 2)),
+    ],
+)
+def test_rounded_headers_cost_no_sample(shape, spacing, voxel, sizes):
+    assert chosen(spacing, shape=shape, voxel=voxel).grid.shape == sizes
 
 
 def test_the_reference_is_judged_along_the_target_s_axes():

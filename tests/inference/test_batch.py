@@ -11,10 +11,11 @@ import torch
 import hftn_sr
 from hftn_sr.errors import Fault, NothingToDo
 from hftn_sr.inference import batch
-from hftn_sr.inference.batch import exit_code, find_cases, run_cases, write_summary
+from hftn_sr.inference.batch import find_cases, run_cases
 from hftn_sr.inference.case import Outcome
 from hftn_sr.inference.options import RunOptions
 from hftn_sr.inference.reporter import Reporter
+from hftn_sr.inference.summary import exit_code, write_summary
 
 
 @pytest.fixture

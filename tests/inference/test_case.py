@@ -190,7 +190,10 @@ def test_the_record_says_what_was_done_with_what(case, run, weights):
     assert set(record["seconds"]) == {"read_and_place", "network", "restore_and_save"}
     assert record["seconds"]["network"] > 0
     assert record["notes"] == [
-        "measured 20 x 22 of 40 x 44 (left-right x front-back); scale 2: voxel sizes are 2.00 x 2.00 times the reference's"
+        (
+            "measured 20 x 22 of 40 x 44 (left-right x front-back); scale 2: voxel sizes are 2.00 x 2.00 times the reference's; "
+            "voxels of the result: 1 x 1 x 3 mm"
+        )
     ]
     assert record["warnings"] == [
         "slices are too small or too smooth to check whether the reference fits; it is used all the same",
@@ -705,6 +708,6 @@ def test_a_right_pair_has_notes_and_no_warning(tmp_path, cropped):
     case = Case("one", low, write_volume(tmp_path / "reference.nii.gz", part), tmp_path / "result.nii.gz")
     outcome = run_case(case, RunOptions("small", dry_run=True), lambda scale: load_model("small", scale))
     assert outcome.warnings == () and outcome.record["warnings"] == []
-    assert outcome.notes[0].endswith("scale 2: voxel sizes are 2.13 x 2.13 times the reference's")
+    assert "; scale 2: voxel sizes are 2.13 x 2.13 times the reference's; voxels of the result: " in outcome.notes[0]
     assert [note for note in outcome.notes[1:] if "of the target; elsewhere" not in note] == []
     assert (len(outcome.notes) == 2) is (outcome.record["coverage"] < 1)

@@ -92,22 +92,24 @@ def test_an_image_too_small_to_tell_is_not_called_interpolated():
 
 
 def test_a_reference_in_place_gives_no_warning():
-    assert misplaced(Alignment(0.5, 0.05, 0), 2) == []
+    assert misplaced(Alignment(0.5, 0.1, 0, 2)) == []
 
 
 @pytest.mark.parametrize(
     ("alignment", "said"),
     [
-        (Alignment(0.05, 0.0, 0), "do not match"),
-        (Alignment(0.3, 0.75, 0), "lie 1.5 voxels of the result away"),
-        (Alignment(0.3, 0.05, -1), "lie a slice away"),
-        (Alignment(0.3, 0.5, 1), "lie 1.0 voxels of the result and a slice away"),
+        (Alignment(0.05, 0.0, 0, 2), "do not match"),
+        (Alignment(0.3, 1.5, 0, 2), "lie 1.5 voxels of the result away"),
+        (Alignment(0.3, 0.1, -1, 2), "lie a slice away"),
+        (Alignment(0.3, 0.2, 0, 1, -1.24), "lie 1.2 voxels of the result across the slices away"),
+        (Alignment(0.3, 0.9, 0, 1, 0.8), "lie 0.90 voxels of the result and 0.8 voxels of the result across the slices away"),
+        (Alignment(0.3, 1.0, 1, 2), "lie 1.0 voxels of the result and a slice away"),
     ],
 )
 def test_a_reference_out_of_place_is_named_with_the_cure(alignment, said):
-    (warning,) = misplaced(alignment, 2)
+    (warning,) = misplaced(alignment)
     assert said in warning and "--register rigid" in warning
-    (warning,) = misplaced(alignment, 2, NOT_MENDED)
+    (warning,) = misplaced(alignment, NOT_MENDED)
     assert said in warning and "rigid registration did not mend that; place it by --reference-transform" in warning
     assert "--register" not in warning
 
@@ -115,23 +117,31 @@ def test_a_reference_out_of_place_is_named_with_the_cure(alignment, said):
 @pytest.mark.parametrize(
     ("alignment", "said"),
     [
-        (Alignment(0.5, 0.05, 0), None),
-        (Alignment(0.3, 0.24, 0), None),
-        (Alignment(0.3, 0.26, 0), "lie 1.0 voxels of the result away from where it belongs, which is worse than no reference"),
-        (Alignment(0.3, 0.05, 1), None),  # of thin slices, the next one serves nearly as well
-        (Alignment(0.3, 0.26, 1), "lie 1.0 voxels of the result and a slice away"),
-        (Alignment(0.05, 0.0, 0), "the edges of target and reference do not match (agreement 0.05, usually above 0.24): another patient"),
+        (Alignment(0.5, 0.2, 0, 4), None),
+        (Alignment(0.3, 0.96, 0, 4), None),
+        (Alignment(0.3, 1.04, 0, 4), "lie 1.0 voxels of the result away from where it belongs, which is worse than no reference"),
+        (Alignment(0.3, 0.2, 1, 4), None),  # of thin slices, the next one serves nearly as well
+        (Alignment(0.3, 1.04, 0, 1.6), "worse than no reference"),
+        (Alignment(0.3, 2.9, 0, 1), None),  # beside thick slices
+        (Alignment(0.3, 3.1, 0, 1), "lie 3.1 voxels of the result away from where it belongs, which is worse than no reference"),
+        (Alignment(0.3, 1.04, 1, 4), "lie 1.0 voxels of the result and a slice away"),
+        (
+            Alignment(0.05, 0.0, 0, 4),
+            "the edges of target and reference do not match (agreement 0.05, usually above 0.24): another patient",
+        ),
     ],
 )
 def test_a_reference_that_would_do_harm_is_distinguished_from_one_that_helps(alignment, said):
-    found = unfit_reason(alignment, 4)
+    found = unfit_reason(alignment)
     assert said in found if said else found == ""
 
 
 def test_the_record_tells_displacements_in_voxels_of_the_result():
-    assert alignment_record(None, 2) is None
-    record = alignment_record(Alignment(0.3, 0.5, 1), 4)
+    assert alignment_record(None) is None
+    record = alignment_record(Alignment(0.3, 2.0, 1, 4))
     assert (record["value"], record["displacement_voxels"], record["slice_offset"]) == (0.3, 2.0, 1)
+    assert "displacement_across_voxels" not in record
+    assert alignment_record(Alignment(0.3, 0.1, 0, 1, -0.4))["displacement_across_voxels"] == -0.4
 
 
 @pytest.mark.parametrize(

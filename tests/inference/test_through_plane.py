@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -10,13 +11,15 @@ import torch
 
 from hftn_sr.acquisition import Acquisition, Full, Slices
 from hftn_sr.inference.acquired import Acquired
+from hftn_sr.inference.options import PairOptions
+from hftn_sr.inference.pair import prepare_pair
 from hftn_sr.inference.reporter import Reporter
 from hftn_sr.inference.through_plane import ThickSlices
 from hftn_sr.networks import build_network
 from hftn_sr.networks.weights import save_weights
 from hftn_sr.volumes.nifti import read_nifti
 from hftn_sr.volumes.scratch import Scratch
-from hftn_sr.volumes.volume import Grid
+from hftn_sr.volumes.volume import Grid, Volume
 from phantoms import thick_pair, write_volume
 
 
@@ -80,6 +83,49 @@ def test_the_reference_is_averaged_over_the_slices_as_the_target_was(tmp_path):
 class First(torch.nn.Module):
     def forward(self, image):
         return image[:, :1]
+
+
+def ellipsoids(shape=(60, 60, 60), number=120):
+    """Tissue of edges in all directions, values 0 to 5."""
+    draw = np.random.default_rng(0)
+    index = np.stack(np.meshgrid(*map(np.arange, shape), indexing="ij"), axis=-1)
+    tissue = np.zeros(shape, np.float32)
+    for each in range(number):
+        centre, axes = draw.uniform(5, np.subtract(shape, 5)), draw.uniform(4, 12, 3)
+        tissue[(((index - centre) / axes) ** 2).sum(-1) < 1] = each % 5 + 1
+    return tissue
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_a_known_displacement_is_measured_beside_thick_slices_along_each_axis(tmp_path, axis):
+    tissue = ellipsoids()
+    kept = Acquisition(tuple(Slices(5, 5) if dim == axis else Full() for dim in range(3)))
+    thick = Volume(kept.simulate(torch.from_numpy(tissue)).numpy(), kept.measured_affine(np.eye(4), tissue.shape))
+    target = write_volume(tmp_path / "thick.nii", thick)
+    options = PairOptions(voxel=(1.0, 1.0, 1.0), through_plane=axis, register="none", unfit_reference="use")
+    inside = [dim for dim in range(3) if dim != axis]
+    for moved, along in ((0.0, axis), (1.0, inside[0]), (1.0, inside[1]), (2.0, inside[1]), (1.0, axis), (-1.0, axis)):
+        place = np.eye(4)
+        place[along, 3] = moved
+        reference = write_volume(tmp_path / "reference.nii", Volume((6 - tissue) ** 2 / 6, place))
+        found = prepare_pair(target, reference, options).record["alignment"]
+        across = moved if along == axis else 0.0
+        assert found["displacement_voxels"] == pytest.approx(abs(moved - across), abs=0.15)
+        assert found["displacement_across_voxels"] == pytest.approx(across, abs=0.3 if across == 0 else 1.0)
+        assert (abs(found["displacement_across_voxels"]) > 0.5) == (across != 0)
+
+
+def test_a_reference_out_of_place_across_thick_slices_is_said_so(tmp_path):
+    tissue, place = ellipsoids(), np.diag([1.0, 1, 1, 1])
+    kept = Acquisition((Full(), Full(), Slices(5, 5)))
+    target = write_volume(
+        tmp_path / "t.nii", Volume(kept.simulate(torch.from_numpy(tissue)).numpy(), kept.measured_affine(np.eye(4), (60, 60, 60)))
+    )
+    place[2, 3] = 1.5
+    reference = write_volume(tmp_path / "r.nii", Volume((6 - tissue) ** 2 / 6, place))
+    warnings = prepare_pair(target, reference, PairOptions(register="none")).warnings
+    (said,) = [warning for warning in warnings if "away" in warning]
+    assert re.match(r"the reference seems to lie \d\.\d voxels of the result across the slices away from where it belongs", said)
 
 
 def test_where_the_reference_does_not_reach_thin_slices_are_made_from_the_target_alone(tmp_path):

@@ -20,13 +20,13 @@ from hftn_sr.networks.baselines.msdt import DeformableAttention
 from hftn_sr.networks.baselines.sanet import SeparableAttention
 
 SMALL = {
-    "edsr": {"width": 8, "blocks": 2},
-    "mcsr": {"width": 8},
-    "neu": {"width": 4},
-    "minet": {"width": 8},
-    "msdt": {"width": 8},
-    "sanet": {"width": 8},
-    "early_fusion": {"width": 8, "groups": 2, "blocks": 2},
+    "edsr": {"channels": 8, "blocks": 2},
+    "mcsr": {"channels": 8},
+    "neu": {"channels": 4},
+    "minet": {"channels": 8},
+    "msdt": {"channels": 8},
+    "sanet": {"channels": 8},
+    "early_fusion": {"channels": 8, "groups": 2, "blocks": 2},
 }
 WITHOUT_WEIGHTS = ["zero_filling", "cubic"]
 MULTIPLE = {"neu": 8, "msdt": 32}  # of the voxels of a side; the scale elsewhere
@@ -248,9 +248,9 @@ def test_a_scale_that_does_not_exist_is_refused(name):
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [
-        ("neu", {"width": 1}, "expected a width of at least 2, got 1"),
+        ("neu", {"channels": 1}, "expected at least 2 channels, got 1"),
         ("edsr", {"blocks": 0}, "expected at least 1 block, got 0"),
-        ("msdt", {"width": 30}, "expected a width divisible by the 4 heads, got 30"),
+        ("msdt", {"channels": 30}, "expected channels divisible by the 4 heads, got 30"),
         ("sanet", {"stages": 5}, "expected 4 or 7 stages, got 5"),
         ("early_fusion", {"groups": 0}, "expected at least 1 group of at least 1 block, got 0 of 6"),
     ],

@@ -151,7 +151,7 @@ def test_torchscript_refuses_a_slice_above_the_stated_limit_and_another_shape(mo
 def test_the_limit_is_that_of_a_correlation_matrix_of_one_gibibyte():
     assert LARGEST_PATCHES**2 * 4 == 1 << 30
     assert largest_voxels(tiny_network(4)) == 1024 * 1024
-    assert largest_voxels(NETWORKS["edsr"](2, width=8, blocks=1)) is None
+    assert largest_voxels(NETWORKS["edsr"](2, channels=8, blocks=1)) is None
     assert largest_voxels(NETWORKS["hftn"](2, channels=16, stages=1, blocks=1, transfer="none")) is None
 
 

@@ -20,7 +20,7 @@ SMALL = {
 @pytest.mark.parametrize("scale", [2, 4])
 def test_every_method_builds_its_network_with_its_options_and_those_asked_for(name, scale):
     method = METHODS[name]
-    asked = SMALL.get(method.network, {"width": 4})
+    asked = SMALL.get(method.network, {"channels": 4})
     network = build_network(name, scale, asked)
     assert network_name(network) == method.network
     assert {key: network.options[key] for key in {**method.options, **asked}} == {**method.options, **asked}
@@ -49,13 +49,13 @@ def test_a_network_outside_the_registry_has_no_name():
         pass
 
     with pytest.raises(ValueError, match="got Other"):
-        network_name(Other(2, width=4))
+        network_name(Other(2, channels=4))
 
 
 @pytest.mark.parametrize("shape", [(3, 32, 32), (1, 1, 32, 32), (1, 3, 32), (1, 3, 32, 32, 2), (32, 32)], ids=str)
 def test_every_network_refuses_an_input_that_is_no_batch_of_three_channels(shape):
     for method in METHODS.values():
-        network = NETWORKS[method.network](2, **{**method.options, **SMALL.get(method.network, {"width": 4})}).eval()
+        network = NETWORKS[method.network](2, **{**method.options, **SMALL.get(method.network, {"channels": 4})}).eval()
         with pytest.raises(ValueError, match=re.escape(f"expected (B, 3, H, W), found {list(shape)}")):
             network(torch.zeros(shape))
 

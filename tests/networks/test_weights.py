@@ -63,7 +63,7 @@ def test_every_registered_network_comes_back_from_its_file(name, tmp_path):
         "zero_filling": {},
         "cubic": {},
     }
-    options = own.get(name, {"width": 4})
+    options = own.get(name, {"channels": 4})
     network = NETWORKS[name](scale=2, **options).eval()
     for parameter in network.parameters():
         torch.nn.init.normal_(parameter, std=0.05)
@@ -201,6 +201,19 @@ def test_a_shipped_model_that_was_replaced_is_refused_with_the_hash_that_is_expe
         load_model("base", 2)
 
 
+@pytest.mark.parametrize("name", ["base_x2.safetensors", "model.pt", "mine.safetensors"])
+def test_no_way_to_load_shipped_weights_goes_past_their_hash(shipped, name, monkeypatch):
+    """The workflows' way, by a path as they are given it; a file that the list does not name is not the release's either."""
+    folder = shipped[0].parent
+    torch.save(tiny_network(2).state_dict(), folder / "model.pt")
+    save_weights(folder / "mine.safetensors", tiny_network(2), {})
+    if name == "base_x2.safetensors":
+        save_weights(folder / name, tiny_network(2, zero=True), {})
+    monkeypatch.chdir(folder)
+    with pytest.raises(Fault, match=rf"{name}: damaged or replaced .*keep weights of your own in another folder"):
+        load_weights(tiny_network(2), name)
+
+
 def test_a_name_that_is_not_shipped_is_refused_with_those_that_are(shipped):
     with pytest.raises(UsageFault, match=r"--model: no model 'bas' for scale 2 \(shipped: base\)"):
         load_model("bas", 2)
@@ -246,3 +259,10 @@ def test_weights_of_a_scale_are_not_taken_for_another_loss(tmp_path):
 def test_networks_that_need_a_scale_say_so(method):
     with pytest.raises(ValueError, match="expected a scale of 2 or 4 for the method"):
         build_network(method, None)
+
+
+def test_weights_of_the_study_name_their_channels_by_the_earlier_word(tmp_path):
+    network = NETWORKS["neu"](2, channels=4)
+    metadata = {"network": "neu", "options": json.dumps({"scale": 2, "width": 4}), "record": "{}"}
+    safetensors.torch.save_file(network.state_dict(), tmp_path / "w.safetensors", metadata)
+    assert load_model(str(tmp_path / "w.safetensors"), 2).network.options == {"scale": 2, "channels": 4}

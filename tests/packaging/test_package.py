@@ -38,7 +38,8 @@ def repository(tmp_path):
     metadata = {"version": "1.2.3", "changelog": {"1.2.3": "first"}}
     files = {
         "LICENSE": "Apache-2.0", "configs/metadata.json": json.dumps(metadata), "configs/inference.json": "{}", "docs/README.md": "# Card",
-        "docs/data_license.txt": "CC-BY", "models/model.pt": "weights", "hftn_sr/_version.py": '__version__ = "1.2.3"\n',
+        "docs/data_license.txt": "CC-BY", "models/model.pt": "weights", "sbom.cdx.json": "{}", "docs/third_party_licenses.md": "# Licences",
+        "hftn_sr/_version.py": '__version__ = "1.2.3"\n',
     }  # fmt: skip
     for name, content in files.items():
         path = root / "bundle" / name
@@ -92,6 +93,10 @@ def without_licence(bundle):
     git(bundle, "rm", "-q", "LICENSE")
 
 
+def without_materials(bundle):
+    git(bundle, "rm", "-q", "sbom.cdx.json")
+
+
 def lost_file(bundle):
     (bundle / "docs" / "README.md").unlink()
 
@@ -110,12 +115,13 @@ def with_metadata(**changed):
         (too_large, r"model\.pt: 25000001 bytes, the Model Zoo takes 25000000"),
         (link, r"link\.json: is a symbolic link"),
         (without_licence, r"LICENSE: missing or not tracked by git"),
+        (without_materials, r"sbom\.cdx\.json: missing or not tracked by git"),
         (lost_file, r"README\.md: git tracks it, but it is not there.*git checkout"),
         (with_metadata(changelog={}), "the changelog says nothing of version 1.2.3"),
         (with_metadata(version="1.2"), "version '1.2' is not of the form"),
         (with_metadata(version="1.2.4", changelog={"1.2.4": "next"}), "version 1.2.4 is not the __version__"),
     ],
-    ids=["too large", "link", "no licence", "lost file", "no changelog", "no version", "another version"],
+    ids=["too large", "link", "no licence", "no bill of materials", "lost file", "no changelog", "no version", "another version"],
 )
 def test_a_bundle_that_the_zoo_would_refuse_is_not_packed(packaging, repository, tmp_path, break_it, message):
     break_it(repository / "bundle")

@@ -194,7 +194,7 @@ def test_two_runs_that_write_one_page_take_turns(results, monkeypatch):
     folder, case = results
     write_report(folder, [case("a")])
     monkeypatch.setattr(page, "PATIENCE", 0.2)
-    with FileLock(folder / FILES / page.LOCK), pytest.raises(Fault, match=r"report\.html: another run is writing this file"):
+    with FileLock(folder / f".{PAGE}.lock"), pytest.raises(Fault, match=r"report\.html: another run is writing this file"):
         write_report(folder, [case("a")])
 
 

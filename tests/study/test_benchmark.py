@@ -164,17 +164,17 @@ def test_scores_are_means_over_cases(script, tmp_path):
 
 
 def test_networks_of_a_table_have_the_sizes_that_its_scores_are_of(run, without_children, tmp_path):
-    table = 'method,scale,psnr,options\nzero_filling,4,30,\nedsr,4,33.0,"{""width"": 8}"\nbase,4,34.0,"{""channels"": 8}"\n'
+    table = 'method,scale,psnr,options\nzero_filling,4,30,\nedsr,4,33.0,"{""channels"": 8}"\nbase,4,34.0,"{""channels"": 8}"\n'
     (tmp_path / "table.csv").write_text(table)
     quick = ["--rounds", 1, "--side", 32, "--output", tmp_path / "bench.json", "--growth", "without"]  # both scales, of which it has one
     done = run(*quick, "--table", tmp_path / "table.csv", "--plot", tmp_path / "plot.png")
     assert done.exit_code == 0, done.output
     rows = json.loads((tmp_path / "bench.json").read_text())["rows"]
     yardstick, edsr, base = rows
-    assert [row["options"] for row in rows] == ["{}", '{"width": 8}', '{"channels": 8}']
+    assert [row["options"] for row in rows] == ["{}", '{"channels": 8}', '{"channels": 8}']
     assert edsr["params"] < yardstick["params"] / 10 and edsr["ratio_edsr"] < 1
     assert base["name"] == "base" and base["ratio_bound"] is None
-    assert "edsr x4 float32 (width 8)" in done.output
+    assert "edsr x4 float32 (channels 8)" in done.output
     assert (tmp_path / "plot.png").exists()
 
 

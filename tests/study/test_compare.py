@@ -118,7 +118,7 @@ def test_a_training_ends_when_nobody_waits_for_it_any_more():
     ("changed", "named"),
     [
         ({"iterations": 8}, "iterations 4, now 8"),
-        ({"gmac": 0.5}, "options.width"),
+        ({"gmac": 0.5}, "options.channels"),
         ({"learning_rate": 1e-3}, "learning_rate None, now 0.001"),
         ({"crop_size": 48}, "crop_size 32, now 48"),
     ],

@@ -107,7 +107,7 @@ def test_scores_of_interpolation_are_those_of_the_whole_volume_in_intensities(sy
 
 def test_a_network_is_scored_with_the_measured_band_put_back_and_alone(synthetic, tmp_path):
     (case,) = load_datalist(synthetic, "testing")
-    row = Row("early_fusion", 2, 0, {"width": 8, "groups": 1, "blocks": 1})
+    row = Row("early_fusion", 2, 0, {"channels": 8, "groups": 1, "blocks": 1})
     network = build_network(row.method, row.scale, row.options)
     with torch.no_grad():
         network.layers[-1].bias.fill_(0.1)  # a constant, which is in the measured band
@@ -116,7 +116,7 @@ def test_a_network_is_scored_with_the_measured_band_put_back_and_alone(synthetic
     prepared = DegradePaird(2)(LoadPaird(2)(case))
     zero_filled, truth = prepared["image"][0], prepared["label"][0]
     assert found.cases["synthetic"].scores() == pytest.approx(scores(zero_filled, truth), rel=1e-4)
-    assert found.alone["synthetic"].scores() == pytest.approx(scores(zero_filled + 0.1, truth), rel=1e-4)
+    assert found.without_data_consistency["synthetic"].scores() == pytest.approx(scores(zero_filled + 0.1, truth), rel=1e-4)
     robust = predictor(row, tmp_path / "weights.safetensors", PROTOCOLS["corrected"])
     torch.testing.assert_close(robust(prepared["image"])[0], zero_filled)
 
@@ -131,7 +131,7 @@ def test_a_network_is_scored_with_the_reference_split_as_asked_for(synthetic, tm
     found = [
         score_row(tmp_path / name, row, weights, [case], 1, PROTOCOLS["corrected"], name, {"slices": 1}) for name in ("band", "gaussian")
     ]
-    errors = [each.alone["synthetic"].squared_error.sum() for each in found]
+    errors = [each.without_data_consistency["synthetic"].squared_error.sum() for each in found]
     assert all(map(math.isfinite, errors)) and errors[0] != pytest.approx(errors[1], rel=1e-3)
 
 
@@ -149,7 +149,10 @@ def test_the_markdown_has_both_scales_side_by_side_ticks_and_the_mark_of_our_rea
     text = markdown(comparison)
     methods, ablations = text.split("\n## ")[1:3]
     assert methods.count("**protocol corrected") == ablations.count("**protocol corrected") == 1
-    assert "| method | x2 PSNR \u2191, dB | x2 SSIM \u2191 | x2 NMSE \u2193 | x2 difference, dB | x2 alone, dB | x4 PSNR" in methods
+    assert (
+        "| method | x2 PSNR \u2191, dB | x2 SSIM \u2191 | x2 NMSE \u2193 | x2 difference, dB | x2 without data consistency, dB | x4 PSNR"
+        in methods
+    )
     assert "| MCSR \u2020 |" in methods
     assert "\u2020 our reading" in methods
     assert "early fusion" in methods and "ablation" not in methods
@@ -201,7 +204,7 @@ def test_a_picture_of_equal_images_is_drawn_too(comparison, tmp_path):
 
 
 def test_a_network_of_which_all_learns_has_nothing_without_gradient():
-    found = check_network("early_fusion", 4, {"width": 8, "groups": 1, "blocks": 1}, side=32)
+    found = check_network("early_fusion", 4, {"channels": 8, "groups": 1, "blocks": 1}, side=32)
     assert found.without_gradient == []
     assert found.cost.parameters > 0
     assert math.isfinite(found.seconds)

@@ -130,7 +130,7 @@ def without(key):
         ("testing/published.json", without("protocol"), "is damaged"),
         ("testing/published.json", lambda text: text[:-20], "is damaged"),
         ("testing/table.csv", lambda text: text[: len(text) * 2 // 3], "is damaged|lacks rows"),
-        ("testing/table.csv", lambda text: text.replace("psnr_alone", "alone"), "is damaged"),
+        ("testing/table.csv", lambda text: text.replace("psnr_without_data_consistency", "alone"), "is damaged"),
         ("testing/table.csv", lambda text: "", "is damaged"),
         ("testing/table.csv", lambda text: text.replace("edsr", "resnet"), "missing, or are not the recorded ones"),
         ("runs/edsr_x2_s0/trained.json", without("minutes"), "is damaged"),

@@ -22,7 +22,7 @@ from comparison.kept import Kept
 from comparison.lesion_table import lesion_csv, lesion_markdown
 from comparison.recording import read_table
 from comparison.robustness import CaseLesions, Robustness, Trial, measure_robustness
-from comparison.robustness_table import curve_picture, robustness_csv, robustness_markdown, row_scores
+from comparison.robustness_table import gain_picture, robustness_csv, robustness_lines, robustness_markdown, row_scores
 from comparison.rows import Row
 from hftn_sr.errors import Fault, NothingToDo, UsageFault
 from hftn_sr.networks import build_network
@@ -119,8 +119,8 @@ def test_the_most_alike_name_is_the_donor_and_never_the_same_files():
         {"case": "p01_T2_to_FLAIR", "target": "c", "reference": "e"},
         {"case": "p04_T2_to_FLAIR_again", "target": "a", "reference": "f"},
     ]
-    assert robustness._donors(cases, others)["p04_T2_to_FLAIR"] is others[1]
-    assert robustness._donors(cases, others[2:]) == {}
+    assert robustness.donors_of(cases, others)["p04_T2_to_FLAIR"] is others[1]
+    assert robustness.donors_of(cases, others[2:]) == {}
 
 
 def test_interrupted_it_goes_on_with_what_is_missing(measured, patients, finished, tmp_path, monkeypatch):
@@ -285,10 +285,11 @@ def test_the_csv_has_a_line_for_each_row_and_disturbance_and_the_picture_its_cur
         pytest.approx(0.8),
         "validation",
     )
-    (tmp_path / "flat.png").write_bytes(curve_picture(made, scores))
+    (tmp_path / "flat.png").write_bytes(gain_picture(lines, "flat"))
     one = matplotlib.image.imread(tmp_path / "flat.png")
     steep = made_up({"edsr": lambda step: 0.5, "early_fusion": lambda step: 2.0 - 0.4 * step.amount})
-    (tmp_path / "steep.png").write_bytes(curve_picture(steep, {each.row.name: row_scores(steep, each) for each in steep.found.rows}))
+    steep_lines = robustness_lines(steep, {each.row.name: row_scores(steep, each) for each in steep.found.rows})
+    (tmp_path / "steep.png").write_bytes(gain_picture(steep_lines, "flat"))
     other = matplotlib.image.imread(tmp_path / "steep.png")
     assert one.shape == other.shape and not np.array_equal(one, other)
 

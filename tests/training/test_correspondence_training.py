@@ -13,9 +13,27 @@ from hftn_sr.networks.correspondence import Correspondence
 from hftn_sr.networks.gated_unet import GatedUNet
 from hftn_sr.networks.transfer_attention import Found, moved
 from hftn_sr.networks.weights import load_model, save_weights
-from hftn_sr.training.correspondence import CorrespondenceInferer, CorrespondenceLoss, Stages, TwoCosines, prepare_batch, search_losses
+from hftn_sr.training.correspondence import (
+    CorrespondenceInferer,
+    CorrespondenceLoss,
+    Searched,
+    Stages,
+    TwoCosines,
+    prepare_batch,
+    search_losses,
+)
 from hftn_sr.training.start import begun_with
-from hftn_sr.training.transforms import DisplaceReferenced, ForeignReferenced, RandDisplaceReferenced, RandForeignReferenced
+from hftn_sr.training.transforms import (
+    DisplaceReferenced,
+    ForeignReferenced,
+    NoiseReferenced,
+    PaintSpots,
+    RandDisplaceReferenced,
+    RandForeignReferenced,
+    RandPaintSpots,
+    ReverseReferenced,
+    Spot,
+)
 from hftn_sr.training.transforms.displacement import inverse_field
 
 SIZE = 64
@@ -144,6 +162,7 @@ def batch(size=32):
         "label": image[:, :1] + 0.1,
         "displacement": torch.zeros(2, 2, size, size),
         "placed": torch.ones(2, 1, size, size),
+        "painted": torch.zeros(2, 1, size, size),
     }
 
 
@@ -239,6 +258,15 @@ def test_a_run_begins_with_a_trained_unet_and_records_it(dataset, tmp_path):
     assert state["run"]["start"]["iterations"] == 7
 
 
+def test_a_search_is_taught_on_any_acquisition(dataset, tmp_path):
+    to = {"dataset_dir": dataset, "output_dir": tmp_path / "run", "log": tmp_path / "log", **SMALL, "epochs": 1, "all_epochs": 1}
+    assert train("train_correspondence", acquisition="any", **{**to, "search_epochs": 0}) == [0], (tmp_path / "log.0").read_text()[-2000:]
+    trained = load_model(str(tmp_path / "run" / "best.safetensors"), None)
+    assert type(trained.network) is Correspondence
+    assert trained.network.options["scale"] is None
+    assert trained.record["acquisition"] == "any"
+
+
 def test_a_unet_of_another_size_is_refused_in_one_line(tmp_path, capsys):
     save_weights(tmp_path / "unet.safetensors", GatedUNet(2, channels=12, levels=2), {})
     network = Correspondence(2, channels=8, levels=2, embedding=8, radius=2)
@@ -246,3 +274,92 @@ def test_a_unet_of_another_size_is_refused_in_one_line(tmp_path, capsys):
         begun_with(network, str(tmp_path / "unet.safetensors"), 2)
     assert "initial_unet" in capsys.readouterr().err
     assert begun_with(network, None, 2) is network
+
+
+def shows_alike(size=SIZE):
+    return DisplaceReferenced(None)({"label": texture(size=size), "reference": texture(size=size)})
+
+
+def test_a_spot_is_painted_into_one_image_and_has_no_place_in_the_other():
+    pair = shows_alike()
+    found = PaintSpots([Spot("label", 20, 30, 6, 0.4), Spot("reference", 44, 24, 4, -0.3)])(pair)
+    label, reference = (found[key] - pair[key] for key in ("label", "reference"))
+    assert float(label[0, 20, 30]) == pytest.approx(0.4, abs=1e-6)
+    assert float(label.sum()) == pytest.approx(0.4 * math.pi * 9, rel=0.03)
+    assert float(reference.sum()) == pytest.approx(-0.3 * math.pi * 4, rel=0.05)
+    assert not label[0, 40:, :].any()
+    assert not reference[0, :36, :].any()
+    assert found["painted"][0, 20, 30] == found["painted"][0, 44, 24] == 1
+    assert not (found["placed"] * (found["painted"] >= 0.5)).any()
+    assert found["placed"][0, 10, 10] == 1
+    assert not found["painted"][0, :8].any()
+
+
+def test_a_spot_of_the_reference_lies_where_its_displacement_leads():
+    image = texture()
+    pair = DisplaceReferenced(torch.tensor([3.0, -2.0]).view(2, 1, 1).expand(2, SIZE, SIZE))({"label": image, "reference": image})
+    reference = (PaintSpots([Spot("reference", 30, 30, 5, 0.5)])(pair)["reference"] - pair["reference"])[0]
+    rows, columns = torch.arange(SIZE)[:, None], torch.arange(SIZE)
+    centre = [float((reference * places).sum() / reference.sum()) for places in (rows, columns)]
+    assert centre == pytest.approx([27, 32], abs=1e-3)
+
+
+def test_a_ring_is_hollow():
+    pair = shows_alike()
+    label = (PaintSpots([Spot("label", 32, 32, 12, 0.4, hole=0.5)])(pair)["label"] - pair["label"])[0]
+    assert float(label[32, 32]) == pytest.approx(0, abs=1e-6)
+    assert float(label[32, 36]) == pytest.approx(0.4, abs=1e-6)
+
+
+def test_drawn_spots_lie_on_tissue_and_differ():
+    pair = shows_alike(128)
+    pair["placed"][..., 64:] = 0
+    always = RandPaintSpots(prob=1.0)
+    always.set_random_state(0)
+    first, second = always(pair), always(pair)
+    assert first["painted"].any()
+    assert not first["painted"][..., 64 + 10 :].any()
+    assert not torch.equal(first["painted"], second["painted"])
+    assert (first["label"] != pair["label"]).any()
+    assert (first["reference"] != pair["reference"]).any()
+    never = RandPaintSpots(prob=0.0)(pair)
+    assert not never["painted"].any()
+    assert torch.equal(never["placed"], pair["placed"])
+
+
+def test_a_foreign_reference_is_not_painted():
+    pair = {**shows_alike(), "placed": torch.zeros(1, SIZE, SIZE)}
+    always = RandPaintSpots(prob=1.0)
+    always.set_random_state(0)
+    assert torch.equal(always(pair)["label"], pair["label"])
+
+
+def test_noise_in_place_of_a_reference_has_its_mean_and_none_of_its_structure():
+    volume = torch.rand(1, 64, 48, 3) + 0.2
+    found = NoiseReferenced(5, 1)({"reference": volume})
+    assert found["foreign"] is True
+    assert found["reference"].shape == volume.shape
+    assert float(found["reference"].mean()) == pytest.approx(float(volume.mean()), rel=1e-5)
+    assert abs(float(torch.corrcoef(torch.stack([found["reference"].flatten(), volume.flatten()]))[0, 1])) < 0.05
+    assert not torch.equal(found["reference"], NoiseReferenced(5, 2)({"reference": volume})["reference"])
+
+
+def test_a_reversed_reference_keeps_edges_and_background():
+    image = torch.zeros(1, SIZE, SIZE)
+    image[:, 16:48, 16:32], image[:, 16:48, 32:48] = 0.3, 0.9
+    found = ReverseReferenced()({"reference": image})["reference"][0]
+    assert float(found[32, 22]) == pytest.approx(0.7)
+    assert float(found[32, 42]) == pytest.approx(0.1)
+    assert not found[:8].any()
+
+
+def test_painted_voxels_weigh_more():
+    label = torch.zeros(1, 1, 4, 4)
+    painted = torch.zeros_like(label)
+    painted[..., 0, 0] = 1
+    loss = CorrespondenceLoss(spot_weight=7.0)
+    pred = torch.zeros_like(label)
+    pred[..., 0, 0] = 0.5
+    truth = {"label": label, "painted": painted}
+    assert float(loss(Searched(pred, None), truth)) == pytest.approx(8 * 0.5 / 16)
+    assert float(loss(Searched(pred, None), {**truth, "painted": 0 * painted})) == pytest.approx(0.5 / 16)

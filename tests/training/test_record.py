@@ -52,7 +52,7 @@ OVERRIDES = {
     "optimizer": ({"optimizer": ADAMW}, ["optimizer", "lr"], 3e-4),
     "schedule": ({"lr_scheduler": {"_target_": "torch.optim.lr_scheduler.StepLR", "optimizer": "@optimizer", "step_size": 7}},
                  ["lr_scheduler", "step_size"], 7),
-    "network": ({"network_def": {"_target_": "hftn_sr.networks.build_network", "method": "edsr", "scale": 2, "options": {"width": 8}}},
+    "network": ({"network_def": {"_target_": "hftn_sr.networks.build_network", "method": "edsr", "scale": 2, "options": {"channels": 8}}},
                 ["network", "name"], "edsr"),
     "learning rate": ({"optimizer#lr": 0.5}, ["optimizer", "lr"], [0.5, 0.001]),
     "crop size": ({"train#preprocessing#transforms#12#size": 48}, ["transforms", 10, "size"], 48),

@@ -19,7 +19,7 @@ from monai.transforms import Compose
 from own_parts import OwnNet
 from training_process import CONFIGS, train
 
-from hftn_sr.errors import Fault, errors_in_one_line
+from hftn_sr.errors import Fault, UsageFault, check_overrides, errors_in_one_line
 from hftn_sr.networks.weights import load_weights
 from hftn_sr.pairs.datalist import load_datalist, workflow_shares
 from hftn_sr.training.dataset import CachedCases
@@ -211,11 +211,53 @@ def test_monai_s_command_refuses_in_one_line(dataset, tmp_path):
     assert "training cases 1, validation cases 2, device cpu" in done.stdout
 
 
+@pytest.mark.parametrize(
+    ("words", "refused"),
+    [
+        ("--epoch 3", "--epoch: no such key in .*, nothing would read it. Fix: did you mean --epochs."),
+        ("--epoch=3", "--epoch: .* did you mean --epochs."),
+        ("--datset-dir data", "--datset_dir: .* did you mean --dataset_dir."),
+        ("--train#epochs 3", "--train#epochs: .* did you mean --train#KEY, one of the configuration's own."),
+        ("--tran#trainer#max_epochs 3", "--tran: .* did you mean --train."),
+        ("--validate::evalator::amp True", "--validate#evalator: .* did you mean --validate#evaluator."),
+        ("--run_name x", "--run_name: "),
+        ("--epochs 3 --train#trainer#max_epochs 3 --options#channels 8 --optimizer#momentum 0.9 --seed=1", ""),
+        ("--run_id training --tracking mlflow --run_name x", ""),
+        ("--network_def @own --own {}", ""),
+    ],
+)
+@pytest.mark.parametrize("files", ["{0}/train.yaml", "['{0}/train.yaml','{0}/evaluate.yaml']"])
+def test_a_misspelt_key_of_monai_s_command_is_refused(words, refused, files):
+    command = ["/env/monai/bundle/__main__.py", "run", "training", "--config_file", files.format(CONFIGS), *words.split()]
+    if not refused:
+        check_overrides(command)
+        return
+    with pytest.raises(UsageFault, match=refused):
+        check_overrides(command)
+
+
+def test_other_commands_are_not_read_as_monai_s():
+    check_overrides(["pytest", "run", "--config_file", str(CONFIGS / "train.yaml"), "--epoch", "3"])
+    check_overrides(["/env/monai/bundle/__main__.py", "ckpt_export", "--epoch", "3"])
+
+
 @pytest.mark.parametrize(("debug", "shown"), [(True, True), ("true", True), (False, False), ("false", False)])
 def test_the_traceback_is_shown_when_asked_for(debug, shown, monkeypatch):
     monkeypatch.setattr(sys, "excepthook", None)
     errors_in_one_line(debug)
     assert (sys.excepthook is sys.__excepthook__) == shown
+
+
+def test_a_fault_of_an_expression_that_monai_shows_in_single_quotes_is_one_line(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "excepthook", None)
+    errors_in_one_line()
+    parser = ConfigParser({"imports": ["$import hftn_sr.errors"], "check": "$hftn_sr.errors.check_scale(3)"})
+    with pytest.raises(SystemExit) as caught:
+        try:
+            parser.get_parsed_content("check")
+        except Exception:
+            sys.excepthook(*sys.exc_info())
+    assert (caught.value.code, capsys.readouterr().err) == (2, "ERROR --scale: scale 3 (need 2 or 4). Fix: --scale 2 or --scale 4.\n")
 
 
 def test_an_error_that_comes_from_no_workflow_is_shown_as_before(monkeypatch, capsys):

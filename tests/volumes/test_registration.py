@@ -1,7 +1,13 @@
+import os
+import signal
+import threading
+import time
+
 import nibabel
 import numpy as np
 import pytest
 
+from hftn_sr.volumes import registration
 from hftn_sr.volumes.placement import read_transform, similarity
 from hftn_sr.volumes.registration import Registration, register_rigid
 from hftn_sr.volumes.volume import Volume
@@ -145,3 +151,25 @@ def test_a_motion_added_to_a_real_pair_is_recovered_at_full_and_at_low_resolutio
     assert found.similarity_after == similarity(flair, moved.moved(found.matrix)) > found.similarity_before
     assert distance < 0.5
     assert angle < 0.5
+
+
+def test_a_registration_hears_a_signal(target, reference, monkeypatch):
+    """Ctrl-C comes while SimpleITK computes: the registration stops at its next step, and nothing of it goes on."""
+    monkeypatch.setattr(registration, "LEVELS", ((1.0, False),))
+    large = Volume(target.data.repeat(2, 0).repeat(2, 1).repeat(4, 2), target.affine @ np.diag([0.5, 0.5, 0.25, 1.0]))
+    execute, sent = registration.sitk.ImageRegistrationMethod.Execute, []
+
+    def interrupt():
+        sent.append(time.process_time())  # what another program takes of the machine does not count
+        os.kill(os.getpid(), signal.SIGINT)
+
+    def interrupted(*arguments):
+        threading.Timer(0.5, interrupt).start()
+        return execute(*arguments)
+
+    monkeypatch.setattr(registration.sitk.ImageRegistrationMethod, "Execute", interrupted)
+    running = threading.active_count()
+    with pytest.raises(KeyboardInterrupt):
+        register_rigid(large, reference.moved(rigid((0, 0, 1), 3.0, (5.0, 3.0, 0.0), np.zeros(3))))
+    assert time.process_time() - sent[0] < 5
+    assert threading.active_count() == running

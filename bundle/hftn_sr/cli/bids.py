@@ -73,13 +73,14 @@ def bids_request(
     return BidsRequest(str(target), str(reference), of_target, of_reference, reference_optional, participants, sessions)
 
 
-def bids_cases(dataset: Path, request: BidsRequest, output: Path) -> tuple[list[Case], list[Outcome]]:
+def bids_cases(dataset: Path, request: BidsRequest, output: Path, dry_run: bool = False) -> tuple[list[Case], list[Outcome]]:
     """Cases of a dataset, and a failed outcome for each target without its one reference; nothing is written.
 
     Args:
         dataset: folder of the BIDS dataset, which is only read.
         request: which pairs are wanted.
         output: folder of the derivative dataset.
+        dry_run: whether nothing will be written, for the words of a note.
 
     Raises:
         Fault: see `find_pairs` and `check_place`.
@@ -115,7 +116,7 @@ def bids_cases(dataset: Path, request: BidsRequest, output: Path) -> tuple[list[
                 scan=pair.target.metadata(),
             )
         )
-    if note := unknown_stripping(output, contents, request.target):
+    if note := unknown_stripping(output, contents, request.target, dry_run):
         say(note, err=True)
     failed = [Outcome(name, "failed", output / name, str(fault)) for name, fault in faults.items()]
     return cases, failed

@@ -24,7 +24,8 @@ __all__ = ["app", "main"]
 
 PROGRAM = "hftn-sr-bids"
 ARGUMENTS = "Arguments"
-OTHERWISE = ("bids", "output", "target", "reference", "threads", "cases", "reference_transform")  # declared anew here, or of no use
+# Declared anew here, or of no use.
+OTHERWISE = ("bids", "output", "output_format", "target", "reference", "threads", "cases", "reference_transform")
 
 app = typer.Typer(
     name=PROGRAM,

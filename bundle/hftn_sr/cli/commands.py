@@ -5,6 +5,9 @@ from __future__ import annotations
 import signal
 import sys
 from collections.abc import Callable
+from contextlib import AbstractContextManager, closing, nullcontext
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, NoReturn, Optional
 
@@ -19,11 +22,14 @@ from hftn_sr.cli.examples import examples
 from hftn_sr.cli.export import export
 from hftn_sr.cli.faults import Debug, OptionalPath, one_line_errors, say, tell, warn
 from hftn_sr.cli.report import draw_report, report
-from hftn_sr.errors import INTERRUPTED, Fault, UsageFault, interrupted
+from hftn_sr.errors import INTERRUPTED, Fault, Note, UsageFault, interrupted
 
 if TYPE_CHECKING:
+    from hftn_sr.inference.batch import Engine
     from hftn_sr.inference.case import Case, Outcome
+    from hftn_sr.inference.cluster import Cluster
     from hftn_sr.inference.options import OutputFormat, RunOptions
+    from hftn_sr.inference.reporter import Reporter
     from hftn_sr.volumes.nifti import ReadOptions
 
 __all__ = ["app", "main", "run"]
@@ -41,8 +47,9 @@ app = typer.Typer(
 app.add_typer(data)
 
 FIGURES = {"psnr": (" dB", 2), "ssim": ("", 4), "nmse": ("", 5)}  # name to unit and digits
-FILES, RESOLUTION, NETWORK, REFERENCE, READING = (
+FILES, MANY, RESOLUTION, NETWORK, REFERENCE, READING = (
     "Files",
+    "Many cases",
     "Resolution",
     "Network",
     "Reference",
@@ -98,6 +105,9 @@ def super_resolve(
     added: Annotated[bool, typer.Option("--added", help="Write the detail beyond the measured, too.", rich_help_panel=FILES)] = False,
     page: Annotated[bool, typer.Option("--report/--no-report", help="Write a QC page.", rich_help_panel=FILES)] = True,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check all inputs, write nothing.", rich_help_panel=FILES)] = False,
+    workers: Annotated[int, typer.Option(metavar="<N>", help="Cases at a time, a process each.", min=1, rich_help_panel=MANY)] = 1,
+    shard: Annotated[str, typer.Option(metavar="<I/N>", help="Only part I of N; slurm: by the array.", rich_help_panel=MANY)] = "",
+    scheduler: Annotated[str, typer.Option(metavar="<address>", help="Run on this Dask cluster.", rich_help_panel=MANY)] = "",
     scale: Annotated[str, typer.Option(metavar="<2|1.6|1x2>", help="Default: by voxel sizes.", rich_help_panel=RESOLUTION)] = "",
     acquired: Annotated[str, typer.Option(metavar="<256x205>", help="Measured matrix of the target.", rich_help_panel=RESOLUTION)] = "",
     voxel: Annotated[str, typer.Option(metavar="<0.5x0.5x1>", help="Of the result, in mm.", rich_help_panel=RESOLUTION)] = "",
@@ -126,14 +136,17 @@ def super_resolve(
     """Super-resolve an MR volume with help of another contrast."""
     with one_line_errors(debug):
         from hftn_sr.api import run_options, use_threads
+        from hftn_sr.inference.workers import check_workers
 
         if output is None:
             raise UsageFault("--output", "is missing", "--output FILE.nii.gz, or a folder with --cases")
         if reference_optional and cases is None and bids is None:
             finding = "needs --cases or --bids"
             raise UsageFault("--reference-optional", finding, "--cases FOLDER; for one target, leave out --reference instead")
-        options = run_options(
-            model,
+        many = _many(workers, shard, scheduler, cases is not None or bids is not None)
+        make_options = partial(
+            run_options,
+            _absolute(model) if scheduler else model,
             device,
             precision,
             tta,
@@ -160,14 +173,18 @@ def super_resolve(
             raise UsageFault("--output-format", "dicom does not go with --bids, whose files are NIfTI", "leave one out")
         labels = (participant_label or [], session_label or [])
         found, failed = _cases(
-            target, reference, cases, bids, entities, labels, output, reference_transform, reference_optional, output_format
+            target, reference, cases, bids, entities, labels, output, reference_transform, reference_optional, output_format, dry_run
         )
-        use_threads(threads)
-        if bids and not dry_run:
-            from hftn_sr.pairs.bids_derivative import write_description
+        with _cluster(scheduler) as cluster:
+            options = cluster.ask(make_options) if cluster else make_options()
+            if cluster is None:
+                use_threads(threads)
+                check_workers(workers, options.device)
+            if bids and not dry_run:
+                from hftn_sr.pairs.bids_derivative import write_description
 
-            write_description(bids, output)
-        _run(found, failed, options, output if cases or bids else None, page, debug)
+                write_description(bids, output)
+            _run(found, failed, options, output if cases or bids else None, page, debug, replace(many, cluster=cluster, threads=threads))
 
 
 @app.command(epilog=examples("degrade --input flair.nii.gz --output flair_x2.nii.gz --scale 2"))
@@ -273,6 +290,7 @@ def _cases(
     transform: Path | None,
     reference_optional: bool,
     output_format: OutputFormat,
+    dry_run: bool,
 ) -> tuple[list[Case], list[Outcome]]:
     from hftn_sr.inference.batch import find_cases, lone_case
 
@@ -292,7 +310,7 @@ def _cases(
             raise UsageFault(output, "is a file, a folder is needed with --cases", "give --output a folder")
         return find_cases(cases, output, reference_optional, output_format)
     if bids is not None:
-        return bids_cases(bids, bids_request(target, reference, entities, labels, reference_optional), output)
+        return bids_cases(bids, bids_request(target, reference, entities, labels, reference_optional), output, dry_run)
     if target is None:
         raise UsageFault("--target", "is missing", "--target FILE --reference FILE, or --cases FOLDER")
     return [lone_case(target, reference, output, transform)], []
@@ -306,33 +324,112 @@ def _read_options(
     return ReadOptions(frame=frame, nan_to_num=nan_to_num, magnitude=magnitude, assume_affine=assume_affine)
 
 
-def _run(cases: list[Case], failed: list[Outcome], options: RunOptions, folder: Path | None, page: bool, debug: bool) -> None:
+@dataclass(frozen=True)
+class _Many:
+    """How many cases are run.
+
+    Args:
+        workers: processes on this machine.
+        shard: (I, N) of a run of every N-th case.
+        threads: CPU threads; None for all.
+        cluster: Dask cluster that runs the cases; None for this machine.
+    """
+
+    workers: int = 1
+    shard: tuple[int, int] | None = None
+    threads: int | None = None
+    cluster: Cluster | None = None
+
+
+def _many(workers: int, shard: str, scheduler: str, several: bool) -> _Many:
+    """Understand the options for many cases.
+
+    Raises:
+        UsageFault: there is one case, or two options exclude each other.
+    """
+    from hftn_sr.inference.shards import choose_shard
+
+    for option, given in (("--workers", workers > 1), ("--shard", shard), ("--scheduler", scheduler)):
+        if given and not several:
+            raise UsageFault(option, "needs --cases or --bids", "--cases FOLDER, or leave it out")
+        if given and scheduler and option != "--scheduler":
+            raise UsageFault(option, "does not go with --scheduler: the cluster divides the cases", "leave one out")
+    return _Many(workers, choose_shard(shard) if shard else None)
+
+
+def _cluster(scheduler: str) -> AbstractContextManager[Cluster | None]:
+    if not scheduler:
+        return nullcontext()
+    from hftn_sr.inference.cluster import Cluster
+
+    cluster = Cluster(scheduler)
+    tell(Note(f"{scheduler}: {cluster.workers()} workers{'' if cluster.workers() else ', waiting for the first one'}"))
+    return cluster
+
+
+def _absolute(model: str) -> str:
+    """A model for another process, whose current folder may be another one."""
+    return str(Path(model).absolute()) if Path(model).is_file() else model
+
+
+def _run(
+    cases: list[Case], failed: list[Outcome], options: RunOptions, folder: Path | None, page: bool, debug: bool, many: _Many
+) -> NoReturn:
     from rich.console import Console
 
     from hftn_sr.api import super_resolve_cases
-    from hftn_sr.cli.progress import ConsoleReporter, PageReporter
+    from hftn_sr.cli.progress import CasesReporter, ConsoleReporter
     from hftn_sr.cli.summary import Summary
-    from hftn_sr.inference.batch import check_summary, exit_code
     from hftn_sr.inference.case import STANDING
+    from hftn_sr.inference.shards import of_shard
+    from hftn_sr.inference.summary import SummaryWriter, check_summary, exit_code
+    from hftn_sr.report import EntryReporter
 
+    every = len(cases) + len(failed)
+    if many.shard:
+        cases, failed = of_shard(cases, failed, many.shard)
+        tell(Note(f"shard {many.shard[0]} of {many.shard[1]}: {len(cases) + len(failed)} of {every} cases"))
+    outcomes: list[Outcome] = []
+    writer = None
     if folder and not options.dry_run:
         check_summary(folder)
-    outcomes: list[Outcome] = []
-    summary = Summary(None if options.dry_run else folder)
+        writer = SummaryWriter(folder, [*(each.case for each in failed), *(each.name for each in cases)], many.shard, every)
+    summary = Summary(writer)
+    summary.begin()
     console, place = Console(stderr=True), folder or cases[0].output.parent
-    with PageReporter(console, place) if page else ConsoleReporter(console) as reporter:
+    entries = EntryReporter(place.absolute()) if page else None
+    with ConsoleReporter(console, entries) if many.workers == 1 and not many.cluster else CasesReporter(console) as reporter:
+        engine = _engine(many, options, entries, debug, reporter, writer.journal if writer else None)
         try:
-            for outcome in super_resolve_cases(cases, options, reporter, failed=failed, strict=debug):
-                outcomes.append(outcome)
-                _log(outcome, lone=folder is None)
-                summary.write(outcomes)
-        except KeyboardInterrupt:
-            summary.write(outcomes, broken_off=True)
-            say(f"interrupted after {len(outcomes)} of {len(cases) + len(failed)} cases", err=True)
+            with closing(super_resolve_cases(cases, options, reporter, failed=failed, strict=debug, engine=engine)) as results:
+                for outcome in results:
+                    outcomes.append(replace(outcome, record={}, warnings=(), notes=()))
+                    _log(outcome, lone=folder is None)
+                    summary.add(outcome)
+            summary.end()
+        except BaseException as error:
+            summary.end(broken_off=True)
+            if isinstance(error, KeyboardInterrupt):
+                say(f"interrupted after {len(outcomes)} of {len(cases) + len(failed)} cases", err=True)
             raise
-    if page and any(outcome.status in STANDING for outcome in outcomes):
+    if many.shard and writer:
+        tell(Note(f"shard {many.shard[0]} of {many.shard[1]} is over; hftn-sr report makes the summary and the page of all"))
+    elif page and any(outcome.status in STANDING for outcome in outcomes):
         _draw_report(place, cases, outcomes, debug)
     raise typer.Exit(summary.exit_code(exit_code(outcomes)))
+
+
+def _engine(
+    many: _Many, options: RunOptions, entries: Reporter | None, debug: bool, reporter: Reporter, journal: Path | None
+) -> Engine | None:
+    """What runs the cases elsewhere than in this process; None where that does."""
+    from hftn_sr.inference.reporter import Reporter
+    from hftn_sr.inference.workers import Job, run_in_processes
+
+    job = Job(options, entries or Reporter(), debug, many.threads)
+    if many.cluster:
+        return partial(many.cluster.run, job=replace(job, witness=journal))
+    return partial(run_in_processes, job=job, workers=many.workers, reporter=reporter) if many.workers > 1 else None
 
 
 def _draw_report(folder: Path, cases: list[Case], outcomes: list[Outcome], debug: bool) -> None:

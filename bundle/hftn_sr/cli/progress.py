@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+import time
+from datetime import timedelta
 from types import TracebackType
 from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
-from hftn_sr.errors import interrupted, printable
+from hftn_sr.errors import printable
 from hftn_sr.inference.reporter import Reporter
 
 if TYPE_CHECKING:
     from hftn_sr.inference.case import Case, CaseImages, Outcome
 
-__all__ = ["ByteBar", "ConsoleReporter", "PageReporter"]
+__all__ = ["ByteBar", "CasesReporter", "ConsoleReporter"]
+
+EACH = 60.0  # seconds between lines of progress in a log file
 
 
 class ConsoleReporter(Reporter):
@@ -23,11 +26,20 @@ class ConsoleReporter(Reporter):
 
     Args:
         console: console for bar and lines; the bar is drawn only on a terminal.
+        listener: hears of each result that stands.
     """
 
-    def __init__(self, console: Console) -> None:
-        self.console = console
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("slices, left:"), TimeRemainingColumn())
+    unit = "slices"
+
+    def __init__(self, console: Console, listener: Reporter | None = None) -> None:
+        self.console, self.listener = console, listener or Reporter()
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn(f"{self.unit}, left:"),
+            TimeRemainingColumn(),
+        )
         self.progress = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
         self.task: TaskID | None = None
         self.position, self.cases, self.name = 0, 0, ""
@@ -63,6 +75,10 @@ class ConsoleReporter(Reporter):
         if self.task is not None:
             self.progress.advance(self.task, count)
 
+    def saved(self, case: Case, images: CaseImages) -> None:
+        """Tell the listener."""
+        self.listener.saved(case, images)
+
     def end(self, outcome: Outcome) -> None:
         """Take the bar away."""
         self.position += 1
@@ -71,27 +87,38 @@ class ConsoleReporter(Reporter):
             self.task = None
 
 
-class PageReporter(ConsoleReporter):
-    """A console that also draws the entry of each case on the QC page, while its voxels are in memory.
+class CasesReporter(ConsoleReporter):
+    """A bar with the time left for all cases, where several run at a time; a line each minute where there is no terminal.
 
     Args:
         console: console for bar and lines.
-        folder: folder of the page.
     """
 
-    def __init__(self, console: Console, folder: Path) -> None:
+    unit = "cases"
+
+    def __init__(self, console: Console) -> None:
         super().__init__(console)
-        self.folder = folder
+        self.started = self.told = time.monotonic()
 
-    def saved(self, case: Case, images: CaseImages) -> None:
-        """Draw the entry. What fails is drawn again from the files when the page is written, and reported then."""
-        from hftn_sr.report import draw_case
+    def begin(self, cases: int) -> None:
+        """Show the bar."""
+        super().begin(cases)
+        self.task = self.progress.add_task("super-resolve", total=cases)
+        self.started = self.told = time.monotonic()
 
-        try:
-            draw_case(self.folder, case, images)
-        except Exception as error:
-            if interrupted(error):
-                raise KeyboardInterrupt from error
+    def log(self, step: str) -> None:
+        """Print a line, above the bar where there is one."""
+        self.console.print(printable(step), markup=False, highlight=False, soft_wrap=True)
+
+    def end(self, outcome: Outcome) -> None:
+        """Move the bar."""
+        self.position += 1
+        self.advance(1)
+        now = time.monotonic()
+        if not self.console.is_terminal and now - self.told >= EACH and self.position < self.cases:
+            left = (now - self.started) / self.position * (self.cases - self.position)
+            self.log(f"{self.position} of {self.cases} cases, left: {timedelta(seconds=round(left))}")
+            self.told = now
 
 
 class ByteBar:

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hftn_sr.cli.faults import Debug, OptionalPath, one_line_errors, say
+from hftn_sr.cli.faults import Debug, OptionalPath, one_line_errors, say, tell
+from hftn_sr.errors import Note
 
 if TYPE_CHECKING:
     from hftn_sr.inference.case import Case
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["draw_report", "report"]
 
 IMAGE_SUFFIXES = (".nii.gz", ".nii")
+SHOWN = 10  # names of missing cases that are printed; the summary has all
 
 
 def report(
@@ -32,10 +34,10 @@ def report(
 ) -> None:
     """Write report.html, the QC page of existing results.
 
-    It shows warnings, slices, scores and a viewer.
+    It shows warnings, slices, scores and a viewer. Of a run in parts (--shard), or one that was killed, it also makes the summary.
     """
     with one_line_errors(debug):
-        from hftn_sr.errors import Fault, UsageFault
+        from hftn_sr.errors import OK, SOME_FAILED, Fault, UsageFault
         from hftn_sr.inference.case import side_files
         from hftn_sr.inference.result import own_record
         from hftn_sr.pairs.bids_derivative import is_derivative
@@ -49,14 +51,17 @@ def report(
                 if value:
                     raise UsageFault(name, "does not go with a folder of results", "name one result, or give --cases")
             if cases is None and is_derivative(results):
+                complete = _merge(results, None)
                 say(draw_report(results, _of_dataset(results, bids)))
-                return
+                raise typer.Exit(OK if complete else SOME_FAILED)
             if bids is not None:
                 raise UsageFault("--bids", f"{results} holds no results of a BIDS dataset", "--cases FOLDER, or leave it out")
             if cases is None:
                 raise UsageFault("--cases", "is missing", "--cases FOLDER, whose sub-folders the results were made from")
-            say(draw_report(results, _of_folder(cases, results)))
-            return
+            shown = _of_folder(cases, results)
+            complete = _merge(results, [case.name for case in shown])
+            say(draw_report(results, shown))
+            raise typer.Exit(OK if complete else SOME_FAILED)
         for name, folder in (("--cases", cases), ("--bids", bids)):
             if folder is not None:
                 raise UsageFault(name, "does not go with one result", "--target FILE --reference FILE")
@@ -69,6 +74,24 @@ def report(
                 raise Fault(path, "no such file or folder", "check the name")
         case = QcCase(results.name, results, target, reference, reference_transform, truth)
         say(draw_report(results.parent, [case]))
+
+
+def _merge(results: Path, names: list[str] | None) -> bool:
+    """Make one summary of those that parts of a run left, say what nobody did, and give whether that is nothing."""
+    from hftn_sr.inference.summary import merge_summary
+
+    merged = merge_summary(results, names, tell)
+    if merged is None:
+        return True
+    lacking = len(merged.missing) + merged.unnamed
+    if not lacking:
+        tell(Note(f"{results}: {merged.cases} cases in one summary, none is missing"))
+        return True
+    named = ", ".join(merged.missing[:SHOWN]) + (", ..." if len(merged.missing) > SHOWN else "")
+    shards = f", shards {', '.join(merged.shards)} are not over" if merged.shards else ""
+    cure = f"run shard {merged.shards[0]} again" if merged.shards else "give the command of the run again"
+    say(f"ERROR {results}: {lacking} of {merged.cases} cases were not done{': ' * bool(named)}{named}{shards}. Fix: {cure}.", err=True)
+    return False
 
 
 def draw_report(folder: Path, cases: Sequence[QcCase]) -> Path:

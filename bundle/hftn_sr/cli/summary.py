@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from hftn_sr.cli.faults import say
@@ -11,28 +10,47 @@ from hftn_sr.errors import SOME_FAILED, Fault, interrupted
 
 if TYPE_CHECKING:
     from hftn_sr.inference.case import Outcome
+    from hftn_sr.inference.summary import SummaryWriter
 
 __all__ = ["Summary"]
 
 
 class Summary:
-    """Writes the summary after every case. Where it cannot be written, that is said once, and the cases go on.
+    """Keeps the summary of a run. Where it cannot be written, that is said once, and the cases go on.
 
     Args:
-        folder: folder of the summary; None writes none.
+        writer: what writes it; None writes none.
     """
 
-    def __init__(self, folder: Path | None) -> None:
-        self.folder, self.fault = folder, ""
+    def __init__(self, writer: SummaryWriter | None) -> None:
+        self.writer, self.fault = writer, ""
 
-    def write(self, outcomes: Sequence[Outcome], broken_off: bool = False) -> None:
-        """Write the summary of these outcomes; `broken_off` says that the run was interrupted."""
-        from hftn_sr.inference.batch import write_summary
+    def begin(self) -> None:
+        """Begin the journal.
 
-        if self.folder is None:
-            return
+        Raises:
+            Fault: another run does the same shard.
+        """
+        if self.writer and self.writer.shard:
+            self.writer.begin()
+        elif self.writer:
+            self._write(self.writer.begin)
+
+    def add(self, outcome: Outcome) -> None:
+        """Keep the row of a case that is over."""
+        if self.writer:
+            writer = self.writer
+            self._write(lambda: writer.add(outcome))
+
+    def end(self, broken_off: bool = False) -> None:
+        """Complete the summary; `broken_off` says that the run was interrupted."""
+        if self.writer:
+            writer = self.writer
+            self._write(lambda: writer.end(broken_off), broken_off)
+
+    def _write(self, step: Callable[[], None], broken_off: bool = False) -> None:
         try:
-            write_summary(self.folder, outcomes, broken_off)
+            step()
         except Fault as fault:
             if interrupted(fault) and not broken_off:
                 raise KeyboardInterrupt from fault

@@ -30,7 +30,7 @@ MOST = 32767  # voxels along an axis of a NIfTI file
 NEARLY_ALL = 0.95  # share of an axis' samples from which all count as measured
 MOSTLY = 0.7  # share from which weights of one scale, which know no interpolation, still serve
 ODD = 2.0  # ratio of voxel sizes from which an axis lies across thick slices, whatever a header says
-SAME_VOXEL = 1e-3  # share of a voxel size that rounded headers explain
+SAME_VOXEL = 1e-3  # share of a voxel size by which a result may be finer than asked, so that rounded headers cost no sample
 
 
 @dataclass(frozen=True)
@@ -309,8 +309,10 @@ def _wanted_shape(
             return shape, f"scale {scale}: {told}"
     for axis in axes:
         if ratios[axis] >= GAIN:
-            most = math.floor(LARGEST * samples[axis])
-            shape[axis] = max(target.shape[axis], min(_size(target, axis, finest[axis]), most))
+            wanted, most = _size(target, axis, finest[axis]), math.floor(LARGEST * samples[axis])
+            shape[axis] = max(target.shape[axis], min(wanted, most))
+            limited = f"; limited to {LARGEST:g} times what was measured" if wanted > max(most, target.shape[axis]) else ""
+            told = told.removesuffix(limited) + limited
     return shape, told
 
 
@@ -330,8 +332,10 @@ def _wanted_slices(
         finest = _resolution(reference, target, through_plane)
         if spacing / finest < THINNER:
             return count, Full(), ""
-        size = min(_size(target, through_plane, finest), math.floor(THICKEST * count))
-        why = f"slices lie {spacing / finest:.1f} times as far apart as the reference's voxels"
+        wanted, most = _size(target, through_plane, finest), math.floor(THICKEST * count)
+        size = min(wanted, most)
+        limited = f", limited to {THICKEST:g} times as many" if wanted > most else ""
+        why = f"slices lie {spacing / finest:.1f} times as far apart as the reference's voxels{limited}"
     else:
         return count, Full(), ""
     if size == count:

@@ -1,32 +1,29 @@
-"""Many cases: found in a folder, run one after another, listed in a summary."""
+"""Many cases: found in a folder, and run."""
 
 from __future__ import annotations
 
-import csv
 import functools
-import io
-import json
-import math
-from collections.abc import Callable, Iterator, Sequence
+import itertools
+import os
+import sys
+from collections.abc import Callable, Generator, Sequence
+from contextlib import closing
 from os import PathLike
 from pathlib import Path
-from typing import Any
 
 import torch
 
-from hftn_sr.errors import ALL_FAILED, INTERRUPTED, NOTHING, OK, SOME_FAILED, Fault, NothingToDo, UsageFault, interrupted, printable
-from hftn_sr.inference.case import LEFT_ALONE, RESULTS, Case, Outcome, Status
+from hftn_sr.errors import Fault, NothingToDo, UsageFault, interrupted
+from hftn_sr.inference.case import RESULTS, Case, Outcome, Status
 from hftn_sr.inference.options import OutputFormat, RunOptions
 from hftn_sr.inference.reporter import Reporter
 from hftn_sr.inference.run import run_case
 from hftn_sr.networks.weights import Model, load_model, stand_in
 from hftn_sr.pairs.cases import case_files, case_folders, lone_target
-from hftn_sr.volumes.files import write_bytes, write_json
 
-__all__ = ["check_summary", "exit_code", "find_cases", "lone_case", "run_cases", "write_summary"]
+__all__ = ["Engine", "Models", "Outcomes", "attempt", "find_cases", "lasting_models", "lone_case", "run_cases", "use_threads"]
 
 PLACING = "put its transform into the folder of the case as reference_transform.txt"
-FORMULA = ("=", "+", "-", "@", "'")  # how texts begin that a spreadsheet computes; the apostrophe, so that it can be undone
 
 
 def find_cases(
@@ -86,10 +83,20 @@ def lone_case(target: Path, reference: Path | None, output: Path, transform: Pat
     return Case(target.name, target, reference, output, transform)
 
 
+Models = Callable[[int | None], Model]
+Outcomes = Generator[Outcome, None, None]
+Engine = Callable[[Sequence[Case]], Outcomes]
+
+
 def run_cases(
-    cases: Sequence[Case], options: RunOptions, reporter: Reporter, failed: Sequence[Outcome] = (), strict: bool = False
-) -> Iterator[Outcome]:
-    """Run cases one after another; a bad one does not stop the rest. The model is loaded once.
+    cases: Sequence[Case],
+    options: RunOptions,
+    reporter: Reporter,
+    failed: Sequence[Outcome] = (),
+    strict: bool = False,
+    engine: Engine | None = None,
+) -> Outcomes:
+    """Run cases; a bad one does not stop the rest. The model is loaded once.
 
     Args:
         cases: cases to run.
@@ -97,6 +104,7 @@ def run_cases(
         reporter: listener to the run's progress.
         failed: outcomes of cases that failed before they could run, which come first.
         strict: whether an error ends the run; otherwise its case fails alone.
+        engine: what runs the cases elsewhere; None runs them here, one after another.
 
     Yields:
         the outcome of each case, failed ones included.
@@ -104,114 +112,58 @@ def run_cases(
     Raises:
         Exception: with `strict`, whatever a case raises.
     """
-    model: Callable[[int | None], Model] = functools.lru_cache(
-        lambda scale: load_model(stand_in(options.model, scale), scale, options.device)
-    )
     reporter.begin(len(cases) + len(failed))
-    for outcome in failed:
-        reporter.end(outcome)
-        yield outcome
+    with closing(engine(cases) if engine else _one_by_one(cases, options, reporter, strict)) as running:  # at once: it may have workers
+        for outcome in itertools.chain(failed, running):
+            reporter.end(outcome)
+            yield outcome
+
+
+def _one_by_one(cases: Sequence[Case], options: RunOptions, reporter: Reporter, strict: bool) -> Outcomes:
+    models = lasting_models(options.model, options.device)
     for case in cases:
-        reporter.case(case.name)
-        try:
-            outcome = run_case(case, options, model, reporter)
-        except Exception as error:
-            if interrupted(error):
-                raise KeyboardInterrupt from error
-            if strict:
-                raise
-            status: Status = "skipped" if isinstance(error, NothingToDo) else "failed"
-            outcome = Outcome(case.name, status, case.output, _one_line(case, error))
-        reporter.end(outcome)
-        yield outcome
+        yield attempt(case, options, models, reporter, strict)
 
 
-def exit_code(outcomes: Sequence[Outcome]) -> int:
-    """Exit code of a command: 0 all well, 3 nothing to do, 8 some cases failed, 9 all cases failed."""
-    failed = sum(outcome.status == "failed" for outcome in outcomes)
-    if failed:
-        return ALL_FAILED if failed == len(outcomes) else SOME_FAILED
-    return NOTHING if all(outcome.status in LEFT_ALONE for outcome in outcomes) else OK
+def lasting_models(model: str, device: str) -> Models:
+    """Function from a scale, or None for another loss of resolution, to its model, which stays loaded."""
+    return functools.lru_cache(lambda scale: load_model(stand_in(model, scale), scale, device))
 
 
-def check_summary(folder: Path) -> None:
-    """Refuse a folder, before the first case, in which the summary would replace a file of another program.
+def attempt(case: Case, options: RunOptions, models: Models, reporter: Reporter, strict: bool = False, patience: float = 0) -> Outcome:
+    """Run one case; an error becomes its outcome.
+
+    Args:
+        case: case to run.
+        options: options of the run.
+        models: see `lasting_models`.
+        reporter: listener to the run's progress.
+        strict: whether an error is raised instead.
+        patience: seconds to wait for another run that writes the same output.
 
     Raises:
-        Fault: another program wrote `summary.json` or `summary.csv` in `folder`.
+        KeyboardInterrupt: the run is interrupted.
+        Exception: with `strict`, whatever the case raises.
     """
-    table, record = folder / "summary.csv", folder / "summary.json"
+    reporter.case(case.name)
     try:
-        own = not record.is_file() or {"interrupted", "exit_code", "cases"} <= set(json.loads(record.read_bytes()))
-    except (OSError, ValueError, TypeError):
-        own = False
-    if not own:
-        raise Fault(record, "is not of this program and would be overwritten", "choose another --output, or move it away")
-    if table.is_file() and not _begins(table, (b"case,status,output", b"case\r\n")):
-        raise Fault(table, "is not of this program and would be overwritten", "choose another --output, or move it away")
+        return run_case(case, options, models, reporter, patience)
+    except Exception as error:
+        if interrupted(error):
+            raise KeyboardInterrupt from error
+        if strict:
+            raise
+        status: Status = "skipped" if isinstance(error, NothingToDo) else "failed"
+        return Outcome(case.name, status, case.output, _one_line(case, error), usage=isinstance(error, UsageFault))
 
 
-def _begins(path: Path, starts: tuple[bytes, ...]) -> bool:
-    try:
-        return path.read_bytes().startswith(starts)
-    except OSError:
-        return False
-
-
-def write_summary(folder: Path, outcomes: Sequence[Outcome], interrupted: bool = False) -> None:
-    """Write `summary.json` and `summary.csv` of a run into `folder`, each replaced in one step.
-
-    Raises:
-        Fault: one of the two cannot be written; the other one is then.
-    """
-    rows = [_row(outcome) for outcome in outcomes]
-    code = INTERRUPTED if interrupted else exit_code(outcomes)
-    table = io.StringIO()
-    writer = csv.DictWriter(table, list(rows[0]) if rows else ["case"])
-    writer.writeheader()
-    writer.writerows({key: _cell(value) for key, value in row.items()} for row in rows)
-    try:
-        write_json(folder / "summary.json", {"interrupted": interrupted, "exit_code": code, "cases": rows})
-    finally:
-        write_bytes(folder / "summary.csv", table.getvalue().encode())
-
-
-def _row(outcome: Outcome) -> dict[str, Any]:
-    """What the summary says of a case, on one line each and in characters that every file takes."""
-    record, there = outcome.record, outcome.status in ("done", "done before")
-    similarity = record.get("similarity")
-    row = {
-        "case": outcome.case,
-        "status": outcome.status,
-        "output": outcome.output.name if there else "",
-        "scale": record.get("scale"),
-        "reference": _reference(record.get("reference")),
-        "similarity": similarity.get("value") if isinstance(similarity, dict) else None,
-        "coverage": record.get("coverage"),
-        "uncertainty_mean": record.get("uncertainty_mean"),
-        "seconds": round(outcome.seconds, 2),
-        "warnings": "; ".join(outcome.warnings),
-        "message": outcome.message,
-        "notes": "; ".join(outcome.notes),
-    }
-    return {key: printable(value) if isinstance(value, str) else _number(value) for key, value in row.items()}
-
-
-def _reference(told: Any) -> str:
-    """Use of the reference: `used`, `left out` or `none`; empty where a record does not tell it."""
-    if not isinstance(told, dict) or not {"file", "used"} <= set(told):
-        return ""
-    return "used" if told["used"] else "left out" if told["file"] else "none"
-
-
-def _number(value: Any) -> int | float | str:
-    """A figure of a record, which another hand may have changed; empty where it is none."""
-    return value if isinstance(value, (int, float)) and math.isfinite(value) else ""
-
-
-def _cell(value: int | float | str) -> int | float | str:
-    """A value of the table; a text that a spreadsheet would take for a formula begins with an apostrophe there."""
-    return f"'{value}" if isinstance(value, str) and value.startswith(FORMULA) else value
+def use_threads(threads: int | None) -> None:
+    """Limit PyTorch and ITK to so many threads; None sets no limit."""
+    if threads:
+        torch.set_num_threads(threads)
+        os.environ["ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS"] = str(threads)  # loading ITK only for this would take a second
+        if "itk" in sys.modules:
+            sys.modules["itk"].MultiThreaderBase.SetGlobalDefaultNumberOfThreads(threads)
 
 
 def _one_line(case: Case, error: BaseException) -> str:

@@ -72,6 +72,7 @@ class Outcome:
         record: content of the side file; empty where skipped or failed.
         seconds: wall time; where done before, of the run that made it.
         notes: what else the user should know.
+        usage: whether it failed by an option that cannot be meant.
     """
 
     case: str
@@ -82,6 +83,7 @@ class Outcome:
     record: dict[str, Any] = field(default_factory=dict)
     seconds: float = 0.0
     notes: tuple[str, ...] = ()
+    usage: bool = False
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from hftn_sr.errors import Fault, Note
 from hftn_sr.inference.options import PLACING
-from hftn_sr.volumes.alignment import FARTHEST, Alignment
+from hftn_sr.volumes.alignment import Alignment
 from hftn_sr.volumes.scratch import blocks
 from hftn_sr.volumes.simulation import in_plane_last
 from hftn_sr.volumes.volume import Grid, Volume
@@ -26,6 +26,7 @@ __all__ = [
     "MIN_COVERAGE",
     "MOSTLY_COVERED",
     "unfit_reason",
+    "unsure_reason",
     "misplaced",
     "NO_MEMORY",
     "NOT_MENDED",
@@ -36,7 +37,12 @@ COARSER = 1.5  # ratio of voxel sizes from which a reference counts as coarser t
 MIN_COVERAGE, MOSTLY_COVERED = 0.2, 0.8  # shares of the target's grid: that the reference must cover; up from which it is only a note
 LOW_SIMILARITY = 1.02  # normalised mutual information; unrelated volumes stay below, aligned contrasts of one head well above
 NO_MATCH = "the edges of target and reference do not match"
-WORSE_THAN_NONE = 1.0  # voxels of the result; a reference displaced further does more harm than good (bundle/docs/design-log.md)
+# Voxels of the result; a reference displaced further does more harm than good: where resolution was lost in-plane, and where it was not, as
+# beside slices that were thick alone (bundle/docs/design-log.md).
+WORSE_THAN_NONE, WORSE_THAN_NONE_THICK = 1.0, 3.0
+# Agreement of edges from which a registration that had to move a reference far has found its place. The same head bent by a smooth field of
+# 4 voxels agrees by 0.37; other heads before they are moved by up to 0.27, and a registration lays them where they agree best.
+SURE = 0.3
 NOT_MENDED = "rigid registration did not mend that"
 NO_MEMORY = "too little memory is free to register it"
 DIRECTIONS = ("left-right", "front-back", "head-foot")  # of the axes of RAS+
@@ -154,21 +160,28 @@ def _cliff(frequencies: NDArray[np.float64], density: NDArray[np.float64]) -> fl
     return min(mean(start + 2 * BAND) / max(mean(start), np.finfo(float).tiny) for start in BANDS)
 
 
-def unfit_reason(alignment: Alignment, factor: float) -> str:
+def unfit_reason(alignment: Alignment) -> str:
     """Why a reference would make the result worse than using none; empty where it would not."""
     if not alignment.fits:
         return f"{NO_MATCH} (agreement {alignment.prominence:.2f}, usually above 0.24): another patient, another visit, or far out of place"
-    if alignment.displacement * factor > WORSE_THAN_NONE:
-        return f"it seems to lie {apart(alignment, factor)} away from where it belongs, which is worse than no reference"
+    if alignment.displacement > (WORSE_THAN_NONE if alignment.factor > 1 else WORSE_THAN_NONE_THICK):
+        return f"it seems to lie {apart(alignment)} away from where it belongs, which is worse than no reference"
     return ""
 
 
-def misplaced(alignment: Alignment, factor: float, tried: str = "", placing: str = PLACING) -> list[str]:
+def unsure_reason(alignment: Alignment) -> str:
+    """Why a reference that would have been left out where it lay does not belong where a registration put it, either; empty if it does."""
+    if alignment.prominence >= SURE:
+        return ""
+    agreement = f"agreement {alignment.prominence:.2f}, then above {SURE:.2f}"
+    return f"{NO_MATCH} well where a registration moved it ({agreement}): another patient or visit"
+
+
+def misplaced(alignment: Alignment, tried: str = "", placing: str = PLACING) -> list[str]:
     """Warning for a reference that is used although it shows something else than the target, or lies elsewhere; empty if in place.
 
     Args:
         alignment: alignment of the reference as it is used.
-        factor: voxels of the result for each measured one, along an axis.
         tried: why registration is no cure, `NOT_MENDED` or `NO_MEMORY`; empty where it was not tried.
         placing: how a transform is given, in the words of a cure.
     """
@@ -176,25 +189,30 @@ def misplaced(alignment: Alignment, factor: float, tried: str = "", placing: str
         return []
     cure = f"{tried}; {placing}" if tried else "try --register rigid"
     if not alignment.fits:
-        return [f"{unfit_reason(alignment, factor)}; {cure}, and do not trust fine detail"]
-    return [f"the reference seems to lie {apart(alignment, factor)} away from where it belongs, which costs detail; {cure}"]
+        return [f"{unfit_reason(alignment)}; {cure}, and do not trust fine detail"]
+    return [f"the reference seems to lie {apart(alignment)} away from where it belongs, which costs detail; {cure}"]
 
 
-def apart(alignment: Alignment, factor: float) -> str:
+def apart(alignment: Alignment) -> str:
     """Distance of a reference from where it belongs, in words."""
-    in_plane = alignment.displacement > FARTHEST or not alignment.slice_offset
-    distance = alignment.displacement * factor
-    voxels = [f"{distance:.{1 if distance >= 1 else 2}f} voxels of the result"] if in_plane else []
-    return " and ".join([*voxels, *(["a slice"] if alignment.slice_offset else [])])
+    distance, parts = alignment.displacement, []
+    if distance > alignment.farthest or not (alignment.off_across or alignment.slice_offset):
+        parts.append(f"{distance:.{1 if distance >= 1 else 2}f} voxels of the result")
+    if alignment.off_across:
+        parts.append(f"{abs(alignment.across or 0):.1f} voxels of the result across the slices")
+    if alignment.slice_offset:
+        parts.append("a slice")
+    return " and ".join(parts)
 
 
-def alignment_record(alignment: Alignment | None, factor: float) -> dict[str, Any] | None:
+def alignment_record(alignment: Alignment | None) -> dict[str, Any] | None:
     """Entry of the record for an alignment; None where slices are too small or without edges."""
     if alignment is None:
         return None
     return {
         "measure": "agreement of edge directions, 0 to 1",
         "value": round(alignment.prominence, 4),
-        "displacement_voxels": round(alignment.displacement * factor, 2),
+        "displacement_voxels": round(alignment.displacement, 2),
+        **({} if alignment.across is None else {"displacement_across_voxels": round(alignment.across, 2)}),
         "slice_offset": alignment.slice_offset,
     }

@@ -21,7 +21,7 @@ from hftn_sr.volumes.resampling import plan, same_grid
 from hftn_sr.volumes.scratch import BLOCK, IN_MEMORY
 from hftn_sr.volumes.volume import Grid
 
-__all__ = ["Demand", "available", "check_memory", "check_room", "demand", "measured_peak", "network_bytes", "reset_peak"]
+__all__ = ["Demand", "available", "check_memory", "check_room", "demand", "limit_memory", "measured_peak", "network_bytes", "reset_peak"]
 
 # Measured on volumes of 0.1 to 200 million voxels, with both shipped networks, at both scales (tests/inference/test_memory.py).
 LIBRARIES = 128 << 20  # bytes that libraries take on their first use, and the heap, whose blocks below 32 MB are freed in pieces
@@ -107,7 +107,12 @@ def check_memory(path: Path, needed: Demand) -> None:
     """
     if not needed.fits:
         finding = f"too large for the memory (needs {_gb(needed.more)}, {_gb(needed.available or 0)} is free)"
-        raise Fault(path, finding, "close other programs, use a machine with more memory, or crop both images to the part of interest")
+        raise Fault(path, finding, _cure())
+
+
+def _cure() -> str:
+    fewer = "" if _share is None else "fewer workers at a time, "
+    return f"{fewer}close other programs, use a machine with more memory, or crop both images to the part of interest"
 
 
 def check_room(target: VolumeHeader) -> None:
@@ -130,8 +135,21 @@ def network_bytes(network: nn.Module, height: int, width: int) -> int:
 
 def available() -> int | None:
     """Bytes that this process can still get from the machine and from its control group; None if unknown."""
-    found = [value for value in (_of_machine(), *map(_of_group, GROUPS)) if value is not None]
+    found = [value for value in (_of_machine(), *map(_of_group, GROUPS), _of_share()) if value is not None]
     return min(found, default=None)
+
+
+_share: int | None = None  # bytes that this process may have in all; None for no limit
+
+
+def limit_memory(share: int | None) -> None:
+    """From now on this process counts on so many bytes in all, because others run beside it; None for no limit."""
+    global _share
+    _share = share
+
+
+def _of_share() -> int | None:
+    return None if _share is None else max(_share - _status("VmRSS"), 0)
 
 
 def reset_peak() -> None:

@@ -182,13 +182,14 @@ def prepare_pair(
             acquired = whole.in_slices()
         warnings = [*dict.fromkeys((*target.notes, *reference.notes)), *_of_scan(whole, options)]
         temporary = folder or Path(gettempdir())
-        placed = place_reference(target, reference, acquired, options, by_index, temporary, reporter, may_register)
+        thinner = whole.grid.shape[whole.through_plane] / acquired.grid.shape[whole.through_plane]
+        placed = place_reference(target, reference, acquired, options, by_index, temporary, reporter, may_register, thinner)
         alike = similarity(target, placed.volume)
         warnings += [*placed.warnings, *_findings(placed, acquired, alike)]
         found = {
             "coverage": round(placed.coverage, 4),
             "similarity": {"measure": "normalised mutual information, 1 to 2", "value": round(alike, 4)},
-            "alignment": alignment_record(placed.alignment, acquired.factor),
+            "alignment": alignment_record(placed.alignment),
             "placement": {"by": "index" if by_index else "header", **placed.record},
         }
     used = bool(placed and placed.on_grid)
@@ -251,7 +252,8 @@ def apply_network(network: nn.Module, pair: PreparedPair, device: torch.device |
 def _of_scan(acquired: Acquired, options: PairOptions) -> list[str]:
     """What was measured and how that was found out, unless it is only what was asked for; and what contradicts it."""
     asked = (options.scale or options.voxel) and not acquired.interpolated and not acquired.thick
-    return [*([] if asked else [Note(f"{acquired.describe()}; {acquired.source}")]), *acquired.warnings]
+    voxel = " x ".join(f"{size:.3g}" for size in acquired.grid.spacing)
+    return [*([] if asked else [Note(f"{acquired.describe()}; {acquired.source}; voxels of the result: {voxel} mm")]), *acquired.warnings]
 
 
 def _findings(placed: Placed, acquired: Acquired, alike: float) -> list[str]:

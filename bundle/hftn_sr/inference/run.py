@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from filelock import FileLock, Timeout
 from torch import nn
 
 from hftn_sr.errors import Fault, UsageFault
@@ -27,14 +26,18 @@ from hftn_sr.inference.uncertainty import load_head
 from hftn_sr.networks.precision import prepare_network
 from hftn_sr.networks.weights import Model
 from hftn_sr.volumes.dicom import is_dicom
-from hftn_sr.volumes.files import check_writable, remove_parts
+from hftn_sr.volumes.files import alone, check_writable
 from hftn_sr.volumes.reading import volume_sha256
 from hftn_sr.volumes.scratch import check_space, disk_bytes, existing_folder
 
-__all__ = ["run_case"]
+__all__ = ["remove_leftovers", "run_case"]
+
+PARTING = 5.0  # seconds in which the system frees the lock of a process that was just killed
 
 
-def run_case(case: Case, options: RunOptions, model: Callable[[int | None], Model], reporter: Reporter | None = None) -> Outcome:
+def run_case(
+    case: Case, options: RunOptions, model: Callable[[int | None], Model], reporter: Reporter | None = None, patience: float = 0
+) -> Outcome:
     """Super-resolve one case.
 
     The result's image is written last: where it stands, its record and picture are complete.
@@ -44,38 +47,30 @@ def run_case(case: Case, options: RunOptions, model: Callable[[int | None], Mode
         options: options of the run.
         model: function from a scale, or None for another loss of resolution, to its model.
         reporter: listener to the run's progress.
+        patience: seconds to wait for another run that writes the same output.
 
     Raises:
         Fault: an input cannot be used or the output cannot be written; nothing was changed then.
     """
     started, reporter = time.monotonic(), reporter or Reporter()
     _check_names(case)
+    if options.overwrite != "always" and (done := _in_other_format(case)):
+        return _left_alone(replace(case, output=done), f"the result stands as {done.name}; another --output takes one in the other format")
     _check_output(case, options)
     if options.dry_run:
         return _planned(case, options, model, started, reporter)
     check_writable(case.output, folder=options.output_format == "dicom")
-    with _alone(case.output):
+    with alone(case.output, *side_files(case.output), *map_files(case.output).values(), patience=patience):
         reason = _reason_to_skip(case, options, model)
         if reason:
             return _left_alone(case, reason)
         return _run(case, options, model, started, reporter)
 
 
-@contextmanager
-def _alone(output: Path) -> Iterator[None]:
-    """Keep other runs off this output, and remove the parts that a killed run left. The lock dies with its process."""
-    path = output.with_name(f".{output.name[:100]}.lock")
-    try:
-        with FileLock(path, timeout=0):
-            for written in (output, *side_files(output), *map_files(output).values()):
-                remove_parts(written)
-            try:
-                yield
-            finally:
-                with suppress(OSError):  # Windows does not remove a file that is open; it stays, unlocked
-                    path.unlink()
-    except Timeout:
-        raise Fault(output, "another run is writing this file", "wait for it to end") from None
+def remove_leftovers(output: Path) -> None:
+    """Remove the parts and the lock that a killed process left at an output, unless another one writes it."""
+    with suppress(Fault, OSError), alone(output, *side_files(output), *map_files(output).values(), patience=PARTING):
+        pass
 
 
 @dataclass(frozen=True)
@@ -172,20 +167,20 @@ def _check_output(case: Case, options: RunOptions) -> None:
     if options.output_format == "dicom":
         _check_output_folder(case)
     elif not case.output.name.endswith(SUFFIXES) or case.output.name in SUFFIXES:
-        raise Fault(case.output, "not a NIfTI file name", "give --output a name ending in .nii.gz or .nii, or add --output-format dicom")
+        fix = "give --output a name ending in .nii.gz or .nii, or add --output-format dicom"
+        raise UsageFault(case.output, "not a NIfTI file name", fix)
     elif case.output.is_dir():
-        raise Fault(case.output, "is a folder, a file name is needed", "give --output a file name ending in .nii.gz")
+        raise UsageFault(case.output, "is a folder, a file name is needed", "give --output a file name ending in .nii.gz")
     inputs = [path for path in (case.target, case.reference, case.transform) if path is not None]
     maps = {kind: path for kind, path in map_files(case.output).items() if kind in wanted_maps(options)}
     written = [case.output, *side_files(case.output), *maps.values()]
     for path in written:
         if any(_same(path, source) for source in inputs):
-            raise Fault(path, "is an input, it would be overwritten", "choose another --output")
+            raise UsageFault(path, "is an input, it would be overwritten", "choose another --output")
     side_file, preview = side_files(case.output)
     record = own_record(side_file)
-    of = record.get("output")
-    sibling = case.output.with_name(str(of.get("file", case.output.name)) if isinstance(of, dict) else case.output.name)
-    if sibling != case.output and sibling.exists():
+    sibling = _of_record(side_file)
+    if sibling and sibling != case.output:
         raise Fault(side_file, f"is the record of {sibling.name}, which would lose it", "choose another --output")
     if options.overwrite == "always":
         return
@@ -195,18 +190,35 @@ def _check_output(case: Case, options: RunOptions) -> None:
         raise Fault(other, "stands where this run would write, and is not of this program", "choose another --output or --overwrite always")
 
 
+def _of_record(side_file: Path) -> Path | None:
+    """The result that a record tells of, where that stands."""
+    of = own_record(side_file).get("output")
+    name = of.get("file") if isinstance(of, dict) else None
+    result = side_file.with_name(name) if isinstance(name, str) and name == Path(name).name else None
+    return result if result and result.exists() else None
+
+
+def _in_other_format(case: Case) -> Path | None:
+    """A finished result of this target whose record stands where this case's would; None where there is none."""
+    side_file, _ = side_files(case.output)
+    result, of = _of_record(side_file), own_record(side_file).get("target")
+    same_target = isinstance(of, dict) and of.get("file") == case.target.name
+    return result if result and result != case.output and same_target else None
+
+
 def _check_output_folder(case: Case) -> None:
     """A folder that is replaced goes with all that it holds: it must be empty, or hold a result and nothing else."""
     if not is_dicom(case.target):
-        raise Fault(case.target, "not DICOM, and the result of a DICOM target alone can be DICOM", "--output-format nifti")
+        raise UsageFault(case.target, "not DICOM, and the result of a DICOM target alone can be DICOM", "--output-format nifti")
     if case.output.name.endswith(SUFFIXES) or not case.output.name:
-        raise Fault(case.output, "a folder is needed for a DICOM series", "give --output a name without .nii, or --output-format nifti")
+        fix = "give --output a name without .nii, or --output-format nifti"
+        raise UsageFault(case.output, "a folder is needed for a DICOM series", fix)
     if case.target.resolve() in case.output.resolve().parents:
-        raise Fault(case.output, "lies in the folder of the target", "choose another --output")
+        raise UsageFault(case.output, "lies in the folder of the target", "choose another --output")
     if not os.path.lexists(case.output):
         return
     if not case.output.is_dir():
-        raise Fault(case.output, "is a file, a DICOM series needs a folder", "choose another --output")
+        raise UsageFault(case.output, "is a file, a DICOM series needs a folder", "choose another --output")
     found = {each.name for each in case.output.iterdir()}
     of = own_record(side_files(case.output)[0]).get("output")
     own = isinstance(of, dict) and of.get("file") == case.output.name and found <= set(of.get("files") or ())

@@ -24,7 +24,7 @@ class FeatureSynthesis(GatedUNet):
 
     images = 6
 
-    def __init__(self, scale: int, channels: int, levels: int, equivariant: bool) -> None:
+    def __init__(self, scale: int | None, channels: int, levels: int, equivariant: bool) -> None:
         super().__init__(scale, channels, levels, equivariant=equivariant)
         self.enter = nn.ModuleList(nn.Conv2d(self.images, channels * 2**level, 3, padding=1, bias=False) for level in range(1, levels))
         if equivariant:
@@ -61,7 +61,7 @@ class Correspondence(nn.Module):
     voxel; the U-Net as in `GatedUNet`.
 
     Args:
-        scale: upscaling factor s, 2 or 4; of no consequence for the layers.
+        scale: upscaling factor s, 2 or 4; None for any acquisition. Of no consequence for the layers.
         channels: feature channels of the U-Net on the high-resolution grid; a multiple of 4 for `equivariant`.
         levels: resolutions of the U-Net.
         embedding: channels of queries and keys, a multiple of 4.
@@ -75,7 +75,7 @@ class Correspondence(nn.Module):
 
     def __init__(
         self,
-        scale: int,
+        scale: int | None,
         channels: int = 48,
         levels: int = 4,
         embedding: int = 24,

@@ -14,7 +14,7 @@ from hftn_sr.networks.correspondence import Correspondence
 from hftn_sr.networks.gated_unet import GatedUNet
 from hftn_sr.networks.hftn import HFTNSR
 
-__all__ = ["METHODS", "NETWORKS", "Method", "build_network", "network_name"]
+__all__ = ["ANY_ACQUISITION", "METHODS", "NETWORKS", "Method", "build_network", "network_name"]
 
 NETWORKS: dict[str, type[nn.Module]] = {
     "hftn": HFTNSR,
@@ -30,6 +30,9 @@ NETWORKS: dict[str, type[nn.Module]] = {
     "zero_filling": ZeroFilling,
     "cubic": CubicInterpolation,
 }
+
+
+ANY_ACQUISITION = ("gated_unet", "correspondence")  # networks whose layers know no scale
 
 
 @dataclass(frozen=True)
@@ -80,7 +83,7 @@ def build_network(method: str, scale: int | None, options: Mapping[str, Any] | N
 
     Args:
         method: key of METHODS.
-        scale: upscaling factor s, 2 or 4; None for any acquisition, which `base` and `small` can take.
+        scale: upscaling factor s, 2 or 4; None for any acquisition, which the networks ANY_ACQUISITION can take.
         options: what differs from the method's own.
 
     Raises:
@@ -89,7 +92,7 @@ def build_network(method: str, scale: int | None, options: Mapping[str, Any] | N
     if method not in METHODS:
         raise ValueError(f"expected a method of {', '.join(METHODS)}, got {method!r}")
     chosen = METHODS[method]
-    if scale is None and NETWORKS[chosen.network] is not GatedUNet:
+    if scale is None and chosen.network not in ANY_ACQUISITION:
         raise ValueError(f"expected a scale of 2 or 4 for the method {method}, which knows no other loss of resolution")
     options = {**chosen.options, **(options or {})}
     try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import reprlib
 import textwrap
@@ -31,6 +32,7 @@ __all__ = [
     "load_model",
     "load_weights",
     "save_weights",
+    "shipped_file",
     "shipped_models",
     "shipped_names",
     "stand_in",
@@ -42,7 +44,7 @@ MODELS_FOLDER = BUNDLE / "models"
 HASHES = MODELS_FOLDER / "SHA256SUMS"
 Network = TypeVar("Network", bound=nn.Module)
 
-RENAMED = {"turning": "equivariant"}  # options of networks in files written before 0.1.0
+RENAMED = {"turning": "equivariant", "width": "channels"}  # options of networks in files written before 0.1.0
 DAMAGED = "fetch the file again; weights are .safetensors files that this package wrote"
 
 
@@ -92,6 +94,15 @@ def stand_in(model: str, scale: int | None) -> str:
     return "small" if model == "base" and model not in shipped_names(scale) and "small" in shipped_names(scale) else model
 
 
+def shipped_file(model: str, scale: int | None) -> Path:
+    """The file of a shipped model for a scale, or for any acquisition, which may be that of its `stand_in`.
+
+    Raises:
+        UsageFault: there is none.
+    """
+    return _path(stand_in(model, scale), scale)
+
+
 def check_model(model: str) -> None:
     """Find out, before any case is read, that there is such a model for some acquisition.
 
@@ -117,11 +128,8 @@ def load_model(model: str, scale: int | None, device: torch.device | str = "cpu"
         Fault: no such file, a file that is not what it should be, weights of another scale, or weights that are not finite.
     """
     path = _path(model, scale, option)
-    expected = shipped_models().get(path.name, "a line in SHA256SUMS") if path.parent == MODELS_FOLDER else None
     content = _content(path, option)
     sha256 = hashlib.sha256(content).hexdigest()
-    if expected and sha256 != expected:
-        raise Fault(path, f"damaged or replaced (sha256 {sha256}, need {expected})", "restore the file from the release")
     network, record = _network(path, content)
     _check_scale(path, network, scale)
     network = channels_last(network.eval().requires_grad_(False).to(device))
@@ -141,7 +149,9 @@ def load_weights(network: Network, path: Path | str) -> Network:
         state = _tensors(path, _content(path))
     else:
         try:
-            state = torch.load(path, map_location="cpu", weights_only=True)  # never runs code from the file
+            state = torch.load(io.BytesIO(_content(path)), map_location="cpu", weights_only=True)  # never runs code from the file
+        except Fault:
+            raise
         except Exception as error:
             raise Fault(path, f"not a plain state dict ({type(error).__name__})", DAMAGED) from error
     _fill(network, state, path)
@@ -222,10 +232,17 @@ def _path(model: str, scale: int | None, option: str = "--model") -> Path:
 
 
 def _content(path: Path, option: str = "--model") -> bytes:
+    """The bytes of a weights file; of one in `models/`, those that SHA256SUMS names."""
     try:
-        return path.read_bytes()
+        content = path.read_bytes()
     except OSError as error:
         raise Fault(path, f"weights cannot be read ({error.strerror})", f"check {option}") from None
+    if path.resolve().parent == MODELS_FOLDER.resolve():
+        sha256, expected = hashlib.sha256(content).hexdigest(), shipped_models().get(path.name, "a line in SHA256SUMS")
+        if sha256 != expected:
+            fix = "restore the file from the release, or keep weights of your own in another folder"
+            raise Fault(path, f"damaged or replaced (sha256 {sha256}, need {expected})", fix)
+    return content
 
 
 def _tensors(path: Path, content: bytes) -> dict[str, torch.Tensor]:

@@ -52,7 +52,7 @@ class BidsImage:
 
     Args:
         dataset: folder of the dataset.
-        path: of the image.
+        path: path of the image.
     """
 
     dataset: Path

@@ -44,6 +44,7 @@ NOT_BIDS = (
     "*_added.nii.gz",
     "summary.json",
     "summary.csv",
+    "summary.*.jsonl",
     "report.html",
     "report_files",
     "report_files/",
@@ -144,7 +145,7 @@ def with_resolution(content: dict[str, Any], grid: Grid) -> dict[str, Any]:
 
 
 def check_source(output: Path, target: BidsImage) -> None:
-    """Find out whether an earlier result is of this target: images that differ in `desc` or `res` alone give one name.
+    """Find out whether an earlier result is of this target: images that differ only in `desc` or `res` give one name.
 
     Raises:
         Fault: it was made from another image.
@@ -219,20 +220,22 @@ def _source(dataset: Path, uri: Any) -> Path | None:
     return dataset / uri.removeprefix(start)
 
 
-def unknown_stripping(output: Path, cases: Mapping[str, dict[str, Any]], suffix: str) -> str:
+def unknown_stripping(output: Path, cases: Mapping[str, dict[str, Any]], suffix: str, dry_run: bool = False) -> str:
     """Note on results whose side files cannot say SkullStripped; empty where all do, or where a side file of the output says it for them.
 
     Args:
         output: folder of the derivative dataset.
         cases: path of the result, relative to `output`, to the content of its side file.
         suffix: suffix of the results, as FLAIR.
+        dry_run: whether nothing is written.
     """
     unknown = [name for name, content in cases.items() if SKULL_STRIPPED not in {**content, **_told(BidsImage(output, output / name))}]
     if not unknown:
         return ""
     cure = f'put {{"{SKULL_STRIPPED}": false}}, or true, into {output / f"{suffix}.json"}'
     count = f"{len(unknown)} side file{'s' if len(unknown) > 1 else ''}"
-    return f"{SKULL_STRIPPED} is left out of {count}, as the targets' side files do not say it; BIDS requires it: {cure}"
+    verb = "would be" if dry_run else "is"
+    return f"{SKULL_STRIPPED} {verb} left out of {count}, as the targets' side files do not say it; BIDS requires it: {cure}"
 
 
 def _told(result: BidsImage) -> dict[str, Any]:

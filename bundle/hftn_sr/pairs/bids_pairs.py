@@ -30,7 +30,7 @@ class BidsPair:
     Args:
         name: the target's name without its ending.
         target: low-resolution.
-        reference: of another contrast; None for a target that goes alone.
+        reference: image of another contrast; None for a target without one.
     """
 
     name: str
@@ -62,7 +62,7 @@ class BidsRequest:
         reference: suffix of the reference; may be the target's if the entities tell the two apart.
         of_target: entities that the target must have; an empty value: must not have.
         of_reference: entities that the reference must have, or not.
-        reference_optional: let a target go alone where its session has no such reference.
+        reference_optional: take a target without a reference where its session has none.
         participants: labels of the subjects, without `sub-`; empty for all.
         sessions: labels of the sessions, without `ses-`; empty for all.
     """
@@ -92,7 +92,7 @@ class BidsRequest:
         return same[0] if len(same) == 1 else None
 
     def choices(self, target: BidsImage, candidates: Sequence[BidsImage]) -> list[Entities]:
-        """Entities that choose each of the candidates; the run only where the target's own does not tell."""
+        """Entities that choose each of the candidates; the run only where the target's own run does not decide."""
         apart, found = differing(candidates), []
         for image in sorted(candidates, key=lambda image: (entities_text(image.chosen_by(apart)), image.path.name)):
             alike = [other for other in candidates if other.chosen_by(apart) == image.chosen_by(apart)]
@@ -114,7 +114,7 @@ def find_pairs(dataset: Path, request: BidsRequest) -> BidsPairs:
 
     Args:
         dataset: folder with dataset_description.json.
-        request: which pairs are wanted.
+        request: choice of pairs.
 
     Raises:
         Fault: not a BIDS dataset.
@@ -205,7 +205,7 @@ def _own_run(target: BidsImage, choices: Sequence[Entities]) -> list[str]:
 
 
 def _reference(target: BidsImage, request: BidsRequest, candidates: list[BidsImage]) -> BidsImage | None:
-    """The target's reference, or None for a target that goes alone.
+    """The target's reference, or None for a target without one.
 
     Raises:
         Fault: there is none, or not one.

@@ -54,7 +54,7 @@ class FetchReport:
 
 
 def read_table(path: Path, repository: str, commit: str, folder: str) -> Source:
-    """The files of `repository` (owner/name) at `commit` that `path` lists as sha256sum does, their bytes all told in a comment."""
+    """The files of `repository` (owner/name) at `commit` listed by `path` in the format of sha256sum, their total size in a comment."""
     lines = path.read_text(encoding="utf-8").splitlines()
     size = next(int(line.split()[1]) for line in lines if " bytes in all" in line)
     files = {name: sha256 for sha256, name in (line.split("  ") for line in lines if not line.startswith("#"))}
@@ -123,7 +123,7 @@ def _mirror_folder(source: Source, mirror: Path | None) -> Path | None:
 
 
 def _copy(source: Path, part: Path, sha256: str, notes: list[str]) -> bool:
-    """Copy a mirror's file to `part` and say whether that went well; `part` is left alone where the mirror's file is missing or wrong."""
+    """Copy a mirror's file to `part` and say whether that went well; `part` stays as it is where the mirror's file is missing or wrong."""
     if (found := _sha256(source)) != sha256:
         notes.append(f"{source}: {'wrong sha256' if found else 'missing'} in the mirror, taken from the net")
         return False

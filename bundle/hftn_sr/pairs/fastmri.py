@@ -87,7 +87,7 @@ def fastmri_cases(
     files: pairs of one patient are drawn together, and a pair of the list `train` whose patient is also in `val` is left out.
 
     Args:
-        lists: of `read_lists`.
+        lists: result of `read_lists`.
         images: folder with singlecoil_train/*.h5 and singlecoil_val/*.h5.
         output: the dataset folder, which paths are relative to.
         target: the contrast to super-resolve; the other one is the reference.

@@ -42,7 +42,7 @@ def check_sections_apart(datalist: Path, sections: Mapping[str, Any]) -> None:
 def patients_in_two_sections(content: Mapping[str, Any], sections: Mapping[str, Any]) -> list[str]:
     """Patients that seem to stand in two sections, one text each.
 
-    A patient is told by the rule that `hftn-sr data split` stored, by `sub-...` in a path, or else by the whole name of the case.
+    A patient is recognised by the rule that `hftn-sr data split` stored, by `sub-...` in a path, or else by the whole name of the case.
 
     Args:
         content: the whole datalist.

@@ -55,7 +55,7 @@ class OpenMSPair:
         transform: ITK transform file (LPS, mm) from a target point to a reference point, as ITK resampling wants it; None for identity.
         inverse_transform: ITK transform file whose inverse comes before `transform`; None for identity.
         target_contrast: "T1", "T2" or "FLAIR".
-        reference_contrast: likewise.
+        reference_contrast: "T1", "T2" or "FLAIR".
         lesions: NIfTI mask on the target's grid, the consensus of the data's raters; None where there is none.
     """
 
@@ -112,7 +112,7 @@ def write_datalist(root: Path, output_json: Path, left_out: LeftOut | None = Non
     Args:
         root: the fetched data, or the folder above it.
         output_json: to write.
-        left_out: longitudinal patient for testing alone; MNI patient 19 is for validation then, all others for training.
+        left_out: longitudinal patient kept for testing; MNI patient 19 is for validation then, all others for training.
         targets: see `open_ms_pairs`.
 
     Raises:

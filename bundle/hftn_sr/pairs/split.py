@@ -28,7 +28,7 @@ class Split:
 
     Args:
         cases: entries of the datalist by section, paths relative to the dataset folder.
-        patients: of each section, sorted.
+        patients: names of the patients of each section, sorted.
         faults: sub-folders that were left out, and why.
         rule: how the sections came about, for the datalist.
     """
@@ -42,7 +42,7 @@ class Split:
 def split_cases(folder: Path, output: Path, fractions: Sequence[float] = FRACTIONS, seed: int = 0, patient: str = PATIENT) -> Split:
     """Divide the cases of `folder`, see `pairs.cases`, so that all visits of a patient come to one section.
 
-    The result depends on the names of the cases, the fractions, the seed and the rule for patients alone: not on the order in which a
+    The result depends on the names of the cases, the fractions, the seed and the rule for patients, not on the order in which a
     system lists a folder, nor on a random number generator.
 
     Args:
@@ -87,7 +87,7 @@ def split_patients(patients: Iterable[str], fractions: Sequence[float] = FRACTIO
     """Patients of each section, sorted; the fractions hold to less than one patient, but that no section is empty.
 
     Seats are given out by largest remainder, ties to the earlier section; a section that would be empty takes one from the largest.
-    Of two patients, one trains and one validates; one alone trains. See `missing_sections`.
+    Of two patients, one trains and one validates. A single one trains. See `missing_sections`.
 
     Raises:
         UsageFault: not three positive fractions.
@@ -123,7 +123,7 @@ def missing_sections(patients: Mapping[Section, Sequence[str]]) -> str | None:
 
 
 def shuffled(names: Iterable[str], seed: int) -> list[str]:
-    """Distinct names in an order that depends on them and the seed alone, the same in every version of every system."""
+    """Distinct names in an order that depends only on them and the seed, the same in every version of every system."""
     return sorted(set(names), key=lambda name: hashlib.sha256(f"{seed} {name}".encode()).digest())
 
 

@@ -1,6 +1,6 @@
 """The QC page: what a person looks at before trusting a result."""
 
 from hftn_sr.report.case import QcCase, cases_of_run
-from hftn_sr.report.page import draw_case, write_report
+from hftn_sr.report.page import EntryReporter, write_report
 
-__all__ = ["QcCase", "cases_of_run", "draw_case", "write_report"]
+__all__ = ["EntryReporter", "QcCase", "cases_of_run", "write_report"]

@@ -55,9 +55,14 @@ class QcCase:
 
 def cases_of_run(cases: Iterable[Case], outcomes: Sequence[Outcome]) -> list[QcCase]:
     """The cases of a run in the order of their outcomes, without the truth, which a run does not know."""
-    asked = {case.output: of_run(case) for case in cases}
+    asked = {case.name: of_run(case) for case in cases}
     return [
-        replace(asked.get(outcome.output) or QcCase(outcome.case, outcome.output), status=outcome.status, message=outcome.message)
+        replace(
+            asked.get(outcome.case) or QcCase(outcome.case, outcome.output),
+            output=outcome.output,  # another one where the result stands in another format
+            status=outcome.status,
+            message=outcome.message,
+        )
         for outcome in outcomes
     ]
 

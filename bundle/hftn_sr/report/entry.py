@@ -21,7 +21,7 @@ from hftn_sr.report.pictures import draw_strips, find_extent
 from hftn_sr.report.viewer import embed
 from hftn_sr.scoring.evaluation import evaluate_volumes
 from hftn_sr.scoring.metrics import CONVENTIONS
-from hftn_sr.volumes.files import json_bytes, write_files
+from hftn_sr.volumes.files import alone, json_bytes, make_folder, write_files
 from hftn_sr.volumes.nifti import read_nifti
 from hftn_sr.volumes.reading import read_volume, volume_sha256
 from hftn_sr.volumes.volume import Volume
@@ -29,6 +29,7 @@ from hftn_sr.volumes.volume import Volume
 __all__ = ["ENTRY", "HIGH_RESIDUAL", "key_of", "make_entry", "place_of", "read_entry"]
 
 ENTRY = "entry.json"
+PATIENCE = 10.0  # seconds that another run may take to write the same entry
 FORMAT = 4  # of the entry; one of another format is made anew
 VOLUMES = "volumes.js"
 # Of the network's output, by the shipped weights on patient04 and one MNI volume: 0.012 to 0.015 at x2 and 0.017 to 0.023 at x4 with
@@ -96,9 +97,12 @@ def make_entry(case: QcCase, page: Path, files: Path, images: Images | None = No
         **content,
         "files": sorted(extra),
     }
-    write_files({**{files / key / name: data for name, data in extra.items()}, files / key / ENTRY: json_bytes(entry)})
-    for outdated in set(old.get("files", ())) - set(extra):
-        (files / key / outdated).unlink(missing_ok=True)
+    contents = {**{files / key / name: data for name, data in extra.items()}, files / key / ENTRY: json_bytes(entry)}
+    make_folder(files / key)
+    with alone(files / key / ENTRY, *contents, patience=PATIENCE):
+        write_files(contents)
+        for outdated in set(old.get("files", ())) - set(extra):
+            (files / key / outdated).unlink(missing_ok=True)
     return entry
 
 

@@ -7,21 +7,21 @@ from importlib.resources import files as package_files
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from hftn_sr._version import NOTICE, __version__
-from hftn_sr.errors import Fault, printable
+from hftn_sr.errors import Fault, interrupted, printable
 from hftn_sr.inference.case import STANDING, Case, CaseImages
 from hftn_sr.inference.findings import LOW_SIMILARITY
+from hftn_sr.inference.reporter import Reporter
 from hftn_sr.report.case import Images, QcCase, of_run
 from hftn_sr.report.entry import ENTRY, HIGH_RESIDUAL, key_of, make_entry, place_of, read_entry
-from hftn_sr.volumes.files import explained, write_bytes, write_files
+from hftn_sr.volumes.files import alone, make_folder, write_bytes, write_files
 from hftn_sr.volumes.scratch import IN_MEMORY
 
-__all__ = ["FILES", "PAGE", "draw_case", "write_report"]
+__all__ = ["FILES", "PAGE", "EntryReporter", "write_report"]
 
-PAGE, FILES, LOCK = "report.html", "report_files", ".lock"
+PAGE, FILES = "report.html", "report_files"
 ASSETS = ("report.css", "report.js", "niivue.umd.js", "NIIVUE_LICENSE.txt")
 MARK = b'<meta name="generator" content="hftn-sr'
 PATIENCE = 60.0  # seconds that another run may take to write the page
@@ -52,35 +52,35 @@ def write_report(folder: Path, cases: Sequence[QcCase], each: Callable[[QcCase],
         shown.append(_item(case, folder, files))
         if each:
             each(case)
-    try:
-        files.mkdir(parents=True, exist_ok=True)
-        with FileLock(files / LOCK, timeout=PATIENCE):  # stays: whoever waits for it must not wait for a file that is gone
-            _refresh_assets(files)
-            known = {item["key"] for item in shown}
-            earlier = [{**entry, "status": EARLIER, "message": ""} for entry in _standing(folder, files) if entry["key"] not in known]
-            write_bytes(page, _render([*shown, *earlier]).encode(errors="backslashreplace"))
-    except Timeout:
-        raise Fault(page, "another run is writing this file", "wait for it to end") from None
-    except OSError as error:
-        raise explained(page, error, 0) from error
+    make_folder(files)
+    with alone(page, *(files / name for name in ASSETS), patience=PATIENCE):
+        _refresh_assets(files)
+        known = {item["key"] for item in shown}
+        earlier = [{**entry, "status": EARLIER, "message": ""} for entry in _standing(folder, files) if entry["key"] not in known]
+        write_bytes(page, _render([*shown, *earlier]).encode(errors="backslashreplace"))
     return page
 
 
-def draw_case(folder: Path, case: Case, images: CaseImages) -> None:
-    """Make the entry of a case for the page in `folder` while its images are in memory; `write_report` then finds it made.
+class EntryReporter(Reporter):
+    """Makes the entry of each case for the page in `folder` while its images are in memory; `write_report` then finds it made.
 
     Args:
         folder: folder of the page.
-        case: case whose output stands.
-        images: images of the case.
-
-    Raises:
-        Fault: as `write_report`.
     """
-    shown, files = of_run(case), folder / FILES
-    _check(folder / PAGE, files, [shown])
-    if images.result.data.nbytes <= IN_MEMORY:
-        make_entry(shown, folder, files, Images(**vars(images)))
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def saved(self, case: Case, images: CaseImages) -> None:
+        """Make the entry. What fails is made again from the files when the page is written, and reported then."""
+        shown, files = of_run(case), self.folder / FILES
+        try:
+            _check(self.folder / PAGE, files, [shown])
+            if images.result.data.nbytes <= IN_MEMORY:
+                make_entry(shown, self.folder, files, Images(**vars(images)))
+        except Exception as error:
+            if interrupted(error):
+                raise KeyboardInterrupt from error
 
 
 def _check(page: Path, files: Path, cases: Sequence[QcCase]) -> None:

@@ -38,8 +38,8 @@ class Searched(NamedTuple):
 def prepare_batch(
     batch: Mapping[str, Tensor], device: Any = None, non_blocking: bool = False, **_: Any
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """`image`, and what `CorrespondenceLoss` compares with: `label`, `displacement` and `placed`."""
-    on = {key: batch[key].to(device, non_blocking=non_blocking) for key in ("image", "label", "displacement", "placed")}
+    """`image`, and what `CorrespondenceLoss` compares with: `label`, `displacement`, `placed` and `painted`."""
+    on = {key: batch[key].to(device, non_blocking=non_blocking) for key in ("image", "label", "displacement", "placed", "painted")}
     return on.pop("image"), on
 
 
@@ -68,20 +68,22 @@ class CorrespondenceLoss(nn.Module):
 
     Args:
         search_weight: of `search_losses`, once the image counts.
+        spot_weight: of a voxel that `PaintSpots` painted, beside the 1 of any voxel; so few of them hardly count otherwise.
     """
 
-    def __init__(self, search_weight: float = 0.01) -> None:
+    def __init__(self, search_weight: float = 0.01, spot_weight: float = 8.0) -> None:
         super().__init__()
-        self.search_weight = search_weight
+        self.search_weight, self.spot_weight = search_weight, spot_weight
 
     def forward(self, searched: Searched, truth: Mapping[str, Tensor]) -> Tensor:
         """What `CorrespondenceInferer` and `prepare_batch` give."""
         total = torch.zeros((), device=truth["label"].device)
         if searched.pred is not None:
-            total = total + functional.l1_loss(searched.pred, truth["label"])
+            weight = 1 + self.spot_weight * truth["painted"]
+            total = total + ((searched.pred - truth["label"]).abs() * weight).mean()
         if searched.found is not None:
-            weight = 1.0 if searched.pred is None else self.search_weight
-            total = total + weight * sum(search_losses(searched.found, truth["displacement"], truth["placed"]).values())
+            share = 1.0 if searched.pred is None else self.search_weight
+            total = total + share * sum(search_losses(searched.found, truth["displacement"], truth["placed"]).values())
         return total
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import logging
 import platform
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar, get_args
@@ -16,7 +17,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from hftn_sr.errors import Fault, UsageFault, check_choice, check_scale, end_in_one_line
 from hftn_sr.kspace import Decomposition
-from hftn_sr.networks import METHODS, NETWORKS
+from hftn_sr.networks import ANY_ACQUISITION, METHODS
 from hftn_sr.networks.correspondence import Correspondence
 from hftn_sr.networks.gated_unet import GatedUNet
 from hftn_sr.networks.weights import Model, described_weights, load_model, load_weights, shipped_models
@@ -37,6 +38,7 @@ __all__ = [
     "initial_network",
     "initial_record",
     "keep_freed_memory",
+    "wait_for_processes",
 ]
 
 Network = TypeVar("Network", bound=nn.Module)
@@ -59,7 +61,7 @@ def check_settings(acquisition: str, scale: Any, method: str, crop_size: Any, de
     if acquisition == "paper":
         check_scale(scale)
     check_choice("--method", method, tuple(METHODS))
-    if acquisition == "any" and NETWORKS[METHODS[method].network] is not GatedUNet:
+    if acquisition == "any" and METHODS[method].network not in ANY_ACQUISITION:
         fix = "--method base or small, or --acquisition paper"
         raise UsageFault("--acquisition", f"the method {method} knows x2 and x4 alone", fix)
     check_counts(crop_size=crop_size)
@@ -168,6 +170,29 @@ def announce(training: Sequence[Mapping[str, Any]], validation: Sequence[Any], o
     logger.info("reading the cases")
 
 
+def wait_for_processes(needed: int, found: int) -> None:
+    """Wait while processes of an elastic run are missing: with fewer of them its batches, and so its result, would be others.
+
+    torchrun ends this process and begins again from the last checkpoint as soon as the missing ones have joined.
+
+    Args:
+        needed: number of processes that the run is to have; 0 for those that there are.
+        found: number of processes that there are.
+
+    Raises:
+        UsageFault: there are more, or there are fewer and torchrun does not look after them.
+    """
+    if not needed or found == needed:
+        return
+    if found > needed or not torch.distributed.is_torchelastic_launched():
+        finding = f"{found} processes run, {needed} are wanted"
+        raise UsageFault("--processes", finding, f"--processes {found}, or torchrun with as many in all")
+    if idist.get_rank() == 0:
+        logging.getLogger("hftn_sr.training").warning(f"{found} of {needed} processes: waiting until torchrun has the others again")
+    while True:  # until the signal of torchrun
+        time.sleep(60)
+
+
 def _sizes(dataset: Any) -> list[Any]:
     """In-plane size of each case of a dataset that has read them; none of another."""
     cases: Any = getattr(dataset, "_cache", None) or getattr(dataset, "data", None) or ()
@@ -203,19 +228,19 @@ def initial_network(network: Network, initial_weights: str | None, scale: int | 
         return load_weights(network, _initial_model(initial_weights, scale).path)
 
 
-def begun_with(network: Correspondence, unet: str | None, scale: int) -> Correspondence:
+def begun_with(network: Correspondence, unet: str | None, scale: int | None) -> Correspondence:
     """A network that searches, with the U-Net of trained weights, see `Correspondence.begin_with`. Weights that cannot be used end the
     process with one line.
 
     Args:
         network: untrained network.
         unet: name of shipped weights or a .safetensors file, of a `GatedUNet` with the same channels and levels; None for none.
-        scale: 2 or 4.
+        scale: 2 or 4; None for any acquisition, see `initial_network`.
     """
     if unet is None:
         return network
     with end_in_one_line():
-        model = load_model(unet, scale, option="initial_unet")
+        model = _initial_model(unet, scale, option="initial_unet")
         unet_options = getattr(model.network, "options", {})
         sizes = {name: network.options[name] for name in ("channels", "levels", "equivariant")}
         fits = isinstance(model.network, GatedUNet) and sizes == {name: unet_options.get(name) for name in sizes}
@@ -237,13 +262,13 @@ def initial_record(initial_weights: str | None, scale: int | None) -> dict[str, 
     return {"sha256": model.sha256, **({"scale": model.scale} if scale is None else {}), **model.record}
 
 
-def _initial_model(initial_weights: str, scale: int | None) -> Model:
+def _initial_model(initial_weights: str, scale: int | None, option: str = "--initial_weights") -> Model:
     """For any acquisition: weights for any, or a file of any scale; for a name without weights for any, those of scale 4."""
     if scale is None and initial_weights.endswith(".safetensors"):
-        scale = described_weights(Path(initial_weights), option="--initial_weights")[0].options["scale"]  # type: ignore[assignment,index]
+        scale = described_weights(Path(initial_weights), option=option)[0].options["scale"]  # type: ignore[assignment,index]
     elif scale is None and f"{initial_weights}_any.safetensors" not in shipped_models():
         scale = 4
-    return load_model(initial_weights, scale, option="--initial_weights")
+    return load_model(initial_weights, scale, option=option)
 
 
 def keep_freed_memory() -> bool:

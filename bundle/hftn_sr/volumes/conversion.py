@@ -38,7 +38,7 @@ def convert_fastmri(path: Path, folder: Path, image: FastMRIImage = "auto", over
     Args:
         path: .h5 file.
         folder: where to; made if it is missing.
-        image: which dataset of the file, see `read_fastmri`.
+        image: dataset of the file, see `read_fastmri`.
         overwrite: replace both files where they exist.
 
     Returns:
@@ -66,7 +66,7 @@ def convert_dicom(
         path: folder of one series.
         folder: where to; made if it is missing.
         series: SeriesNumber, where there are several; part of the names then.
-        frame: which of several volumes of the series, see `read_dicom`; part of the names then, too.
+        frame: index of one of several volumes of the series, see `read_dicom`. It becomes part of the file names.
         overwrite: replace both files where they exist.
 
     Returns:

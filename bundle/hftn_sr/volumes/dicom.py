@@ -89,7 +89,7 @@ def holds_dicom(folder: Path) -> bool:
 
 
 def holds_mr_images(folder: Path) -> bool:
-    """The same of MR images alone, which a DICOMDIR is not; what cannot be read to the end counts, so that reading it says so.
+    """Whether a folder holds MR images, which a DICOMDIR is not. A file that cannot be read to the end counts, so that reading it says so.
 
     Raises:
         Fault: a file cannot be read.
@@ -107,11 +107,11 @@ def _may_hold_mr(path: Path) -> bool:
 def read_dicom(path: str | PathLike[str], frame: int | None = None, series: int | None = None, blank: bool = False) -> Volume:
     """Read the MR series in a folder, every slice of which is decoded to its end.
 
-    Files that are no MR images are left alone; so are sub-folders.
+    Files that are no MR images are skipped; so are sub-folders.
 
     Args:
         path: the folder.
-        frame: which of several volumes of the series, from 0: stack by stack, in the order of what else they differ in, as echo times.
+        frame: index of one of several volumes of the series, from 0: stack by stack, then by what else differs, such as echo times.
         series: SeriesNumber, where the folder holds more than one series.
         blank: whether an image without signal is read like any other.
 

@@ -155,7 +155,7 @@ class Slice:
         thickness: in mm; from one slice to the next where the header says so.
         scaling: slope and intercept that `read_voxels` applies to what the file stores; None where ITK applies the header's own.
         differs_in: the header's text for each of VOLUMES_DIFFER_IN that it has.
-        scan: as SCAN, what the header has of it.
+        scan: scan parameters of the header, named as in SCAN.
         notes: what was found in the header and the user should know: `Note`s, other texts are warnings.
         sop: SOPClassUID and SOPInstanceUID of its file, empty if unknown.
     """

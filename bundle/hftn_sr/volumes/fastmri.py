@@ -50,7 +50,7 @@ def read_fastmri(path: str | PathLike[str], image: FastMRIImage = "auto", blank:
 
     Args:
         path: .h5 file.
-        image: which dataset to read; `auto` takes the first there is of reconstruction_esc, reconstruction_rss and kspace.
+        image: dataset to read; `auto` takes the first one present of reconstruction_esc, reconstruction_rss and kspace.
         blank: whether an image without signal, none of whose voxels is above 0, is read like any other.
 
     Returns:
@@ -244,7 +244,7 @@ def _header(path: Path, file: Any, notes: list[str]) -> ScanHeader | None:
 
 
 def _attributes(file: Any) -> dict[str, str | float]:
-    """Those that are one text or one number; others are left alone, as the header is."""
+    """Attributes that are one text or one number; others, and the header, are left out."""
     found: dict[str, str | float] = {}
     for name in ATTRIBUTES:
         kind = file.attrs.get_id(name) if name in file.attrs else None

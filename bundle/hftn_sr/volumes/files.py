@@ -11,18 +11,22 @@ import os
 import re
 import secrets
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
+
+from filelock import FileLock, Timeout
 
 from hftn_sr.errors import Fault
 
 __all__ = [
     "NewFiles",
+    "alone",
     "check_present",
     "check_writable",
     "explained",
     "json_bytes",
+    "make_folder",
     "remove_parts",
     "sha256_of",
     "write_bytes",
@@ -39,7 +43,7 @@ LFS_POINTER, ANNEX_POINTERS = b"version https://git-lfs.github.com/", (b"annex/o
 class NewFiles:
     """Several files that belong together: all are complete on the disk before the first one takes its place.
 
-    Whatever happens, each path holds its old file or its complete new one. A symbolic link is replaced, its target is left alone. Parent
+    Whatever happens, each path holds its old file or its complete new one. A symbolic link is replaced; its target stays as it is. Parent
     folders are made where they are missing. To be used as a context, at whose end nothing is left behind of what was not put into place.
     """
 
@@ -138,6 +142,36 @@ def write_json(path: Path, content: dict[str, Any] | list[Any]) -> None:
     write_bytes(path, json_bytes(content))
 
 
+@contextlib.contextmanager
+def alone(*paths: Path, patience: float = 0.0) -> Iterator[None]:
+    """Keep other runs off files that are written together, and remove what a killed run left of writing them.
+
+    The lock is a hidden file beside the first one. It dies with its process, and goes at the end.
+
+    Args:
+        paths: files that are written inside the context. The folder of the first one exists.
+        patience: seconds that another run may take.
+
+    Raises:
+        Fault: another run still writes them, or the lock cannot be made.
+    """
+    path = paths[0].with_name(f".{paths[0].name[:100]}.lock")
+    with contextlib.ExitStack() as held:
+        try:
+            held.enter_context(FileLock(path, timeout=patience))
+        except Timeout:
+            raise Fault(paths[0], "another run is writing this file", "wait for it to end") from None
+        except OSError as error:
+            raise explained(paths[0], error, 0) from error
+        try:
+            for written in paths:
+                remove_parts(written)
+            yield
+        finally:
+            with contextlib.suppress(OSError):  # Windows does not remove a file that is open; it stays, unlocked
+                path.unlink()
+
+
 def remove_parts(path: Path) -> None:
     """Remove what a killed process left of writing `path`. Only where no other process writes it."""
     left = f".{glob.escape(path.name[:100])}.{'[0-9a-f]' * 8}"
@@ -193,6 +227,18 @@ def check_present(path: Path) -> None:
         raise Fault(path, "its content is not fetched (a git-annex pointer)", annex)
 
 
+def make_folder(path: Path) -> None:
+    """Make a folder and those above it, where they are missing.
+
+    Raises:
+        Fault: the file system refuses.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise explained(path, error, 0) from error
+
+
 def check_writable(path: Path, folder: bool = False) -> None:
     """Find out, before any work is done, that a file, or a folder, can be written at `path`; makes its parent folder.
 
@@ -205,7 +251,7 @@ def check_writable(path: Path, folder: bool = False) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         probe = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
         probe.touch(exist_ok=False)
-        probe.unlink()
+        probe.unlink(missing_ok=True)  # a run that writes this file takes it for a leftover
     except OSError as error:
         raise explained(path, error, 0) from error
 

@@ -75,7 +75,7 @@ def _with_sizes(
 ) -> NDArray[np.float64]:
     """An sform that no qform confirms, held against the header's voxel sizes.
 
-    Some programs write directions alone into the sform, columns of length 1, and the sizes only into pixdim.
+    Some programs write only directions into the sform (columns of length 1), and the voxel sizes only into pixdim.
     """
     if not (np.isfinite(header["pixdim"][1:4]).all() and np.all(header["pixdim"][1:4] != 0)):  # it names no sizes
         return sform

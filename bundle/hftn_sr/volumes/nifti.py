@@ -40,7 +40,7 @@ class ReadOptions:
     """What to do with a file that has no single right reading.
 
     Args:
-        frame: which of several volumes of a 4D file, from 0.
+        frame: index of one of the volumes of a 4D file, from 0.
         nan_to_num: take 0 for voxels that are not finite.
         magnitude: take the absolute value of complex voxels.
         assume_affine: where the voxels lie if sform and qform contradict each other (`sform`, `qform`), if the sform's voxel sizes are not
@@ -73,7 +73,7 @@ def read_header(path: str | PathLike[str], options: ReadOptions = ReadOptions())
     """Read only the header of what `read_nifti` reads.
 
     Raises:
-        Fault: as `read_nifti`, for what the header alone shows.
+        Fault: see `read_nifti`, for what the header shows.
     """
     path = Path(path)
     with opened(path, []) as file:

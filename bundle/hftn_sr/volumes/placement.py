@@ -81,7 +81,7 @@ def paired_by_index(target: Volume, reference: Volume, grid: Grid | None = None,
 
     Args:
         target: low-resolution, or of the same resolution without a grid.
-        reference: of another contrast.
+        reference: image of another contrast.
         grid: the target's field of view with the reference's in-plane matrix; None for the target's own grid.
         through_plane: array axis along which slices lie; None for the target's own.
 

@@ -45,7 +45,7 @@ def read_volume_header(path: str | PathLike[str], options: ReadOptions | None = 
     """Read only the header of what `read_volume` reads.
 
     Raises:
-        Fault: for what the header alone shows.
+        Fault: the header shows that the file cannot be used.
     """
     chosen = options or ReadOptions()
     check_present(Path(path))

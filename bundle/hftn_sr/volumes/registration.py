@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +21,7 @@ BINS = 32  # for the ten thousands of voxels of the coarse levels
 ITERATIONS = 100
 LONGEST_STEP = 0.5  # in voxels of the level
 SHORTEST_STEP = 1e-3
+POLL = 0.1  # seconds between two requests to stop
 
 
 @dataclass(frozen=True)
@@ -28,8 +30,8 @@ class Registration:
 
     Args:
         matrix: (4, 4), target point to reference point in RAS+ mm, for `Volume.moved`; the identity where nothing was gained.
-        similarity_before: normalised mutual information by the headers alone.
-        similarity_after: the same with what the registration found, kept or not.
+        similarity_before: normalised mutual information where the headers place the reference.
+        similarity_after: normalised mutual information with the transform that the registration found, kept or not.
         kept: whether the registration made the two more alike, so that `matrix` is what it found.
         centre: (3,), centre of the target's grid, RAS+ mm.
     """
@@ -114,7 +116,20 @@ def _climb(target: Volume, reference: Volume, transform: sitk.Euler3DTransform, 
     )
     method.SetOptimizerScalesFromPhysicalShift()
     method.SetInitialTransform(transform, inPlace=True)
-    method.Execute(_image(target), _image(reference))
+    _execute(method, _image(target), _image(reference))
+
+
+def _execute(method: sitk.ImageRegistrationMethod, target: sitk.Image, reference: sitk.Image) -> None:
+    """Run a registration in a thread of its own: this one, which SimpleITK would keep for minutes, hears Ctrl-C and SIGTERM meanwhile."""
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(method.Execute, target, reference)
+        try:
+            running.result()
+        except BaseException:
+            while not running.done():  # heard between two steps, of which the first may still be to come
+                method.StopRegistration()
+                wait([running], POLL)
+            raise
 
 
 def _averaged(volume: Volume, voxel: float) -> Volume:

@@ -53,8 +53,8 @@ def resample_into(volume: Volume, grid: Grid, resampled: NDArray[np.float32]) ->
     1e-7 of the range of intensities.
 
     Args:
-        volume: as for `resample`.
-        grid: as for `resample`.
+        volume: image to resample, see `resample`.
+        grid: where voxels are wanted, see `resample`.
         resampled: grid.shape, is filled.
 
     Yields:

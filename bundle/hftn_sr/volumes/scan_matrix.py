@@ -30,8 +30,8 @@ class ScanMatrix:
 
     Args:
         samples: measured samples by array axis, where that is known.
-        thickness: of a slice in mm; None if unknown.
-        source: which attributes say so.
+        thickness: slice thickness in mm; None if unknown.
+        source: names of the attributes that say so.
     """
 
     samples: Mapping[int, int] = field(default_factory=dict)
@@ -47,7 +47,7 @@ def scan_matrix(scan: Mapping[str, Any], grid: Grid, through_plane: int, source:
     Args:
         scan: `AcquisitionMatrixPE`, `BaseResolution`, `ReconMatrixPE`, `PhaseEncodingDirection`, `PercentPhaseFOV`, `SliceThickness`, as
             far as they are known.
-        grid: of the image.
+        grid: grid of the image.
         through_plane: its array axis across the slices.
         source: what says so, in words.
     """

@@ -56,7 +56,7 @@ def acquire(volume: Volume, kept: Acquisition, magnitude: bool = False) -> Volum
 
     Args:
         volume: high-resolution, (X, Y, Z).
-        kept: of its three array axes.
+        kept: what was measured along its three array axes.
         magnitude: take absolute values, as a scanner stores them, instead of keeping the small negative ringing.
     """
     measured = kept.simulate(torch.from_numpy(np.ascontiguousarray(volume.data)))
@@ -70,7 +70,7 @@ def thick_slices(volume: Volume, through_plane: int, thickness: float, spacing: 
     Args:
         volume: high-resolution, (X, Y, Z).
         through_plane: array axis across the slices.
-        thickness: of a slice in mm, full width at half maximum.
+        thickness: slice thickness in mm, full width at half maximum.
         spacing: from one slice to the next in mm; rounded so that the slices cover whole voxels.
 
     Raises:

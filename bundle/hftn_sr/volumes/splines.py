@@ -34,10 +34,10 @@ def along_axes(
 
     Args:
         data: (X, Y, Z).
-        shape: of the grid.
+        shape: samples of the grid along each axis.
         index: (4, 4), index of the grid to index of the data.
         along: the grid's axis that runs along each of the data's.
-        sigmas: of the Gaussian along each axis of the data, in samples.
+        sigmas: standard deviation of the Gaussian along each axis of the data, in samples.
     """
     matrices = []
     for axis, (other, sigma) in enumerate(zip(along.tolist(), sigmas.tolist(), strict=True)):
@@ -53,7 +53,7 @@ def along_axes(
 
 
 def at_points(data: NDArray[np.float32], shape: tuple[int, int, int], index: Matrix, sigmas: Matrix) -> NDArray[np.float32]:
-    """The spline on a grid that is turned against the data, point by point; arguments as of `along_axes`.
+    """The spline on a grid that is rotated against the data, point by point. Arguments: see `along_axes`.
 
     The four coefficients that a point needs along the first axis lie side by side in memory. They are rows of a table, of which each point
     gets 16, weighted and added up as words of a sentence are by an embedding. Weights of all taps come from matrix products, which also

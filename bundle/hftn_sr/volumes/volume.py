@@ -51,7 +51,7 @@ class Grid:
         return int(np.argmax(np.abs(self.affine[2, :3] / spacing)))
 
     def odd_axis(self) -> int | None:
-        """The array axis across the slices as far as sizes can tell it: a single slice, or the odd one out of the voxel sizes.
+        """The array axis across the slices by the sizes: that of a single slice, or the odd one out of the voxel sizes.
 
         None where they cannot. An axis of smaller voxels than the other two must have the fewest of them, too: slices as thick as the phase
         direction is coarse leave the frequency direction as the odd one.
@@ -110,7 +110,7 @@ class Volume:
         units: NIfTI xyzt_units code.
         codes: NIfTI (sform_code, qform_code).
         notes: what was found and done while reading, in plain words: `Note`s, other texts are warnings.
-        slice_axis: as of `Grid`.
+        slice_axis: see `Grid`.
     """
 
     data: NDArray[np.float32]

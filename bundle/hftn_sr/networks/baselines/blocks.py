@@ -30,7 +30,7 @@ class Baseline(nn.Module, ABC):
 
     Args:
         scale: upscaling factor s, 2 or 4.
-        width: feature channels C.
+        channels: feature channels C.
         multiple: the layers need an H and W that this divides; s if None.
 
     Raises:
@@ -40,11 +40,11 @@ class Baseline(nn.Module, ABC):
     options: dict[str, Any]
     """The arguments of the constructor."""
 
-    def __init__(self, scale: int, width: int, multiple: int | None = None) -> None:
+    def __init__(self, scale: int, channels: int, multiple: int | None = None) -> None:
         super().__init__()
         check_scale(scale)
-        if width < 2:
-            raise ValueError(f"expected a width of at least 2, got {width}")
+        if channels < 2:
+            raise ValueError(f"expected at least 2 channels, got {channels}")
         self.scale, self.multiple = scale, multiple or scale
 
     def forward(self, image: Tensor) -> Tensor | tuple[Tensor, Tensor]:

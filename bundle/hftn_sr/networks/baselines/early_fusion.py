@@ -25,7 +25,7 @@ class EarlyFusion(Baseline):
 
     Args:
         scale: upscaling factor s, 2 or 4.
-        width: feature channels C.
+        channels: feature channels C.
         groups: residual groups n.
         blocks: residual channel-attention blocks in each group.
 
@@ -33,16 +33,16 @@ class EarlyFusion(Baseline):
         ValueError: an option outside what is listed here.
     """
 
-    def __init__(self, scale: int, width: int = 64, groups: int = 12, blocks: int = 6) -> None:
-        super().__init__(scale, width)
+    def __init__(self, scale: int, channels: int = 64, groups: int = 12, blocks: int = 6) -> None:
+        super().__init__(scale, channels)
         if groups < 1 or blocks < 1:
             raise ValueError(f"expected at least 1 group of at least 1 block, got {groups} of {blocks}")
-        self.options = {"scale": scale, "width": width, "groups": groups, "blocks": blocks}
+        self.options = {"scale": scale, "channels": channels, "groups": groups, "blocks": blocks}
         self.layers = nn.Sequential(
-            conv3x3(1 + scale**2, width),
-            Residual(*(FEB(width, blocks) for _ in range(groups)), conv3x3(width, width)),
-            Up(width, scale),
-            output_convolution(width),
+            conv3x3(1 + scale**2, channels),
+            Residual(*(FEB(channels, blocks) for _ in range(groups)), conv3x3(channels, channels)),
+            Up(channels, scale),
+            output_convolution(channels),
         )
 
     def _detail(self, x: Tensor, z: Tensor, low: Tensor, high: Tensor) -> Tensor:

@@ -26,21 +26,21 @@ class MCSR(Baseline):
 
     Args:
         scale: upscaling factor s, 2 or 4.
-        width: feature channels C.
+        channels: feature channels C.
         auxiliary: return (pred, y_1), for a loss on both, instead of pred.
 
     Raises:
         ValueError: an option outside what is listed here.
     """
 
-    def __init__(self, scale: int, width: int = 64, auxiliary: bool = False) -> None:
-        super().__init__(scale, width)
-        self.options = {"scale": scale, "width": width, "auxiliary": auxiliary}
+    def __init__(self, scale: int, channels: int = 64, auxiliary: bool = False) -> None:
+        super().__init__(scale, channels)
+        self.options = {"scale": scale, "channels": channels, "auxiliary": auxiliary}
         self.auxiliary = auxiliary
-        self.single = EDSRLayers(scale, width, BLOCKS)
-        self.joint = conv3x3(2, width)
-        self.multi = Residual(*(ResBlock(width) for _ in range(BLOCKS)), conv3x3(width, width))
-        self.output = output_convolution(width)
+        self.single = EDSRLayers(scale, channels, BLOCKS)
+        self.joint = conv3x3(2, channels)
+        self.multi = Residual(*(ResBlock(channels) for _ in range(BLOCKS)), conv3x3(channels, channels))
+        self.output = output_convolution(channels)
 
     def _detail(self, x: Tensor, z: Tensor, low: Tensor, high: Tensor) -> Tensor | tuple[Tensor, Tensor]:
         added = self.single(x)

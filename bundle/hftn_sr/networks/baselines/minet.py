@@ -25,7 +25,7 @@ class MINet(TwoBranch):
 
     Args:
         scale: upscaling factor s, 2 or 4.
-        width: feature channels C.
+        channels: feature channels C.
         normalize_energy: see `LAM`.
         auxiliary: return (pred, reference reproduced) instead of pred.
 
@@ -33,9 +33,9 @@ class MINet(TwoBranch):
         ValueError: an option outside what is listed here.
     """
 
-    def __init__(self, scale: int, width: int = 64, normalize_energy: bool = False, auxiliary: bool = False) -> None:
-        super().__init__(scale, width, STAGES, ConcatenatedConvolution, normalize_energy, auxiliary)
-        self.options = {"scale": scale, "width": width, "normalize_energy": normalize_energy, "auxiliary": auxiliary}
+    def __init__(self, scale: int, channels: int = 64, normalize_energy: bool = False, auxiliary: bool = False) -> None:
+        super().__init__(scale, channels, STAGES, ConcatenatedConvolution, normalize_energy, auxiliary)
+        self.options = {"scale": scale, "channels": channels, "normalize_energy": normalize_energy, "auxiliary": auxiliary}
 
 
 class ConcatenatedConvolution(nn.Module):

@@ -31,23 +31,23 @@ class MSDT(Baseline):
 
     Args:
         scale: upscaling factor s, 2 or 4.
-        width: feature channels C, a multiple of 4.
+        channels: feature channels C, a multiple of 4.
 
     Raises:
         ValueError: an option outside what is listed here.
     """
 
-    def __init__(self, scale: int, width: int = 64) -> None:
-        super().__init__(scale, width, multiple=SPACING)
-        if width % HEADS:
-            raise ValueError(f"expected a width divisible by the {HEADS} heads, got {width}")
-        self.options = {"scale": scale, "width": width}
-        self.embed_target = MultiScaleEmbedding(1, width)
-        self.embed_reference = MultiScaleEmbedding(scale**2, width)
-        self.joint = nn.Conv2d(2 * width, width, 1)
-        self.blocks = nn.Sequential(*(_block(width, SPACING // scale) for _ in range(BLOCKS)))
-        self.deep = conv3x3(width, width)
-        self.restore = nn.Sequential(Up(width, scale), output_convolution(width))
+    def __init__(self, scale: int, channels: int = 64) -> None:
+        super().__init__(scale, channels, multiple=SPACING)
+        if channels % HEADS:
+            raise ValueError(f"expected channels divisible by the {HEADS} heads, got {channels}")
+        self.options = {"scale": scale, "channels": channels}
+        self.embed_target = MultiScaleEmbedding(1, channels)
+        self.embed_reference = MultiScaleEmbedding(scale**2, channels)
+        self.joint = nn.Conv2d(2 * channels, channels, 1)
+        self.blocks = nn.Sequential(*(_block(channels, SPACING // scale) for _ in range(BLOCKS)))
+        self.deep = conv3x3(channels, channels)
+        self.restore = nn.Sequential(Up(channels, scale), output_convolution(channels))
 
     def _detail(self, x: Tensor, z: Tensor, low: Tensor, high: Tensor) -> Tensor:
         target = self.embed_target(x)
@@ -124,10 +124,16 @@ class DeformableAttention(nn.Module):
         return functional.grid_sample(heads, points, padding_mode="border", align_corners=False).unflatten(0, (-1, HEADS)).flatten(1, 2)
 
 
-def _block(width: int, cell: int) -> nn.Sequential:
+def _block(channels: int, cell: int) -> nn.Sequential:
     return nn.Sequential(
-        Residual(ChannelNorm(width), DeformableAttention(width, cell)),
-        Residual(ChannelNorm(width), nn.Conv2d(width, 2 * width, 1), _depthwise(2 * width), nn.GELU(), nn.Conv2d(2 * width, width, 1)),
+        Residual(ChannelNorm(channels), DeformableAttention(channels, cell)),
+        Residual(
+            ChannelNorm(channels),
+            nn.Conv2d(channels, 2 * channels, 1),
+            _depthwise(2 * channels),
+            nn.GELU(),
+            nn.Conv2d(2 * channels, channels, 1),
+        ),
     )
 
 

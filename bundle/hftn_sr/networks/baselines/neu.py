@@ -26,20 +26,20 @@ class NEU(Baseline):
 
     Args:
         scale: upscaling factor, 2 or 4; of no consequence for the layers.
-        width: feature channels C of the first level.
+        channels: feature channels C of the first level.
 
     Raises:
         ValueError: an option outside what is listed here.
     """
 
-    def __init__(self, scale: int, width: int = 32) -> None:
-        super().__init__(scale, width, multiple=2 ** (LEVELS - 1))
-        self.options = {"scale": scale, "width": width}
-        widths = [width * 2**level for level in range(LEVELS)]
-        self.down = nn.ModuleList(_level(entering, own) for entering, own in zip([2, *widths[:-1]], widths, strict=True))
-        self.enlarge = nn.ModuleList(nn.ConvTranspose2d(2 * own, own, 2, stride=2) for own in reversed(widths[:-1]))
-        self.up = nn.ModuleList(_level(2 * own, own) for own in reversed(widths[:-1]))
-        self.output = output_convolution(width, kernel=1)
+    def __init__(self, scale: int, channels: int = 32) -> None:
+        super().__init__(scale, channels, multiple=2 ** (LEVELS - 1))
+        self.options = {"scale": scale, "channels": channels}
+        levels = [channels * 2**level for level in range(LEVELS)]
+        self.down = nn.ModuleList(_level(entering, own) for entering, own in zip([2, *levels[:-1]], levels, strict=True))
+        self.enlarge = nn.ModuleList(nn.ConvTranspose2d(2 * own, own, 2, stride=2) for own in reversed(levels[:-1]))
+        self.up = nn.ModuleList(_level(2 * own, own) for own in reversed(levels[:-1]))
+        self.output = output_convolution(channels, kernel=1)
 
     def _detail(self, x: Tensor, z: Tensor, low: Tensor, high: Tensor) -> Tensor:
         skips = [self.down[0](torch.cat([z, low + high], 1))]

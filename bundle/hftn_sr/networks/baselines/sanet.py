@@ -23,7 +23,7 @@ class SANet(TwoBranch):
 
     Args:
         scale: upscaling factor s, 2 or 4.
-        width: feature channels C.
+        channels: feature channels C.
         stages: 4 or 7.
         normalize_energy: see `LAM`.
         auxiliary: return (pred, reference reproduced) instead of pred.
@@ -32,12 +32,12 @@ class SANet(TwoBranch):
         ValueError: an option outside what is listed here.
     """
 
-    def __init__(self, scale: int, width: int = 64, stages: int = 4, normalize_energy: bool = False, auxiliary: bool = False) -> None:
+    def __init__(self, scale: int, channels: int = 64, stages: int = 4, normalize_energy: bool = False, auxiliary: bool = False) -> None:
         if stages not in (4, 7):
             raise ValueError(f"expected 4 or 7 stages, got {stages}")
-        super().__init__(scale, width, stages, SeparableAttention, normalize_energy, auxiliary)
+        super().__init__(scale, channels, stages, SeparableAttention, normalize_energy, auxiliary)
         self.options = {
-            "scale": scale, "width": width, "stages": stages, "normalize_energy": normalize_energy, "auxiliary": auxiliary
+            "scale": scale, "channels": channels, "stages": stages, "normalize_energy": normalize_energy, "auxiliary": auxiliary
         }  # fmt: skip
 
 

@@ -31,7 +31,7 @@ class TwoBranch(Baseline):
 
     Args:
         scale: upscaling factor s, 2 or 4.
-        width: feature channels C.
+        channels: feature channels C.
         stages: number of stages n.
         join: makes the module that joins the two maps of one stage, (B, C, H, W) each.
         normalize_energy: see `LAM`.
@@ -39,21 +39,21 @@ class TwoBranch(Baseline):
     """
 
     def __init__(
-        self, scale: int, width: int, stages: int, join: Callable[[int], nn.Module], normalize_energy: bool, auxiliary: bool
+        self, scale: int, channels: int, stages: int, join: Callable[[int], nn.Module], normalize_energy: bool, auxiliary: bool
     ) -> None:
-        super().__init__(scale, width)
-        self.head_target = nn.Sequential(conv3x3(1, width), Up(width, scale), conv3x3(width, width))
-        self.head_reference = conv3x3(1, width)
-        self.target, self.reference = (nn.ModuleList(_stage(width, stage) for stage in range(stages)) for _ in range(2))
-        self.join = nn.ModuleList(join(width) for _ in range(stages))
+        super().__init__(scale, channels)
+        self.head_target = nn.Sequential(conv3x3(1, channels), Up(channels, scale), conv3x3(channels, channels))
+        self.head_reference = conv3x3(1, channels)
+        self.target, self.reference = (nn.ModuleList(_stage(channels, stage) for stage in range(stages)) for _ in range(2))
+        self.join = nn.ModuleList(join(channels) for _ in range(stages))
         self.layers = LAM(normalize_energy)
-        self.condense = conv3x3(2 * stages * width, width)
+        self.condense = conv3x3(2 * stages * channels, channels)
         self.attend_target = CSAM()
-        self.merge_target = conv3x3(2 * width, width)
-        self.output = output_convolution(width)
+        self.merge_target = conv3x3(2 * channels, channels)
+        self.output = output_convolution(channels)
         self.attend_reference = CSAM() if auxiliary else None
-        self.merge_reference = conv3x3(width, width) if auxiliary else None
-        self.output_reference = conv3x3(width, 1) if auxiliary else None
+        self.merge_reference = conv3x3(channels, channels) if auxiliary else None
+        self.output_reference = conv3x3(channels, 1) if auxiliary else None
 
     def _detail(self, x: Tensor, z: Tensor, low: Tensor, high: Tensor) -> Tensor | tuple[Tensor, Tensor]:
         target = shallow_target = self.head_target(x)
@@ -71,5 +71,5 @@ class TwoBranch(Baseline):
         return detail, self.output_reference(self.merge_reference(self.attend_reference(reference)) + shallow_reference)
 
 
-def _stage(width: int, stage: int) -> nn.Module:
-    return FEB(width, BLOCKS) if stage < GROUPS else conv3x3(width, width)
+def _stage(channels: int, stage: int) -> nn.Module:
+    return FEB(channels, BLOCKS) if stage < GROUPS else conv3x3(channels, channels)

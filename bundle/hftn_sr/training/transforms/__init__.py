@@ -14,8 +14,10 @@ from hftn_sr.training.transforms.augmentation import (
     RandGammaContrastd,
     RandMisalignReferenced,
     RandOrientd,
+    RandReverseReferenced,
     RandSliced,
     RandVoxelSized,
+    ReverseReferenced,
     Sliced,
     SliceSignald,
     VoxelSized,
@@ -24,9 +26,11 @@ from hftn_sr.training.transforms.augmentation import (
 from hftn_sr.training.transforms.displacement import (
     DisplaceReferenced,
     ForeignReferenced,
+    NoiseReferenced,
     RandDisplaceReferenced,
     RandForeignReferenced,
 )
+from hftn_sr.training.transforms.painting import PaintSpots, RandPaintSpots, Spot
 from hftn_sr.training.transforms.pair import DegradePaird, LoadPaird, RandDegradePaird, RestoreIntensityd
 
 __all__ = [
@@ -40,7 +44,9 @@ __all__ = [
     "GammaContrastd",
     "LoadPaird",
     "MisalignReferenced",
+    "NoiseReferenced",
     "Orientd",
+    "PaintSpots",
     "ProjectMeasuredd",
     "RandAcquirePaird",
     "RandCoverReferenced",
@@ -52,11 +58,15 @@ __all__ = [
     "RandGammaContrastd",
     "RandMisalignReferenced",
     "RandOrientd",
+    "RandPaintSpots",
+    "RandReverseReferenced",
     "RandSliced",
     "RandVoxelSized",
     "RestoreIntensityd",
+    "ReverseReferenced",
     "SliceSignald",
     "Sliced",
+    "Spot",
     "VoxelSized",
     "separate_slices",
 ]

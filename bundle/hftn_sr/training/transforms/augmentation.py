@@ -34,8 +34,10 @@ __all__ = [
     "RandGammaContrastd",
     "RandMisalignReferenced",
     "RandOrientd",
+    "RandReverseReferenced",
     "RandSliced",
     "RandVoxelSized",
+    "ReverseReferenced",
     "SliceSignald",
     "Sliced",
     "VoxelSized",
@@ -212,6 +214,28 @@ class RandGammaContrastd(RandomizableTransform, MapTransform):
         if not self._do_transform:
             return dict(data)
         return GammaContrastd(self.keys, math.exp(self.R.uniform(*np.log(self.gamma))))(data)
+
+
+class ReverseReferenced(Transform):
+    """Bright tissue of `reference` (1, H, W) becomes dark and dark bright, x -> 1 - x, where there is signal around."""
+
+    def __call__(self, data: Case) -> dict[Hashable, Any]:
+        """Only `reference` changes."""
+        reference = torch.as_tensor(data["reference"])
+        inside = (functional.avg_pool2d(reference, 9, stride=1, padding=4) / 0.1).clamp(0, 1)
+        return {**data, "reference": (1 - reference).clamp_min(0) * inside}
+
+
+class RandReverseReferenced(RandomizableTransform):
+    """`ReverseReferenced` with probability `prob`: edges lie where they did, only contrast tells nothing."""
+
+    def __init__(self, prob: float) -> None:
+        super().__init__(prob=prob)
+
+    def __call__(self, data: Case) -> dict[Hashable, Any]:
+        """Only `reference` changes."""
+        self.randomize(None)
+        return ReverseReferenced()(data) if self._do_transform else dict(data)
 
 
 class MisalignReferenced(Transform):

@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from hftn_sr.kspace import resize
 
-__all__ = ["DisplaceReferenced", "ForeignReferenced", "RandDisplaceReferenced", "RandForeignReferenced", "inverse_field"]
+__all__ = ["DisplaceReferenced", "ForeignReferenced", "NoiseReferenced", "RandDisplaceReferenced", "RandForeignReferenced", "inverse_field"]
 
 Case = Mapping[Hashable, Any]
 
@@ -127,18 +127,48 @@ class ForeignReferenced(Transform):
         return {**data, "reference": torch.as_tensor(data["reference"]).flip(self.axes).roll(-self.slices, -1), "foreign": True}
 
 
-class RandForeignReferenced(RandomizableTransform):
-    """With probability `prob`, `ForeignReferenced` from a quarter to three quarters of the volume further on; place it before the slice
-    is drawn."""
+class NoiseReferenced(Transform):
+    """Exchange the reference volume (1, H, W, D) for noise of the same mean: magnitudes of a normal field that is smooth in-plane.
 
-    def __init__(self, prob: float) -> None:
-        super().__init__(prob=prob)
+    Args:
+        width: side of the square over which each voxel is averaged, an odd number of voxels.
+        seed: of the noise.
+    """
+
+    def __init__(self, width: int, seed: int) -> None:
+        self.width, self.seed = width, seed
 
     def __call__(self, data: Case) -> dict[Hashable, Any]:
-        """As `ForeignReferenced`; else only `foreign` is added, False."""
+        """Change `reference`; set `foreign`."""
+        reference = torch.as_tensor(data["reference"])
+        depth = reference.shape[-1]
+        white = torch.randn((depth, *reference.shape[1:3]), generator=torch.Generator().manual_seed(self.seed))
+        smooth = functional.avg_pool2d(white, self.width, stride=1, padding=self.width // 2, count_include_pad=False).abs()
+        noise = smooth * (reference.mean() / smooth.mean())
+        return {**data, "reference": noise.movedim(0, -1)[None].to(reference), "foreign": True}
+
+
+class RandForeignReferenced(RandomizableTransform):
+    """With probability `prob`, `ForeignReferenced` from a quarter to three quarters of the volume further on, or `NoiseReferenced`.
+
+    Place it before the slice is drawn.
+
+    Args:
+        prob: probability of either.
+        noise: probability of noise among them.
+    """
+
+    def __init__(self, prob: float, noise: float = 0.2) -> None:
+        super().__init__(prob=prob)
+        self.noise = noise
+
+    def __call__(self, data: Case) -> dict[Hashable, Any]:
+        """As either; else only `foreign` is added, False."""
         self.randomize(None)
         if not self._do_transform:
             return {**data, "foreign": False}
+        if self.R.uniform() < self.noise:
+            return NoiseReferenced(2 * int(self.R.randint(4)) + 1, int(self.R.randint(2**31)))(data)
         depth = data["reference"].shape[-1]
         axes = tuple(axis for axis in (1, 2) if self.R.uniform() < 0.5)
         return ForeignReferenced(axes, max(1, round(depth * self.R.uniform(0.25, 0.75))))(data)
