@@ -17,8 +17,8 @@ import safetensors.torch
 import torch
 import typer
 
-from hftn_sr.networks.weights import HASHES, MODELS_FOLDER, load_model, shipped_models, weights_metadata
-from hftn_sr.volumes.files import sha256_of, write_bytes
+from hftn_sr.networks.weights import HASHES, MODELS_FOLDER, list_hashes, load_model, weights_metadata
+from hftn_sr.volumes.files import write_bytes
 
 LARGEST = 25_000_000  # bytes, the Model Zoo's limit for a file
 
@@ -42,10 +42,8 @@ def main(
         buffer = io.BytesIO()
         torch.save(state, buffer)
         write_bytes(MODELS_FOLDER / "model.pt", buffer.getvalue())
-    names = sorted({*shipped_models(), shipped.name, *(["model.pt"] if shipped.stem == "base_x2" else [])})
-    lines = "".join(f"{sha256_of(MODELS_FOLDER / each)}  {each}\n" for each in names)
-    write_bytes(HASHES, lines.encode())
-    typer.echo(lines, nl=False)
+    list_hashes(shipped.name, *(["model.pt"] if shipped.stem == "base_x2" else []))
+    typer.echo(HASHES.read_text(encoding="utf-8"), nl=False)
 
 
 if __name__ == "__main__":

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import nibabel as nib
 import numpy as np
+import torch
 
+from hftn_sr.acquisition import Acquisition, Full, Slices
 from hftn_sr.volumes.volume import Grid, Volume
 
 CENTRE = np.array([3.0, -7.0, 11.0])  # of the phantom, RAS+ mm
@@ -50,6 +52,21 @@ def phantom(shape=(40, 44, 4), spacing=(1.0, 1.0, 3.0), kind="target", degrees=(
     """The phantom as a volume in memory."""
     grid = Grid(shape, oblique(spacing, degrees, shape))
     return Volume(contrast(points(grid), kind), grid.affine)
+
+
+def thick_pair(thickness=5.0, in_plane=1, degrees=(8.0, -5.0, 12.0)):
+    """A target of thick slices, its truth of 1 mm, and a sagittal reference of 1 mm of another contrast."""
+    shape = (36, 32, 20)
+    fine = Grid(shape, oblique((1, 1, 1), degrees, shape))
+    truth = Volume(contrast(points(fine)).astype(np.float32), fine.affine)
+    kept = Acquisition((Full(), Full(), Slices(thickness, 5.0)))
+    if in_plane > 1:
+        kept = Acquisition((*Acquisition.from_scale(in_plane, shape[:2]).axes, Slices(thickness, 5.0)))
+    data = kept.simulate(torch.from_numpy(truth.data)).numpy()
+    target = Volume(data, kept.measured_affine(fine.affine, shape))
+    sagittal = Grid((34, 30, 48), oblique((1, 1, 1), degrees, (48, 34, 30))[:, [1, 2, 0, 3]])
+    reference = Volume(contrast(points(sagittal), "reference").astype(np.float32), sagittal.affine)
+    return target, reference, truth
 
 
 def write(path, data, affine=None, dtype=None, codes=(1, 1), kind=nib.Nifti1Image, **header):

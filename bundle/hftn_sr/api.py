@@ -62,6 +62,8 @@ def super_resolve(
     data_consistency: bool = True,
     preview: bool = True,
     output_format: OutputFormat = "nifti",
+    uncertainty: bool = False,
+    added: bool = False,
     read: ReadOptions | None = None,
     reporter: Reporter | None = None,
 ) -> Outcome:
@@ -92,6 +94,8 @@ def super_resolve(
         data_consistency: whether what was measured replaces that of the network's output in-plane.
         preview: whether the picture is written.
         output_format: `dicom` writes a folder with a derived series, if the target is DICOM.
+        uncertainty: whether `<name>_uncertainty.nii.gz` is written, too: the expected absolute error in the image's unit.
+        added: whether `<name>_added.nii.gz` is written, too: the detail beyond what was measured.
         read: how ambiguous files are read.
         reporter: listener to the run's progress.
 
@@ -112,6 +116,8 @@ def super_resolve(
         data_consistency=data_consistency,
         preview=preview,
         output_format=output_format,
+        uncertainty=uncertainty,
+        added=added,
         scale=scale,
         acquired=acquired,
         voxel=voxel,

@@ -9,6 +9,7 @@ from typing import Any
 
 import nibabel as nib
 import numpy as np
+from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.cm import ScalarMappable
@@ -22,7 +23,7 @@ from hftn_sr._version import NOTICE
 from hftn_sr.volumes.volume import Volume
 
 __all__ = [
-    "BRIGHT", "CHANGE", "MARK", "STRONG", "Panel", "caption", "change",
+    "BRIGHT", "CHANGE", "ERROR", "MARK", "STRONG", "Panel", "caption", "change",
     "comparison", "headline", "middle_slice", "percent", "picture", "shown", "white",
 ]  # fmt: skip
 
@@ -33,6 +34,8 @@ BRIGHT = 99.8  # percentile drawn white
 STRONG = 5.0  # percent of the range drawn in full colour, in every picture
 # Blue and orange are told apart with every colour vision deficiency. Black at zero fits the images beside it, on light and dark pages.
 CHANGE = LinearSegmentedColormap.from_list("change", ["#6cc4ff", "#1766ad", "#000000", "#ad5c0b", "#ffb14d"])
+# Dark at zero, ever lighter, and told apart with every colour vision deficiency (matplotlib's inferno, which report.css repeats).
+ERROR = colormaps["inferno"]
 GROUND, INK, MARK = "#0d0f12", "#f1f3f5", "#ffd43b"
 TISSUE = 0.1  # share of white from which a pixel counts as tissue
 MARGIN = 4  # pixels around the head

@@ -17,7 +17,7 @@ from hftn_sr.cli.commands import app
 __all__ = ["commands_page", "hyperparameters_page"]
 
 LINE = re.compile(r"^(?P<name>[a-z_]+): (?P<value>.+?)(?:  # (?P<comment>.*))?$")
-WORKFLOWS = ("train", "evaluate", "inference", "paper_schedule", "train_correspondence", "multi_gpu_train")
+WORKFLOWS = ("train", "evaluate", "inference", "paper_schedule", "train_correspondence", "train_uncertainty", "multi_gpu_train")
 HYPERPARAMETERS = """# Hyperparameters of the workflows
 
 Each can be given to `python -m monai.bundle run` as `--name value`, and every other value of a workflow by its path, as

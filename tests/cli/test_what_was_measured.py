@@ -102,11 +102,11 @@ def test_a_ratio_of_1(planned):
             ),
         ),
         (
-            ((40, 44, 4), (3, 1, 3)),
-            ((128, 90, 12), (0.5, 0.5, 2)),
+            ((40, 44, 4), (3, 1, 5)),
+            ((128, 90, 6), (0.5, 0.5, 4)),
             (
                 "target.nii measured 40 x 44 of 180 x 88 (left-right x front-back); voxel sizes are 6.00 x 2.00 times the reference's; "
-                "limited to 4.5 times what was measured; voxels of the result: 0.667 x 0.5 x 3 mm"
+                "limited to 4.5 times what was measured; voxels of the result: 0.667 x 0.5 x 5 mm"
             ),
         ),
     ],

@@ -20,7 +20,7 @@ from hftn_sr.networks.weights import save_weights
 from hftn_sr.volumes.nifti import read_nifti
 from hftn_sr.volumes.scratch import Scratch
 from hftn_sr.volumes.volume import Grid, Volume
-from phantoms import contrast, oblique, points, write_volume
+from phantoms import thick_pair, write_volume
 
 
 @pytest.fixture
@@ -30,21 +30,6 @@ def any_weights(tmp_path):
     torch.nn.init.normal_(network.output.weight, std=0.02)
     save_weights(tmp_path / "any.safetensors", network, {})
     return tmp_path / "any.safetensors"
-
-
-def thick_pair(thickness=5.0, in_plane=1, degrees=(8.0, -5.0, 12.0)):
-    """A target of thick slices, its truth of 1 mm, and a sagittal reference of 1 mm of another contrast."""
-    shape = (36, 32, 20)
-    fine = Grid(shape, oblique((1, 1, 1), degrees, shape))
-    truth = Volume(contrast(points(fine)).astype(np.float32), fine.affine)
-    kept = Acquisition((Full(), Full(), Slices(thickness, 5.0)))
-    if in_plane > 1:
-        kept = Acquisition((*Acquisition.from_scale(in_plane, shape[:2]).axes, Slices(thickness, 5.0)))
-    data = kept.simulate(torch.from_numpy(truth.data)).numpy()
-    target = Volume(data, kept.measured_affine(fine.affine, shape))
-    sagittal = Grid((34, 30, 48), oblique((1, 1, 1), degrees, (48, 34, 30))[:, [1, 2, 0, 3]])
-    reference = Volume(contrast(points(sagittal), "reference").astype(np.float32), sagittal.affine)
-    return target, reference, truth
 
 
 @pytest.mark.parametrize(("thickness", "in_plane"), [(5.0, 1), (4.0, 1), (5.0, 2)])

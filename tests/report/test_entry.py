@@ -168,14 +168,14 @@ def test_an_image_without_signal_is_a_finding_and_no_traceback(images):
         find_extent(images.result.on(images.result.grid, np.zeros(SHAPE, np.float32)), 2)
 
 
-def test_a_strip_holds_the_four_pictures_in_order_with_one_window_for_target_and_result(images):
+def test_a_strip_holds_its_pictures_in_order_with_one_window_for_target_and_result(images):
     extent = find_extent(images.result, 2)
     strips = draw_strips(images, extent)
     assert len(strips.files) == len(extent.slices) == 5
     width, height = strips.size
     strip = matplotlib.image.imread(io.BytesIO(strips.files[0]))
-    assert strip.shape[:2] == (height, 4 * width)
-    target, result, reference, added = (strip[:, place * width : (place + 1) * width] for place in range(4))
+    assert strip.shape[:2] == (height, 5 * width)
+    target, result, added, detail, reference = (strip[:, place * width : (place + 1) * width] for place in range(5))
     slab = images.slab(extent.slices[0], 1)
     box = (*extent.box[:2], slice(0, 1))
     for drawn, volume in ((target, slab.zero_filled), (result, slab.result)):
@@ -183,7 +183,27 @@ def test_a_strip_holds_the_four_pictures_in_order_with_one_window_for_target_and
         assert np.sort(drawn[..., 0].ravel()) == pytest.approx(np.sort(expected.ravel()), abs=0.01)
         assert (drawn[..., 0] == drawn[..., 2]).all()
     assert np.abs(reference - target).max() > 0.2
-    assert (added[..., 0] != added[..., 2]).any()  # coloured
+    for coloured in (added, detail):
+        assert (coloured[..., 0] != coloured[..., 2]).any()
+
+
+def test_the_expected_error_is_a_sixth_picture_on_the_scale_of_the_added_detail(images):
+    extent = find_extent(images.result, 2)
+    peak = float(images.target.data.max())
+    error = images.result.on(images.result.grid, np.full(SHAPE, 0.05 * peak, np.float32))  # 5 %, the end of the scale
+    error.data[:, :32] = 0
+    strips = draw_strips(images, extent, error)
+    strip = matplotlib.image.imread(io.BytesIO(strips.files[0]))
+    assert strips.count == 6 and strip.shape[1] == 6 * strips.size[0]
+    seen = strip[:, 5 * strips.size[0] :]
+    assert seen.min() < 0.02 and seen[..., 0].max() > 0.95
+
+
+def test_the_reference_s_detail_is_what_its_slices_hold_beyond_the_measured_band(images):
+    slab = images.slab(3, 2)
+    reference = torch.from_numpy(np.moveaxis(slab.reference.data, 2, 0).copy())
+    high = reference - zero_fill(truncate(reference, 2), 2)
+    np.testing.assert_allclose(slab.detail.data, np.moveaxis(high.numpy(), 0, 2), atol=1e-3)
 
 
 @pytest.mark.parametrize(("spacing", "size"), [((1.0, 1.0, 3.0), (40, 20)), ((2.0, 1.0, 3.0), (80, 20)), ((0.25, 0.5, 3.0), (40, 40))])

@@ -74,7 +74,7 @@ def test_the_page_names_every_case_and_all_its_files_exist(results):
     sources = [each["src"] for tag in ("img", "script") for each in elements.all(tag)]
     sources += [each["href"] for each in elements.all("link") if not each["href"].startswith("data:")]
     sources += [f"{FILES}/{each['data-file']}" for each in elements.all("button") if "data-file" in each] + links[3:]
-    assert len([source for source in sources if source.endswith(".png")]) == 8
+    assert len([source for source in sources if source.endswith(".png")]) == 10
     assert all((folder / source).is_file() for source in sources)
     assert all((folder / FILES / name).is_file() for name in ASSETS)
 

@@ -13,10 +13,14 @@ import threading
 
 import numpy as np
 import pytest
+import torch
 from chromium import Chromium, program
 
 from hftn_sr import api
+from hftn_sr.inference.uncertainty import FILE, Calibration, save_head
+from hftn_sr.networks.uncertainty import UncertaintyHead
 from hftn_sr.report import QcCase, write_report
+from hftn_sr.volumes.files import sha256_of
 from hftn_sr.volumes.simulation import degrade
 from phantoms import phantom, write_volume
 
@@ -31,15 +35,22 @@ CANVASES = [f"#viewer_{role}" for role in ("target", "reference", "result")]
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory, weights):
-    """A page of two cases and one that failed; the second case's name is HTML."""
+    """A page of two cases and one that failed; the second case's name is HTML, the first has an expected error."""
     base = tmp_path_factory.mktemp("page")
     cases = []
+    own = base / "own" / "tiny.safetensors"
+    own.parent.mkdir()
+    shutil.copy(weights[2], own)
+    calibration = Calibration("tiny x2", sha256_of(own), "kspace", 1, 2.0, 2.3, 0.0, 9.0, ("one",))
+    head = UncertaintyHead()
+    torch.nn.init.normal_(head.linear.weight, std=0.05)
+    own.with_name(FILE).write_bytes(save_head(head, [calibration], {}))
     for number, name in enumerate(("patient", EVIL)):
         truth, reference = phantom((96, 104, 9)), phantom((96, 104, 9), kind="reference")
         low = write_volume(base / f"{number}" / "target.nii.gz", degrade(truth, 2, 2))
         other = write_volume(base / f"{number}" / "reference.nii.gz", reference)
         output = base / "results" / f"{number} #?% ü" / "target_sr.nii.gz"
-        api.super_resolve(low, other, output, scale=2, model=str(weights[2]))
+        api.super_resolve(low, other, output, scale=2, model=str(own), uncertainty=number == 0)
         cases.append(QcCase(name, output, low, other, truth=write_volume(base / f"{number}" / "truth.nii.gz", truth)))
     failed = QcCase("third", base / "results" / "third" / "target_sr.nii.gz", status="failed", message=f"{EVIL}: empty file.")
     write_report(base / "results", [*cases, failed])
@@ -87,7 +98,7 @@ def changed(before, after):
 def test_the_viewer_opens_draws_and_follows_keyboard_and_mouse(browser, folder, served, way):
     address = (folder / "report.html").as_uri() if way == "folder" else served
     browser.open(address)
-    browser.until("[...document.images].slice(0, 4).every((image) => image.complete && image.naturalWidth > 0)")
+    browser.until("[...document.images].slice(0, 5).every((image) => image.complete && image.naturalWidth > 0)")
 
     # The slider of the pictures.
     before = browser.picture(".panels")
@@ -138,6 +149,29 @@ def test_the_viewer_opens_draws_and_follows_keyboard_and_mouse(browser, folder, 
     assert [url[:80] for url in browser.requests if not url.startswith((start, "data:", "blob:"))] == []
 
 
+@pytest.mark.parametrize("screen", [DESKTOP, PHONE])
+def test_the_expected_error_is_laid_over_the_result_and_faded_by_keyboard(browser, folder, screen):
+    browser.screen(*screen)
+    browser.open((folder / "report.html").as_uri())
+    result = ".panels figure:nth-of-type(2) .panel"
+    browser.until("document.querySelector('.panels img').complete")
+    plain = browser.picture(result)
+    browser.value("document.querySelector('input.overlay').focus()")
+    browser.key(" ", 32)
+    browser.until("document.querySelector('img.error').complete && document.querySelector('img.error').naturalWidth > 0")
+    laid = browser.picture(result)
+    assert np.abs(laid - plain).mean() > 1e-2
+    assert browser.value("document.querySelector('.heat').getBoundingClientRect().width") > 0
+    browser.value("document.querySelector('input.fade').focus()")
+    for _ in range(12):
+        browser.key("ArrowLeft", 37)
+    assert browser.value("document.querySelector('input.fade').getAttribute('aria-describedby')")
+    assert browser.value("document.querySelector('input.fade + output').value") == "0 %"
+    assert np.abs(browser.picture(result) - plain).mean() < 1e-3
+    assert browser.value("document.querySelectorAll('input.overlay').length") == 1  # the other case has no such map
+    assert browser.complaints == []
+
+
 def test_a_phone_sees_all_of_it_without_scrolling_sideways(browser, folder):
     browser.screen(*PHONE)
     browser.open((folder / "report.html").as_uri())
@@ -177,11 +211,11 @@ def luminance(colour):
 def test_the_keyboard_reaches_everything_and_the_focus_is_seen(browser, folder):
     browser.open((folder / "report.html").as_uri())
     reached, outlines = [], set()
-    for _ in range(14):
+    for _ in range(15):
         browser.key("Tab", 9)
         reached.append(browser.value("document.activeElement.className || document.activeElement.tagName"))
         outlines.add(browser.value("getComputedStyle(document.activeElement).outlineStyle"))
-    assert reached == ["A", "A", "A", "scroll", "A", "A", "A", *["slice", "open", "scroll"] * 2, "A"]
+    assert reached == ["A", "A", "A", "scroll", "A", "A", "A", "slice", "overlay", "open", "scroll", "slice", "open", "scroll", "A"]
     assert "none" not in outlines - {browser.value("getComputedStyle(document.body).outlineStyle")}
 
 

@@ -9,6 +9,7 @@ import pytest
 from comparison import safety
 from comparison.safety import Lesion, Treated, disturbed, load_scene, measure_lesions, measure_references
 from hftn_sr.networks.weights import load_model
+from hftn_sr.volumes import registration
 from hftn_sr.volumes.simulation import intensity_unit
 from measure_safety import Found, _tables, cost
 
@@ -61,6 +62,9 @@ def test_zero_filling_gains_nothing_keeps_what_it_keeps_and_lets_nothing_over(sc
     monkeypatch.setattr(safety, "SHIFTS", (2.0,))
     monkeypatch.setattr(safety, "ANGLES", ())
     monkeypatch.setattr(safety, "FIELDS", (2.0,))
+    monkeypatch.setattr(safety, "LESIONS", [("target", 9.0, 1), ("target", 3.5, -1), ("reference", 9.0, 1), ("reference", 3.5, -1)])
+    nowhere = registration.Registration(np.eye(4), 1.1, 1.1, False, np.zeros(3))
+    monkeypatch.setattr(registration, "register_rigid", lambda *_: nowhere)  # it takes seconds, and is not what is looked at
     models = {"zero": load_model(str(zero_weights[2]), 2)}
     treated = list(measure_references(scene, "2", models, tmp_path))
     assert [each.name for each in treated][:4] == ["none", "in place", "moved by 2 px", "bent by 2 px"]

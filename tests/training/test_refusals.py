@@ -251,7 +251,7 @@ def test_the_traceback_is_shown_when_asked_for(debug, shown, monkeypatch):
 def test_a_fault_of_an_expression_that_monai_shows_in_single_quotes_is_one_line(monkeypatch, capsys):
     monkeypatch.setattr(sys, "excepthook", None)
     errors_in_one_line()
-    parser = ConfigParser({"imports": ["$import hftn_sr.errors"], "check": "$hftn_sr.errors.check_scale(3)"})
+    parser = ConfigParser({"imports": ["$import hftn_sr", "$import hftn_sr.errors"], "check": "$hftn_sr.errors.check_scale(3)"})
     with pytest.raises(SystemExit) as caught:
         try:
             parser.get_parsed_content("check")

@@ -11,7 +11,7 @@ from hftn_sr.inference.acquired import Acquired
 from hftn_sr.inference.options import PLACING, OutputFormat, PairOptions
 from hftn_sr.volumes.volume import Grid, Volume
 
-__all__ = ["LEFT_ALONE", "RECORD_KEY", "RESULTS", "STANDING", "Case", "CaseImages", "Outcome", "Status", "side_files"]
+__all__ = ["LEFT_ALONE", "RECORD_KEY", "RESULTS", "STANDING", "Case", "CaseImages", "Outcome", "Status", "map_files", "side_files"]
 
 Status = Literal["done", "done before", "skipped", "planned", "failed"]
 STANDING: tuple[Status, ...] = ("done", "done before", "skipped")  # an output is there
@@ -19,6 +19,7 @@ LEFT_ALONE: tuple[Status, ...] = ("done before", "skipped")
 
 SUFFIXES = (".nii.gz", ".nii")
 RESULTS: dict[OutputFormat, str] = {"nifti": "target_sr.nii.gz", "dicom": "target_sr"}  # name of a result in the folder of its case
+MAPS = ("uncertainty", "added")  # further volumes, as the options of `RunOptions` are called
 RECORD_KEY = "HftnSr"  # key of the record in a side file that holds more
 
 
@@ -111,3 +112,9 @@ def side_files(output: Path) -> tuple[Path, Path]:
     """Paths of the record (.json) and of the picture (_preview.png) beside an output."""
     stem = output.name.removesuffix(".gz").removesuffix(".nii")
     return output.with_name(f"{stem}.json"), output.with_name(f"{stem}_preview.png")
+
+
+def map_files(output: Path) -> dict[str, Path]:
+    """Paths of the further volumes that may be written beside an output, by what they show: `uncertainty` and `added`."""
+    stem, suffix = output.name.removesuffix(".gz").removesuffix(".nii"), ".nii" if output.name.endswith(".nii") else ".nii.gz"
+    return {kind: output.with_name(f"{stem}_{kind}{suffix}") for kind in MAPS}

@@ -117,9 +117,11 @@ class RunOptions:
         precision: arithmetic of the network, see `networks.precision.choose_precision`.
         tta: number of mirror images and transposes over which each slice is averaged, see `networks.precision.WithTTA`; 1 for none.
         output_format: `nifti` writes a file; `dicom` writes a folder with a derived series, of a target that is DICOM.
+        uncertainty: whether the expected absolute error is written beside the result, see `inference.uncertainty`.
+        added: whether the detail beyond what was measured is written beside the result, see `inference.added`.
 
     Raises:
-        UsageFault: `overwrite` or `output_format` is unknown.
+        UsageFault: `overwrite` or `output_format` is unknown, or a flag is neither True nor False.
     """
 
     model: str = "base"
@@ -132,10 +134,14 @@ class RunOptions:
     precision: ChosenPrecision = "float32"
     tta: int = 1
     output_format: OutputFormat = "nifti"
+    uncertainty: bool = False
+    added: bool = False
 
     def __post_init__(self) -> None:
         check_choice("--overwrite", self.overwrite, get_args(Overwrite))
         check_choice("--output-format", self.output_format, get_args(OutputFormat))
+        check_choice("--uncertainty", self.uncertainty, (True, False))
+        check_choice("--added", self.added, (True, False))
 
 
 def run_options(
@@ -149,6 +155,8 @@ def run_options(
     data_consistency: bool = True,
     preview: bool = True,
     output_format: OutputFormat = "nifti",
+    uncertainty: bool = False,
+    added: bool = False,
     **pair: Any,
 ) -> RunOptions:
     """The options of a run, with all that was left to `auto` or None chosen. The command, the API and the workflow come through here.
@@ -163,6 +171,8 @@ def run_options(
         data_consistency: as for `RunOptions`.
         preview: as for `RunOptions`.
         output_format: as for `RunOptions`.
+        uncertainty: as for `RunOptions`.
+        added: as for `RunOptions`.
         pair: keyword arguments of `PairOptions`.
 
     Raises:
@@ -181,6 +191,8 @@ def run_options(
         choose_precision(precision, where, model),
         choose_tta(tta, model),
         output_format,
+        uncertainty,
+        added,
     )
 
 

@@ -19,6 +19,7 @@ from hftn_sr.volumes.nifti import VolumeHeader
 from hftn_sr.volumes.reading import read_volume, read_volume_header
 from hftn_sr.volumes.resampling import same_grid
 from hftn_sr.volumes.scan_matrix import ScanMatrix, beside, scan_matrix
+from hftn_sr.volumes.scratch import IN_MEMORY
 from hftn_sr.volumes.volume import Grid, Volume
 
 __all__ = ["Plan", "plan_pair"]
@@ -52,14 +53,16 @@ class Plan:
         """Number of voxels of the result."""
         return math.prod(self.grid.shape)
 
-    def demand(self, network: nn.Module, device: str) -> tuple[Demand, Demand]:
-        """Memory without and with registration, see `memory.demand`."""
+    def demand(self, network: nn.Module, device: str, maps: bool = False) -> tuple[Demand, Demand]:
+        """Memory without and with registration, see `memory.demand`; with `maps` also for the further volumes, made one after another."""
         y, z = sorted(self.grid.shape)[1:]
         size = (y, z) if self.acquired.thick else self.acquired.slice_size  # the largest plane, whichever it is
         needed = demand(self.target, self.reference, self.grid, size, network, device)
-        if not self.acquired.thick:
-            return needed
-        extra = OF_SLICES * math.prod(self.acquired.in_slices().grid.shape)  # result and reference on the target's slices
+        extra = 0
+        if maps:
+            extra = (2 if self.acquired.thick else 1) * min(4 * self.voxels, IN_MEMORY)  # two families of planes
+        if self.acquired.thick:
+            extra += OF_SLICES * math.prod(self.acquired.in_slices().grid.shape)  # result and reference on the target's slices
         plain, registering = (replace(each, peak=each.peak + extra, more=each.more + extra) for each in needed)
         return plain, registering
 

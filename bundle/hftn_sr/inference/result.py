@@ -17,9 +17,10 @@ from numpy.typing import NDArray
 from torch import nn
 
 from hftn_sr._version import NOTICE, __version__
-from hftn_sr.errors import Fault
+from hftn_sr.errors import Fault, notes_among, warnings_among
 from hftn_sr.inference.acquired import Acquired
 from hftn_sr.inference.case import RECORD_KEY, Case, side_files
+from hftn_sr.inference.maps import maps_of, write_maps
 from hftn_sr.inference.memory import measured_peak
 from hftn_sr.inference.options import RunOptions
 from hftn_sr.inference.pair import PreparedPair
@@ -61,7 +62,7 @@ def save_result(
     seconds: dict[str, float],
     thinner: Thinner | None = None,
 ) -> Saved:
-    """Write the record, the picture and, last, the volume; all three or none.
+    """Write the record, the picture, further volumes that were asked for and, last, the result; all of them or none.
 
     Args:
         case: case whose output is written.
@@ -85,11 +86,17 @@ def save_result(
         residual_of_slices = pair.thick.residual(result.volume, slices.volume)
     volume = pair.target.on(pair.final.grid, result.volume)
     side_file, preview = side_files(case.output)
+    models = (model, thinner.model if thinner else None)
     with NewFiles() as files:
-        written = _write_image(files, case, options, pair, model, thinner.model if thinner else None, volume, result)
+        written = _write_image(files, case, options, pair, *models, volume, result)
         if options.preview:
             files.write(preview, [_preview(pair, volume, model, restored.busiest)])
-        record = pair_record(case, options, pair, model, thinner.model if thinner else None)
+        before = time.monotonic()
+        maps = write_maps(files, case.output, options, pair, slices, result, models)
+        of_maps = time.monotonic() - before
+        record = pair_record(case, options, pair, *models) | maps.record
+        for kind, of in (("warnings", warnings_among(maps.findings)), ("notes", notes_among(maps.findings))):
+            record[kind] += of
         record["output"] = {"file": case.output.name, "shape": list(volume.data.shape), **written}
         record["data_consistency"] = {
             "applied": consistent,
@@ -99,15 +106,18 @@ def save_result(
         }
         if "memory" in record and (peak := measured_peak()):
             record["memory"] = {**record["memory"], "peak_measured_gb": round(peak / 1e9, 3)}
-        rest = time.monotonic() - started - restored.waited
+        rest = time.monotonic() - started - restored.waited - of_maps
         taken = {**seconds, "network": seconds.get("network", 0) + restored.waited, "restore_and_save": rest}
+        taken |= {"maps": of_maps} if maps.paths else {}
         record["seconds"] = {step: round(value, 2) for step, value in taken.items()}
-        outdated = not options.preview and bool(own_record(side_file))  # a picture of the result that is replaced
+        old = own_record(side_file)  # of the result that is replaced, with its picture and further volumes
+        outdated = {*([preview] if old else []), *maps_of(old, case.output).values()}
         files.write(side_file, [json_bytes({**case.sidecar(pair.grid), RECORD_KEY: record} if case.sidecar else record)])
         # The record goes first: should this run be killed between the two, a later one sees in it whose the picture is.
-        files.into_place([side_file, *([preview] if options.preview else []), case.output])
-    if outdated:
-        preview.unlink(missing_ok=True)
+        placed = [side_file, *([preview] if options.preview else []), *maps.paths, case.output]
+        files.into_place(placed)
+    for path in outdated - set(placed):
+        path.unlink(missing_ok=True)
     return Saved(record, volume)
 
 

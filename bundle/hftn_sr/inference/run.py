@@ -13,13 +13,16 @@ from torch import nn
 
 from hftn_sr.errors import Fault, UsageFault
 from hftn_sr.inference.acquired import Acquired
-from hftn_sr.inference.case import SUFFIXES, Case, Outcome, side_files
+from hftn_sr.inference.case import SUFFIXES, Case, Outcome, map_files, side_files
+from hftn_sr.inference.domain import with_domain
+from hftn_sr.inference.maps import maps_of, maps_stand, wanted_maps
 from hftn_sr.inference.memory import check_memory, reset_peak
 from hftn_sr.inference.options import RunOptions
 from hftn_sr.inference.pair import PreparedPair, apply_network, prepare_pair
 from hftn_sr.inference.plan import plan_pair
 from hftn_sr.inference.reporter import Reporter
 from hftn_sr.inference.result import Thinner, fingerprint, own_record, pair_record, save_result
+from hftn_sr.inference.uncertainty import load_head
 from hftn_sr.networks.precision import prepare_network
 from hftn_sr.networks.weights import Model
 from hftn_sr.volumes.dicom import is_dicom
@@ -57,7 +60,7 @@ def run_case(
     if options.dry_run:
         return _planned(case, options, model, started, reporter)
     check_writable(case.output, folder=options.output_format == "dicom")
-    with alone(case.output, *side_files(case.output), patience=patience):
+    with alone(case.output, *side_files(case.output), *map_files(case.output).values(), patience=patience):
         reason = _reason_to_skip(case, options, model)
         if reason:
             return _left_alone(case, reason)
@@ -66,7 +69,7 @@ def run_case(
 
 def remove_leftovers(output: Path) -> None:
     """Remove the parts and the lock that a killed process left at an output, unless another one writes it."""
-    with suppress(Fault, OSError), alone(output, *side_files(output), patience=PARTING):
+    with suppress(Fault, OSError), alone(output, *side_files(output), *map_files(output).values(), patience=PARTING):
         pass
 
 
@@ -92,7 +95,8 @@ def _run(case: Case, options: RunOptions, model: Callable[[int | None], Model], 
     prepared = time.monotonic()
     preds = apply_network(ready.network, ready.pair, options.device, reporter)
     saved = save_result(case, options, ready.pair, preds, ready.model, {"read_and_place": prepared - started}, ready.thinner)
-    outcome = Outcome(case.name, "done", case.output, "", ready.pair.warnings, saved.record, time.monotonic() - started, ready.pair.notes)
+    warnings, notes = (tuple(saved.record[kind]) for kind in ("warnings", "notes"))
+    outcome = Outcome(case.name, "done", case.output, "", warnings, saved.record, time.monotonic() - started, notes)
     reporter.saved(case, ready.pair.images(saved.volume))
     return outcome
 
@@ -111,15 +115,18 @@ def _prepared(case: Case, options: RunOptions, model: Callable[[int | None], Mod
     if plan.acquired.thick:
         of_slices = model(None)
         thinner = Thinner(of_slices, prepare_network(of_slices.network, options.precision, 1), options.device, reporter)
-    plain, registering = plan.demand(network, options.device)
+    maps = wanted_maps(options)
+    if options.uncertainty:
+        load_head(used.path)  # found out before any work is done
+    plain, registering = plan.demand(network, options.device, bool(maps))
     check_memory(case.target, registering if chosen.register == "rigid" else plain)
-    check_space(case.output, disk_bytes(plan.voxels))
+    check_space(case.output, disk_bytes(plan.voxels) * (1 + len(maps)))
     may_register = None if options.dry_run and registering.fits else registering.fits
     pair = prepare_pair(case.target, case.reference, chosen, existing_folder(case.output), reporter, may_register, plan, used.scale is None)
     needed = registering if "registration" in (pair.record["placement"] or {}) else plain
     memory = {"peak_predicted_gb": round(needed.peak / 1e9, 3)}
     pair = replace(pair, record={**pair.record, "memory": memory}, warnings=(*pair.warnings, *warnings, *needed.warnings))
-    return _Prepared(pair, network, used, thinner)
+    return _Prepared(with_domain(pair, used.path), network, used, thinner)
 
 
 def _serving(acquired: Acquired, model: Callable[[int | None], Model]) -> tuple[Model, list[str]]:
@@ -165,18 +172,21 @@ def _check_output(case: Case, options: RunOptions) -> None:
     elif case.output.is_dir():
         raise UsageFault(case.output, "is a folder, a file name is needed", "give --output a file name ending in .nii.gz")
     inputs = [path for path in (case.target, case.reference, case.transform) if path is not None]
-    written = [case.output, *side_files(case.output)]
+    maps = {kind: path for kind, path in map_files(case.output).items() if kind in wanted_maps(options)}
+    written = [case.output, *side_files(case.output), *maps.values()]
     for path in written:
         if any(_same(path, source) for source in inputs):
             raise UsageFault(path, "is an input, it would be overwritten", "choose another --output")
     side_file, preview = side_files(case.output)
+    record = own_record(side_file)
     sibling = _of_record(side_file)
     if sibling and sibling != case.output:
         raise Fault(side_file, f"is the record of {sibling.name}, which would lose it", "choose another --output")
     if options.overwrite == "always":
         return
-    if (side_file.exists() and not own_record(side_file)) or (preview.exists() and not side_file.exists()):
-        other = side_file if side_file.exists() else preview
+    foreign = [path for kind, path in maps.items() if path.exists() and kind not in maps_of(record, case.output)]
+    if (side_file.exists() and not record) or (preview.exists() and not side_file.exists()) or foreign:
+        other = foreign[0] if foreign else side_file if side_file.exists() else preview
         raise Fault(other, "stands where this run would write, and is not of this program", "choose another --output or --overwrite always")
 
 
@@ -255,6 +265,7 @@ def _reason_to_skip(case: Case, options: RunOptions, model: Callable[[int | None
         of_slices = model(None) if "model_of_slices" in record else None
         wanted = fingerprint(case, options, volume_sha256(case.target), of_reference, used, of_slices)
         up_to_date = record["output"]["sha256"] == volume_sha256(case.output) and record["fingerprint"] == wanted
+        up_to_date = up_to_date and maps_stand(record, case.output, options, used.path)
     except (OSError, KeyError, TypeError, Fault):  # whatever is wrong shows when the case is redone
         return ""
     return "the output is up to date" if up_to_date else ""

@@ -31,7 +31,20 @@ __all__ = ["Merged", "SummaryWriter", "check_summary", "exit_code", "merge_summa
 
 RECORD, TABLE = "summary.json", "summary.csv"
 JOURNAL, JOURNALS = "summary.{}.jsonl", "summary.*.jsonl"
-COLUMNS = ("case", "status", "output", "scale", "reference", "similarity", "coverage", "seconds", "warnings", "message", "notes")
+COLUMNS = (
+    "case",
+    "status",
+    "output",
+    "scale",
+    "reference",
+    "similarity",
+    "coverage",
+    "uncertainty_mean",
+    "seconds",
+    "warnings",
+    "message",
+    "notes",
+)
 FORMULA = ("=", "+", "-", "@", "'")  # how texts begin that a spreadsheet computes; the apostrophe, so that it can be undone
 SMALL = 100  # rows up to which the summary is written whole after every case
 SHARE = 0.02  # of the time that a larger one may take
@@ -143,6 +156,7 @@ def _row(outcome: Outcome) -> dict[str, Any]:
         "reference": _reference(record.get("reference")),
         "similarity": similarity.get("value") if isinstance(similarity, dict) else None,
         "coverage": record.get("coverage"),
+        "uncertainty_mean": record.get("uncertainty_mean"),
         "seconds": round(outcome.seconds, 2),
         "warnings": "; ".join(outcome.warnings),
         "message": outcome.message,

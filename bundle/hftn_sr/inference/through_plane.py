@@ -106,6 +106,10 @@ class ThickSlices:
             norm += float(measured.square().sum())
         return float((off / max(norm, np.finfo(float).tiny)) ** 0.5)
 
+    def plane(self, slices: NDArray[np.float32], result: NDArray[np.float32], fixed: int, index: int) -> tuple[Tensor, Tensor, Acquisition]:
+        """The network's input (3, H, W) for a plane, the result on it (H, W) in the same unit, and what the slices kept of it."""
+        return self._channels(slices, fixed, index), self._plane(result, fixed, index) / self.unit, self._of_plane(fixed)
+
     def views(self, result: NDArray[np.float32], fixed: int, index: int) -> tuple[NDArray[np.float32], ...]:
         """A plane of thick slices interpolated, of the reference and of the result, each (X, Y, Z) with one index along `fixed`."""
         ours = self._plane(result, fixed, index)

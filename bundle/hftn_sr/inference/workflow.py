@@ -15,6 +15,7 @@ from torch import nn
 from hftn_sr.errors import UsageFault, end_in_one_line
 from hftn_sr.inference.batch import find_cases
 from hftn_sr.inference.case import Case
+from hftn_sr.inference.domain import with_domain
 from hftn_sr.inference.memory import check_memory
 from hftn_sr.inference.options import RunOptions
 from hftn_sr.inference.pair import prepare_pair
@@ -73,7 +74,9 @@ class SaveResultd(Transform):
         """Add the `record` of the case."""
         model = load_model(self.options.model, data["pair"].acquired.scale)
         preds = data["pred"][0, 0].cpu().movedim(-1, 0)
-        return {**data, "record": save_result(data["case"], self.options, data["pair"], preds, model, data["seconds"]).record}
+        with end_in_one_line():
+            pair = with_domain(data["pair"], model.path)
+            return {**data, "record": save_result(data["case"], self.options, pair, preds, model, data["seconds"]).record}
 
 
 def workflow_cases(folder: Path | str, output: Path | str) -> list[dict[str, Case]]:

@@ -20,7 +20,7 @@ from hftn_sr._bundle import BUNDLE
 from hftn_sr.errors import Fault, UsageFault
 from hftn_sr.networks import NETWORKS, build_network, channels_last, network_name
 from hftn_sr.networks.bounds import bounded_network
-from hftn_sr.volumes.files import write_bytes
+from hftn_sr.volumes.files import sha256_of, write_bytes
 
 __all__ = [
     "MODELS_FOLDER",
@@ -28,6 +28,7 @@ __all__ = [
     "check_model",
     "described_weights",
     "is_finite",
+    "list_hashes",
     "load_model",
     "load_weights",
     "save_weights",
@@ -74,6 +75,12 @@ def shipped_models() -> dict[str, str]:
         return {}
     lines = (line.split(maxsplit=1) for line in HASHES.read_text(encoding="utf-8").splitlines() if line.strip())
     return {name.strip().lstrip("*"): sha256 for sha256, name in lines}
+
+
+def list_hashes(*names: str) -> None:
+    """Write SHA256SUMS anew, of the files in `models/` that it lists and of these."""
+    lines = (f"{sha256_of(MODELS_FOLDER / name)}  {name}\n" for name in sorted({*shipped_models(), *names}))
+    write_bytes(HASHES, "".join(lines).encode())
 
 
 def shipped_names(scale: int | None = None) -> list[str]:

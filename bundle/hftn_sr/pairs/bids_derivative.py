@@ -38,7 +38,17 @@ SOURCE = "raw"  # how the source is called in BIDS URIs
 PROGRAM = "hftn-sr"
 RESOLUTION, DESC = "hi", "sr"  # labels of the entities res and desc of every result
 SKULL_STRIPPED = "SkullStripped"
-NOT_BIDS = ("*_preview.png", "summary.json", "summary.csv", "summary.*.jsonl", "report.html", "report_files", "report_files/")
+NOT_BIDS = (
+    "*_preview.png",
+    "*_uncertainty.nii.gz",
+    "*_added.nii.gz",
+    "summary.json",
+    "summary.csv",
+    "summary.*.jsonl",
+    "report.html",
+    "report_files",
+    "report_files/",
+)
 README = """# Super-resolved MR images
 
 Made by hftn-sr {version} from the dataset that `dataset_description.json` links as `raw`. Research use only. Not for clinical use.
@@ -46,7 +56,8 @@ Made by hftn-sr {version} from the dataset that `dataset_description.json` links
 Each image with `res-hi` and `desc-sr` has the contrast and the field of view of its target on a finer in-plane grid. Its JSON file gives
 the voxel sizes (`Resolution`), names target and reference (`Sources`, the target first) and holds the record of the run under `HftnSr`:
 versions, hashes, options, warnings. Detail beyond what the target measured was taken from the reference, where there was one, and
-estimated by a network. `*_preview.png` are pictures for a first look.
+estimated by a network. `*_preview.png` are pictures for a first look. Where they were asked for, `*_uncertainty.nii.gz` hold the expected
+absolute error and `*_added.nii.gz` the detail beyond what was measured.
 """
 
 

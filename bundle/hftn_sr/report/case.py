@@ -15,6 +15,7 @@ import torch
 from hftn_sr.acquisition import Acquisition, Full
 from hftn_sr.errors import Fault
 from hftn_sr.inference.acquired import Acquired
+from hftn_sr.inference.added import added_detail
 from hftn_sr.inference.case import Case, CaseImages, Outcome
 from hftn_sr.volumes.nifti import ReadOptions
 from hftn_sr.volumes.placement import paired_by_index, read_transform
@@ -73,19 +74,21 @@ def of_run(case: Case) -> QcCase:
 
 @dataclass(frozen=True)
 class Slab:
-    """Neighbouring slices of the four images of a case, each (X, Y, Z) on one grid.
+    """Neighbouring slices of the images of a case, each (X, Y, Z) on one grid.
 
     Args:
         zero_filled: the target with zeros outside its measured k-space.
         reference: placed and resampled as for the network; None where its file is missing or the network was given none.
         result: super-resolved.
-        added: the part of the result outside the measured band: what it holds more than the zero-filled target.
+        added: the part of the result beyond what was measured, see `added_detail`.
+        detail: the same part of the reference, in its own unit; None without one.
     """
 
     zero_filled: Volume
     reference: Volume | None
     result: Volume
     added: Volume
+    detail: Volume | None
 
 
 class Images(CaseImages):
@@ -94,18 +97,29 @@ class Images(CaseImages):
     def slab(self, start: int, count: int) -> Slab:
         """`count` whole slices from slice `start` on."""
         result = self._cut(self.result, start, count)
-        axes = result.grid.slice_axes(self.through_plane)
+        reference = self._on_grid(self.reference, result.grid, start, count) if self.reference else None
         if self.acquired.thick:
-            low = self._cut(self._whole, start, count)
-            reference = self._on_grid(self.reference, result.grid, start, count) if self.reference else None
-            return Slab(low, reference, result, result.on(result.grid, result.data - low.data))
-        added = self.acquired.plane.split(in_plane_last(torch.from_numpy(result.data), axes))[1]
-        return Slab(
-            self.interpolated(start, count),
-            self._on_grid(self.reference, result.grid, start, count) if self.reference else None,
-            result,
-            result.on(result.grid, in_plane_first(added, axes).numpy()),
-        )
+            detail = self._cut(self._detail, start, count) if self._detail else None
+            return Slab(self._cut(self._whole, start, count), reference, result, self._cut(self._added, start, count), detail)
+        detail = self._beyond(reference) if reference else None
+        return Slab(self.interpolated(start, count), reference, result, self._beyond(result), detail)
+
+    def _beyond(self, volume: Volume) -> Volume:
+        """The part of a volume of whole slices, or of all of it, that the scan does not show."""
+        into = np.empty_like(volume.data)
+        added_detail(volume.data, self.acquired, into)
+        return volume.on(volume.grid, into)
+
+    @cached_property
+    def _added(self) -> Volume:
+        return self._beyond(self.result)
+
+    @cached_property
+    def _detail(self) -> Volume | None:
+        if self.reference is None:
+            return None
+        same = same_grid(self.reference.grid, self.result.grid)
+        return self._beyond(self.reference if same else self.result.on(self.result.grid, resample(self.reference, self.result.grid)))
 
     @property
     def baseline(self) -> Volume:

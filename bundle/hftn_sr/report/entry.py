@@ -13,6 +13,7 @@ from hftn_sr._version import __version__
 from hftn_sr.errors import Fault, printable
 from hftn_sr.inference.case import side_files
 from hftn_sr.inference.findings import LOW_SIMILARITY
+from hftn_sr.inference.maps import maps_of
 from hftn_sr.inference.result import own_record
 from hftn_sr.pictures import STRONG
 from hftn_sr.report.case import Images, QcCase, open_images, was_used
@@ -22,13 +23,14 @@ from hftn_sr.scoring.evaluation import evaluate_volumes
 from hftn_sr.scoring.metrics import CONVENTIONS
 from hftn_sr.volumes.files import alone, json_bytes, make_folder, write_files
 from hftn_sr.volumes.nifti import read_nifti
-from hftn_sr.volumes.reading import volume_sha256
+from hftn_sr.volumes.reading import read_volume, volume_sha256
+from hftn_sr.volumes.volume import Volume
 
 __all__ = ["ENTRY", "HIGH_RESIDUAL", "key_of", "make_entry", "place_of", "read_entry"]
 
 ENTRY = "entry.json"
 PATIENCE = 10.0  # seconds that another run may take to write the same entry
-FORMAT = 3  # of the entry; one of another format is made anew
+FORMAT = 4  # of the entry; one of another format is made anew
 VOLUMES = "volumes.js"
 # Of the network's output, by the shipped weights on patient04 and one MNI volume: 0.012 to 0.015 at x2 and 0.017 to 0.023 at x4 with
 # references that fit, 0.016 and 0.033 with one of pure noise, 0.029 and 0.047 with noise of 5 % of the intensity unit on the target.
@@ -133,7 +135,12 @@ def _shown(case: QcCase, record: dict[str, Any], key: str, images: Images | None
         return content, extra
     if images.reference is None and was_used(record):
         content["findings"].append("the reference's file is not known, its pictures stay black")
-    strips = draw_strips(images, extent)
+    try:
+        uncertainty = _uncertainty(case, record)
+    except Fault as fault:
+        content["findings"].append(str(fault))
+        uncertainty = None
+    strips = draw_strips(images, extent, uncertainty)
     embedded = embed(images, extent, key)
     names = [f"slice_{number}.png" for number in range(len(strips.files))]
     extra = dict(zip(names, strips.files, strict=True)) | {VOLUMES: embedded.script}
@@ -143,6 +150,7 @@ def _shown(case: QcCase, record: dict[str, Any], key: str, images: Images | None
         "slices": [{"file": f"{key}/{name}", "number": index + 1} for name, index in zip(names, extent.slices, strict=True)],
         "start": extent.slices.index(extent.middle),
         "depth": depth,
+        "count": strips.count,
         "size": list(strips.size),
         "white": f"{strips.white:.4g}",
         "strong": f"{STRONG:g}",
@@ -159,6 +167,21 @@ def _shown(case: QcCase, record: dict[str, Any], key: str, images: Images | None
         except Fault as fault:
             content["findings"].append(str(fault))
     return content, extra
+
+
+def _uncertainty(case: QcCase, record: dict[str, Any]) -> Volume | None:
+    """The expected error of the result; None where the run did not write it.
+
+    Raises:
+        Fault: its file is not there any more, or another one.
+    """
+    path = maps_of(record, case.output).get("uncertainty")
+    if path is None:
+        return None
+    found = read_volume(path, blank=True)
+    if found.sha256 != record["uncertainty"]["sha256"]:
+        raise Fault(path, "not shown, this is not the file that the record tells of (another sha256)", "run the case again")
+    return found
 
 
 def _figures(images: Images, truth_path: Path) -> dict[str, Any]:
@@ -204,6 +227,7 @@ def _facts(record: dict[str, Any]) -> list[list[str]]:
         ["Acquired", f"{record['acquired']['words']}; {record['acquired']['source']}"],
         ["Residual", f"{residual}; relative L2 distance from the measured k-space"],
         *(_facts_of_reference(record) if record["reference"]["file"] else []),
+        *([["Expected error", _expected_error(record["uncertainty"])]] if "uncertainty" in record else []),
         ["Time", f"{sum(record['seconds'].values()):.1f} s on {record['device']}, {record['precision']}: {steps}"],
         ["Model", f"{model['name']} ({model['file']})"],
         ["Model sha256", str(model["sha256"])],
@@ -212,6 +236,12 @@ def _facts(record: dict[str, Any]) -> list[list[str]]:
         ["Result", f"{record['output']['file']}, sha256 {record['output']['sha256']}"],
         ["Software", ", ".join(f"{name} {version}" for name, version in record["software"].items())],
     ]
+
+
+def _expected_error(told: dict[str, Any]) -> str:
+    low, high = told["usual_share"]
+    usual = f"mean over the tissue {told['mean']:.4g}, {told['mean_share']:.2%} of the intensity unit (usual {low:.2%} to {high:.2%})"
+    return f"{usual}; {told['interval_90']:.3g} times the map held 90 % of the errors of the patients that it was calibrated by"
 
 
 def _facts_of_reference(record: dict[str, Any]) -> list[list[str]]:

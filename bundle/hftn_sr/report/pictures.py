@@ -1,4 +1,5 @@
-"""Slices as pictures: zero-filled target, result, reference and what was added, side by side in one file."""
+"""Slices as pictures, side by side in one file: zero-filled target, result, what was added, the reference's detail, the reference, and the
+expected error where it was estimated."""
 
 from __future__ import annotations
 
@@ -12,8 +13,8 @@ from matplotlib.image import imsave
 from numpy.typing import NDArray
 from torch.nn.functional import interpolate
 
-from hftn_sr.pictures import CHANGE, STRONG, percent, shown, white
-from hftn_sr.report.case import Images, Slab
+from hftn_sr.pictures import CHANGE, ERROR, STRONG, percent, shown, white
+from hftn_sr.report.case import Images
 from hftn_sr.volumes.simulation import intensity_unit
 from hftn_sr.volumes.volume import Volume
 
@@ -52,12 +53,14 @@ class Strips:
     """The drawn slices of a case.
 
     Args:
-        files: a PNG for each slice of the extent: four pictures of one size side by side.
-        size: width and height of one of the four, in pixels.
+        files: a PNG for each slice of the extent: pictures of one size side by side.
+        count: number of pictures in a file: five, and a sixth where there is an expected error.
+        size: width and height of one of them, in pixels.
         white: intensity drawn white in target and result.
     """
 
     files: tuple[bytes, ...]
+    count: int
     size: tuple[int, int]
     white: float
 
@@ -87,24 +90,35 @@ def cropped(volume: Volume, box: Box) -> Volume:
     return volume.on(volume.grid.cropped(start, shape), volume.data[box])
 
 
-def draw_strips(images: Images, extent: Extent) -> Strips:
-    """Draw the slices of `extent`, all with the same limits, so that they can be compared."""
-    rows = [_views(images.slab(index, 1), images.through_plane, extent.box) for index in extent.slices]
-    brightest, brightest_reference = (white(np.concatenate([row[panel].ravel() for row in rows])) for panel in (0, 2))
-    peak = float(images.target.data.max())
+def draw_strips(images: Images, extent: Extent, uncertainty: Volume | None = None) -> Strips:
+    """Draw the slices of `extent`, all with the same limits, so that they can be compared.
+
+    Args:
+        images: of a case.
+        extent: where the head is.
+        uncertainty: expected absolute error on the result's grid; None where it was not estimated.
+    """
+    rows = [_views(images, index, extent.box, uncertainty) for index in extent.slices]
+    brightest, brightest_reference = (white(np.concatenate([row[panel].ravel() for row in rows])) for panel in (0, 4))
+    peak, peak_reference = float(images.target.data.max()), float(images.reference.data.max()) if images.reference else 1.0
     files = []
-    for zero_filled, result, reference, added in rows:
-        grey = [_grey(zero_filled / brightest), _grey(result / brightest), _grey(reference / brightest_reference)]
-        files.append(_png(np.hstack([*grey, _coloured(percent(added, peak))])))
+    for zero_filled, result, added, detail, reference, *error in rows:
+        panels = [_grey(zero_filled / brightest), _grey(result / brightest), _coloured(percent(added, peak))]
+        panels += [_coloured(percent(detail, peak_reference)), _grey(reference / brightest_reference)]
+        files.append(_png(np.hstack([*panels, *(_heat(percent(each, peak)) for each in error)])))
     height, width = rows[0][0].shape
-    return Strips(tuple(files), (width, height), brightest)
+    return Strips(tuple(files), len(rows[0]), (width, height), brightest)
 
 
-def _views(slab: Slab, through_plane: int, box: Box) -> list[NDArray[np.float32]]:
+def _views(images: Images, index: int, box: Box, uncertainty: Volume | None) -> list[NDArray[np.float32]]:
+    slab, through_plane = images.slab(index, 1), images.through_plane
     here = tuple(slice(0, 1) if axis == through_plane else part for axis, part in enumerate(box))
-    reference = slab.reference or slab.result.on(slab.result.grid, np.zeros_like(slab.result.data))
-    parts = [cropped(volume, here) for volume in (slab.zero_filled, slab.result, reference, slab.added)]  # type: ignore[arg-type]
-    return [_square_pixels(shown(part, through_plane, 0), part, through_plane) for part in parts]
+    empty = slab.result.on(slab.result.grid, np.zeros_like(slab.result.data))
+    parts = [slab.zero_filled, slab.result, slab.added, slab.detail or empty, slab.reference or empty]
+    if uncertainty:
+        parts.append(slab.result.on(slab.result.grid, uncertainty.data.take([index], axis=through_plane)))
+    cut = [cropped(volume, here) for volume in parts]  # type: ignore[arg-type]
+    return [_square_pixels(shown(part, through_plane, 0), part, through_plane) for part in cut]
 
 
 def _square_pixels(view: NDArray[np.float32], volume: Volume, through_plane: int) -> NDArray[np.float32]:
@@ -130,6 +144,11 @@ def _grey(view: NDArray[np.float32]) -> NDArray[np.uint8]:
 def _coloured(view: NDArray[np.float32]) -> NDArray[np.uint8]:
     """Colours of changes in percent of the range."""
     return np.asarray(CHANGE((view / STRONG + 1) / 2, bytes=True)[..., :3])
+
+
+def _heat(view: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """Colours of an expected error in percent of the range."""
+    return np.asarray(ERROR(view / STRONG, bytes=True)[..., :3])
 
 
 def _png(pixels: NDArray[np.uint8]) -> bytes:

@@ -4,7 +4,7 @@
   const files = document.body.dataset.files;
   const byId = (id) => document.getElementById(id);
 
-  // Slices of a case: one file holds the four pictures of a slice.
+  // Slices of a case: one file holds all pictures of a slice.
   for (const slider of document.querySelectorAll("input.slice")) {
     const slices = JSON.parse(slider.dataset.slices);
     const images = slider.closest(".slices").querySelectorAll(".panel img");
@@ -19,6 +19,19 @@
     };
     slider.addEventListener("input", show);
     show(); // a browser may keep the slider where it was before a reload
+  }
+
+  // The expected error, laid over the result.
+  for (const box of document.querySelectorAll("input.overlay")) {
+    const slices = box.closest(".slices"), fade = slices.querySelector("input.fade");
+    const lay = () => {
+      for (const part of slices.querySelectorAll(".error")) part.hidden = !box.checked;
+      slices.querySelector("img.error").style.opacity = fade.valueAsNumber / 100;
+      fade.disabled = !box.checked;
+      byId(fade.getAttribute("aria-describedby")).value = `${fade.value} %`;
+    };
+    for (const control of [box, fade]) control.addEventListener("input", lay);
+    lay();
   }
 
   // The viewer: three NiiVue canvases on one grid.
