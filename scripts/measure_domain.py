@@ -74,7 +74,7 @@ def measure(data: Path, output: Path) -> None:
         grid = read_volume_header(Path(case["target"])).grid
         _, *in_plane = grid.slice_axes(grid.through_plane())
         spacing = [float(grid.spacing[axis]) for axis in in_plane]
-        images = load({**case})
+        images = load(dict(case.items()))
         label, reference = (images[key][0].movedim(-1, 0) for key in ("label", "reference"))
         for scale in SCALES:
             low = truncate(label, scale).abs().contiguous().numpy()

@@ -110,7 +110,7 @@ def main() -> None:
     given = parser.parse_args()
     head, record = _head(given.head)
     cases: list[dict[Hashable, Any]] = [
-        {**case} for case in workflow_datalist(str(given.data), given.section) if not given.cases or case["case"] in given.cases
+        dict(case.items()) for case in workflow_datalist(str(given.data), given.section) if not given.cases or case["case"] in given.cases
     ]
     models = [load_model(name, scale) for name in given.networks for scale in (2, 4, None) if scale or name in shipped_names(None)]
     results = [Result(**each) for path in given.results or () if path.is_file() for each in torch.load(path, weights_only=True)]

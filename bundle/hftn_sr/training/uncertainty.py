@@ -158,10 +158,10 @@ def fit_head(results: Sequence[Mapping[str, Any]], file: Path | str, record: Map
     def loss() -> Tensor:
         optimizer.zero_grad()
         found: Tensor = loss_of(head.linear(inputs[:, :, None, None]).flatten(), error)
-        found.backward()  # type: ignore[no-untyped-call]
+        found.backward()
         return found
 
-    optimizer.step(loss)  # type: ignore[no-untyped-call]
+    optimizer.step(loss)
     told = {
         **record,
         "slices": len(results),
