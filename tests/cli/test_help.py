@@ -9,7 +9,7 @@ from typer.main import get_command
 from hftn_sr.cli.commands import app
 
 TALLEST = 26
-LINES = {"super-resolve": 69}  # more than thirty options in six groups
+LINES = {"super-resolve": 70}  # more than thirty options in six groups
 
 
 def named(command, words=()):
