@@ -19,7 +19,7 @@ from rich.console import Console
 
 import hftn_sr
 from hftn_sr.cli.progress import ConsoleReporter
-from hftn_sr.volumes import files
+from hftn_sr.inference import summary
 from hftn_sr.volumes.nifti import read_nifti
 from hftn_sr.volumes.simulation import zero_filled
 from hftn_sr.volumes.volume import Volume
@@ -389,15 +389,15 @@ def test_somebody_else_s_summary_is_kept(tmp_path, put_case, super_resolve, name
 def test_the_summary_is_rewritten_after_every_case(tmp_path, put_case, super_resolve, monkeypatch):
     for name in ("a", "b", "c"):
         put_case(tmp_path / "in" / name)
-    seen, write_json = [], files.write_json
+    seen, write = [], summary._write
 
-    def watched(path, content):
-        seen.append(len(content["cases"]))
-        write_json(path, content)
+    def watched(folder, rows, interrupted, code):
+        seen.append(len(rows))
+        write(folder, rows, interrupted, code)
 
-    monkeypatch.setattr("hftn_sr.inference.batch.write_json", watched)
+    monkeypatch.setattr(summary, "_write", watched)
     assert super_resolve("--cases", tmp_path / "in", "--output", tmp_path / "out").exit_code == 0
-    assert seen == [1, 2, 3]
+    assert seen == [1, 2, 3, 3]  # and at the end
 
 
 @pytest.mark.parametrize(

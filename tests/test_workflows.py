@@ -104,7 +104,7 @@ def test_the_inference_workflow_and_the_command_line_give_the_same_voxels(four_s
 
 
 def test_training_and_evaluation_follow_the_protocol_asked_for(four_slices, tmp_path):
-    protocol = ["--protocol", "sanet", "--protocol_crop", "96", "--method", "early_fusion", "--options", "{'width': 8, 'groups': 1}"]
+    protocol = ["--protocol", "sanet", "--protocol_crop", "96", "--method", "early_fusion", "--options", "{'channels': 8, 'groups': 1}"]
     config = ["--config_file", CONFIGS / "train.yaml", "--dataset_dir", four_slices, "--output_dir", tmp_path / "run"]
     done = monai_bundle("run", "training", *config, *TINY, *protocol, folder=tmp_path)
     assert done.returncode == 0, done.stderr[-2000:]

@@ -194,7 +194,7 @@ def test_the_summary_holds_a_row_for_each_case_in_both_formats(tmp_path):
     assert (summary["interrupted"], summary["exit_code"]) == (False, 8)
     assert summary["cases"][0] == {
         "case": "ü, [1]", "status": "done", "output": "target_sr.nii.gz", "scale": 2, "reference": "left out", "similarity": 1.2,
-        "coverage": 0.93, "seconds": 1.23, "warnings": "first; second", "message": "", "notes": "a third",
+        "coverage": 0.93, "seconds": 1.23, "warnings": "first; second", "message": "", "notes": "a third", "uncertainty_mean": "",
     }  # fmt: skip
     with (tmp_path / "summary.csv").open(encoding="utf-8", newline="") as stream:
         rows = list(csv.DictReader(stream))

@@ -126,7 +126,7 @@ def test_a_plain_state_dict_is_loaded_for_training(tmp_path):
 
 @pytest.mark.parametrize("name", ["missing.pt", "missing.safetensors"])
 def test_missing_weights_never_leave_a_network_as_it_was(tmp_path, name):
-    with pytest.raises(Fault, match=r"missing\.(pt: not a plain state dict|safetensors: weights cannot be read)"):
+    with pytest.raises(Fault, match=r"missing\.(pt|safetensors): weights cannot be read"):
         load_weights(tiny_network(2), tmp_path / name)
 
 

@@ -13,7 +13,7 @@ from hftn_sr.errors import Fault
 from hftn_sr.networks import build_network
 from hftn_sr.networks.uncertainty import CHANNELS, UncertaintyHead
 from hftn_sr.networks.weights import save_weights
-from hftn_sr.training.transforms import AcquirePaird, RandSliced
+from hftn_sr.training.transforms import AcquirePaird, RandSliced, SliceSignald
 from hftn_sr.training.uncertainty import DrawnResults, RandResultErrord, fit_head, restored
 
 SMALL = {"slices": 5, "voxels": 500}
@@ -35,7 +35,7 @@ def images(depth=4):
 
 
 def drawn(model, file, count=3):
-    transform = Compose([RandSliced(keys=["label", "reference"]), RandResultErrord(str(model), x2=0.3, x4=0.3)])
+    transform = Compose([SliceSignald("label"), RandSliced(keys=["label", "reference"]), RandResultErrord(str(model), x2=0.3, x4=0.3)])
     return DrawnResults([images()], transform, count, file)
 
 
