@@ -23,6 +23,7 @@ from rich.console import Console
 from rich.progress import track
 from torch import Tensor, nn
 
+from comparison.safety import turn_about_middle
 from hftn_sr.inference.options import PairOptions
 from hftn_sr.inference.pair import PreparedPair, prepare_pair
 from hftn_sr.networks.precision import WithMeasuredBand, choose_precision, prepare_network
@@ -117,22 +118,11 @@ def _disturbed(raw: Path, truth: Volume, reference: Volume, grid: Grid) -> Itera
         movement[:3, 3] = voxels * grid.affine[:3, in_plane].sum(axis=1)
         yield f"moved by {voxels:g} + {voxels:g} voxels" if voxels else "in place", reference.moved(movement)
     for degrees in DEGREES:
-        yield f"turned by {degrees:g} degrees", reference.moved(_turn(grid, through, degrees))
+        yield f"turned by {degrees:g} degrees", reference.moved(turn_about_middle(grid, through, degrees))
     other_truth, other = _volumes(raw, OTHER)
     yield "of another patient", other.moved(_middle(other_truth) @ np.linalg.inv(_middle(truth)))
     noise = np.random.default_rng(0).uniform(0, 1, reference.data.shape).astype(np.float32)
     yield "noise", reference.on(reference.grid, noise)
-
-
-def _turn(grid: Grid, axis: int, degrees: float) -> NDArray[np.float64]:
-    """(4, 4) rotation about the middle of the grid and the direction of one of its axes (Rodrigues)."""
-    x, y, z = grid.affine[:3, axis] / np.linalg.norm(grid.affine[:3, axis])
-    cross = np.array([[0, -z, y], [z, 0, -x], [-y, x, 0]])
-    angle, centre = np.deg2rad(degrees), grid.affine[:3, :3] @ (np.subtract(grid.shape, 1) / 2) + grid.affine[:3, 3]
-    turn = np.eye(4)
-    turn[:3, :3] += np.sin(angle) * cross + (1 - np.cos(angle)) * cross @ cross
-    turn[:3, 3] = centre - turn[:3, :3] @ centre
-    return turn
 
 
 def _middle(volume: Volume) -> NDArray[np.float64]:

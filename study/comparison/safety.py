@@ -32,7 +32,7 @@ from hftn_sr.volumes.resampling import resample
 from hftn_sr.volumes.simulation import crop_to_multiple, in_plane_first, in_plane_last, intensity_unit
 from hftn_sr.volumes.volume import Grid, Volume
 
-__all__ = ["LESIONS", "Lesion", "Scene", "Treated", "disturbed", "load_scene", "measure_lesions", "measure_references"]
+__all__ = ["LESIONS", "Lesion", "Scene", "Treated", "disturbed", "load_scene", "measure_lesions", "measure_references", "turn_about_middle"]
 
 SHIFTS, ANGLES, FIELDS = (0.5, 1.0, 2.0, 4.0), (1.0,), (1.0, 2.0, 3.0, 4.0)  # voxels, degrees, voxels (95th percentile)
 CELLS = 32  # voxels between the nodes of a smooth field
@@ -217,7 +217,7 @@ def disturbed(scene: Scene) -> Iterator[tuple[str, Volume]]:
         movement[:3, 3] = voxels / math.sqrt(2) * grid.affine[:3, in_plane].sum(axis=1)
         yield f"moved by {voxels:g} px", reference.moved(movement)
     for degrees in ANGLES:
-        yield f"turned by {degrees:g} degrees", reference.moved(_turn(grid, scene.axes[0], degrees))
+        yield f"turned by {degrees:g} degrees", reference.moved(turn_about_middle(grid, scene.axes[0], degrees))
     on_grid = scene.truth.on(grid, resample(reference, grid))
     for voxels in FIELDS:
         yield f"bent by {voxels:g} px", _bent(scene, on_grid, voxels)
@@ -233,7 +233,7 @@ def disturbed(scene: Scene) -> Iterator[tuple[str, Volume]]:
         yield "after contrast agent", scene.post
 
 
-def _turn(grid: Grid, axis: int, degrees: float) -> NDArray[np.float64]:
+def turn_about_middle(grid: Grid, axis: int, degrees: float) -> NDArray[np.float64]:
     """(4, 4) rotation about the middle of the grid and the direction of one of its axes (Rodrigues)."""
     x, y, z = grid.affine[:3, axis] / np.linalg.norm(grid.affine[:3, axis])
     cross = np.array([[0, -z, y], [z, 0, -x], [-y, x, 0]])
