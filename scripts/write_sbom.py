@@ -84,19 +84,24 @@ class Package:
 
 def packages() -> list[Package]:
     """All packages that hftn-sr needs here, by name."""
-    found: dict[str, Package] = {}
-    for extras, needed in NEEDED.items():
+    asked: dict[str, set[str]] = {}  # extras of each, by all that need it: whoever is met first must not decide
+    needed: dict[str, str] = {}
+    for extras, words in NEEDED.items():
         waiting = list(_requirements("hftn-sr", extras))
         while waiting:
             name, of = waiting.pop()
-            if name in found or name == "hftn-sr":
+            if name == "hftn-sr" or (name in asked and asked[name].issuperset(of)):
                 continue
-            further = sorted(_requirements(name, of))
-            metadata = distribution(name).metadata
-            depends = tuple(dict.fromkeys(each for each, _ in further))
-            found[name] = Package(name, Version(metadata["Version"]).public, declared_licence(metadata), needed, depends)
-            waiting += further
-    return [found[name] for name in sorted(found)]
+            asked[name] = asked.get(name, set()).union(of)
+            needed.setdefault(name, words)
+            waiting += _requirements(name, asked[name])
+    return [_package(name, asked[name], needed[name]) for name in sorted(asked)]
+
+
+def _package(name: str, extras: Iterable[str], needed: str) -> Package:
+    metadata = distribution(name).metadata
+    depends = tuple(sorted({each for each, _ in _requirements(name, extras)}))
+    return Package(name, Version(metadata["Version"]).public, declared_licence(metadata), needed, depends)
 
 
 def _requirements(name: str, extras: Iterable[str]) -> set[tuple[str, tuple[str, ...]]]:
