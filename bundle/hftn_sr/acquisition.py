@@ -351,8 +351,8 @@ class Acquisition:
         """The least change of `image` after which the scan would give the measured target.
 
         Along axes of k-space the measured band replaces the image's, exactly. Slices are back-projected until they agree to the
-        tolerance, and no further. Where they overlap, back-projection undoes a blur and amplifies their noise: then give the noise's
-        share of the signal as tolerance.
+        tolerance, and no further. Where they overlap, back-projection undoes a blur and multiplies their noise: one step then takes most of
+        the gain and little of the noise (docs/design-log.md).
 
         Args:
             image: (..., *shape).

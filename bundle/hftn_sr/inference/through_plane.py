@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from hftn_sr.acquisition import Acquisition, Full
+from hftn_sr.acquisition import Acquisition, Full, Slices
 from hftn_sr.errors import Fault
 from hftn_sr.inference.acquired import Acquired
 from hftn_sr.inference.reporter import Reporter
@@ -23,7 +23,8 @@ from hftn_sr.volumes.volume import Grid, Volume
 __all__ = ["ThickSlices", "applied", "on_result_grid", "share_of"]
 
 BORDER = 4  # voxels of the result over which the reference's share falls to nothing towards the edge of what it covers
-TOLERANCE = 1e-3  # of the signal, to which the slices of the result agree with the measured ones
+TOLERANCE = 1e-3  # of the signal, to which the slices of the result agree with the measured ones, unless these overlap
+STEPS, STEPS_OF_OVERLAP = 100, 1  # of back-projection at most; where slices overlap, more multiply their noise (docs/design-log.md)
 
 
 @dataclass(frozen=True)
@@ -89,9 +90,11 @@ class ThickSlices:
                 self._put(result.volume, fixed, index, self._plane(result.volume, fixed, index) + pred / 2)
                 reporter.advance(1)
             result.release()
+        across = self.acquired.kept.axes[self.acquired.through_plane]
+        steps = STEPS_OF_OVERLAP if isinstance(across, Slices) and across.thickness > 1.01 * across.spacing else STEPS
         for index in range(shape[first]):
             measured = self._plane(slices, first, index).double()
-            projected = self._of_plane(first).project(self._plane(result.volume, first, index).double(), measured, TOLERANCE)
+            projected = self._of_plane(first).project(self._plane(result.volume, first, index).double(), measured, TOLERANCE, steps)
             self._put(result.volume, first, index, projected.float())
         result.release()
         return result
