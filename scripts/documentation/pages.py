@@ -114,7 +114,8 @@ def _sections(page: Page, tokens: Sequence[Token]) -> list[dict[str, str]]:
 
 def _plain(token: Token) -> str:
     """The text of a block as its reader sees it, without the marks of Markdown."""
-    return "".join(child.content or " " for child in token.children if not child.type.endswith(("_open", "_close"))) if token.children else token.content
+    shown = [child for child in token.children or () if not child.type.endswith(("_open", "_close"))]
+    return "".join(child.content or " " for child in shown) or token.content
 
 
 def _name_headings(tokens: list[Token]) -> None:
