@@ -89,7 +89,9 @@ def super_resolve(
     cases: Annotated[OptionalPath, typer.Option(help="Folder of CASE/target, CASE/reference.", rich_help_panel=FILES)] = None,
     bids: Annotated[OptionalPath, typer.Option(help="BIDS dataset; --target FLAIR is a suffix.", rich_help_panel=FILES)] = None,
     target_entities: Annotated[str, typer.Option(metavar="<acq-x>", help="Which targets of a BIDS dataset.", rich_help_panel=FILES)] = "",
-    reference_entities: Annotated[str, typer.Option(metavar="<acq-x>", help="Which references; acq-: those without.", rich_help_panel=FILES)] = "",
+    reference_entities: Annotated[
+        str, typer.Option(metavar="<acq-x>", help="Which references; acq-: without acq.", rich_help_panel=FILES)
+    ] = "",
     participant_label: Labels = None,
     session_label: Labels = None,
     reference_optional: Annotated[
@@ -111,7 +113,7 @@ def super_resolve(
     scale: Annotated[str, typer.Option(metavar="<2|1.6|1x2>", help="Factor; default: by voxel sizes.", rich_help_panel=RESOLUTION)] = "",
     acquired: Annotated[str, typer.Option(metavar="<256x205>", help="Measured matrix of the target.", rich_help_panel=RESOLUTION)] = "",
     voxel: Annotated[str, typer.Option(metavar="<0.5x0.5x1>", help="Voxel size of the result, in mm.", rich_help_panel=RESOLUTION)] = "",
-    slice_thickness: Annotated[Optional[float], typer.Option(help="Slice thickness of the target, in mm.", rich_help_panel=RESOLUTION)] = None,  # noqa: UP045 - typer
+    slice_thickness: Annotated[Optional[float], typer.Option(help="Thickness of its slices, in mm.", rich_help_panel=RESOLUTION)] = None,  # noqa: UP045 - typer
     model: Annotated[str, typer.Option(help="base, small, hftn, correspondence, FILE.", rich_help_panel=NETWORK)] = "base",
     device: Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="Where the network runs.", rich_help_panel=NETWORK)] = "auto",
     precision: Annotated[
@@ -120,12 +122,16 @@ def super_resolve(
     tta: Annotated[Optional[int], typer.Option(help="Average 1, 2, 4, 8 mirror images; base: 4.", rich_help_panel=NETWORK)] = None,  # noqa: UP045 - typer
     data_consistency: Annotated[bool, typer.Option(help="Keep the measured k-space.", rich_help_panel=NETWORK)] = True,
     threads: Annotated[Optional[int], typer.Option(help="CPU threads; default: all.", min=1, rich_help_panel=NETWORK)] = None,  # noqa: UP045 - typer
-    register: Annotated[Literal["auto", "none", "rigid"], typer.Option(help="Register it; auto: if out of place.", rich_help_panel=REFERENCE)] = "auto",
+    register: Annotated[
+        Literal["auto", "none", "rigid"], typer.Option(help="Register it; auto: if out of place.", rich_help_panel=REFERENCE)
+    ] = "auto",
     unfit_reference: Annotated[
         Literal["leave-out", "use"], typer.Option(help="What to do if it would do harm.", rich_help_panel=REFERENCE)
     ] = "leave-out",
     reference_transform: Annotated[OptionalPath, typer.Option(help="ITK file, target to reference.", rich_help_panel=REFERENCE)] = None,
-    pair_by: Annotated[Literal["auto", "header", "index"], typer.Option(help="Place it by; auto: .h5 by index.", rich_help_panel=REFERENCE)] = "auto",
+    pair_by: Annotated[
+        Literal["auto", "header", "index"], typer.Option(help="Place it by; auto: .h5 by index.", rich_help_panel=REFERENCE)
+    ] = "auto",
     through_plane: Axis = None,
     frame: Frame = None,
     nan_to_num: NanToNum = False,
