@@ -23,6 +23,7 @@ help:
 venv: .venv/.installed
 
 .venv/.installed: pyproject.toml constraints.txt
+	@echo "installing 3 GB into .venv: PyTorch first, then ITK, MONAI and the rest; some minutes without a word"
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt torch
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[train,dev]'

@@ -104,12 +104,18 @@ def _sections(page: Page, tokens: Sequence[Token]) -> list[dict[str, str]]:
     """The text below each heading of a page, with where it stands."""
     found = [{"page": page.link, "url": page.name, "title": page.link, "text": ""}]
     for token, before in zip(tokens, [None, *tokens], strict=False):
-        text = token.content if token.type in ("inline", "fence", "code_block") else ""
+        text = _plain(token) if token.type in ("inline", "fence", "code_block") else ""
         if text and before is not None and before.type == "heading_open":
             found.append({"page": page.link, "url": f"{page.name}#{before.attrs['id']}", "title": text, "text": ""})
         elif text:
             found[-1]["text"] += f"{text} "
     return found
+
+
+def _plain(token: Token) -> str:
+    """The text of a block as its reader sees it, without the marks of Markdown."""
+    shown = [child for child in token.children or () if not child.type.endswith(("_open", "_close"))]
+    return "".join(child.content or " " for child in shown) or token.content
 
 
 def _name_headings(tokens: list[Token]) -> None:

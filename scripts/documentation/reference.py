@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
+from typing import get_type_hints
 
 import latex2mathml.converter
 from jinja2 import pass_context
@@ -37,6 +38,9 @@ def reference(package: str, output: Path, advance: Callable[[int, int], None]) -
     vars(root).update({name: getattr(root, name) for name in root.__all__})  # pdoc does not ask a module's __getattr__
     names = [package, *(found.name for found in pkgutil.walk_packages(root.__path__, f"{package}.") if not found.name.endswith("__main__"))]
     modules = {name: doc.Module.from_name(name) for name in names}
+    for each in (each for module in modules.values() for each in vars(module.obj).values()):
+        if isinstance(each, type) and hasattr(each, "_fields"):  # a named tuple's constructor does not know the module of its types
+            each.__new__.__annotations__ = get_type_hints(each)
     for name, module in modules.items():  # pdoc leaves out those that __all__ does not name
         module.submodules = [modules[each] for each in names if each.rpartition(".")[0] == name]
     for done, (name, module) in enumerate(modules.items(), 1):

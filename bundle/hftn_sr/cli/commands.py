@@ -85,11 +85,13 @@ def _version(version: Annotated[bool, typer.Option("--version", help="Print the 
 )
 def super_resolve(
     target: Annotated[OptionalPath, typer.Option(help="Low-resolution image, or DICOM folder.", rich_help_panel=FILES)] = None,
-    reference: Annotated[OptionalPath, typer.Option(help="High-resolution one, other contrast.", rich_help_panel=FILES)] = None,
+    reference: Annotated[OptionalPath, typer.Option(help="High-resolution image, other contrast.", rich_help_panel=FILES)] = None,
     cases: Annotated[OptionalPath, typer.Option(help="Folder of CASE/target, CASE/reference.", rich_help_panel=FILES)] = None,
     bids: Annotated[OptionalPath, typer.Option(help="BIDS dataset; --target FLAIR is a suffix.", rich_help_panel=FILES)] = None,
     target_entities: Annotated[str, typer.Option(metavar="<acq-x>", help="Which targets of a BIDS dataset.", rich_help_panel=FILES)] = "",
-    reference_entities: Annotated[str, typer.Option(metavar="<acq-x>", help="Which references; acq-: no acq.", rich_help_panel=FILES)] = "",
+    reference_entities: Annotated[
+        str, typer.Option(metavar="<acq-x>", help="Which references; acq-: without acq.", rich_help_panel=FILES)
+    ] = "",
     participant_label: Labels = None,
     session_label: Labels = None,
     reference_optional: Annotated[
@@ -97,22 +99,22 @@ def super_resolve(
     ] = False,
     output: Annotated[OptionalPath, typer.Option(help="NIfTI; folder with --cases, --bids.", rich_help_panel=FILES)] = None,
     output_format: Annotated[
-        Literal["nifti", "dicom"], typer.Option(help="dicom: a series, of a DICOM target.", rich_help_panel=FILES)
+        Literal["nifti", "dicom"], typer.Option(help="dicom: a series, if the target is one.", rich_help_panel=FILES)
     ] = "nifti",
     overwrite: Annotated[Literal["never", "stale", "always"], typer.Option(help="Redo existing outputs.", rich_help_panel=FILES)] = "never",
     preview: Annotated[bool, typer.Option(help="Write a picture.", rich_help_panel=FILES)] = True,
-    uncertainty: Annotated[bool, typer.Option("--uncertainty", help="Write the expected error, too.", rich_help_panel=FILES)] = False,
-    added: Annotated[bool, typer.Option("--added", help="Write the detail beyond the measured, too.", rich_help_panel=FILES)] = False,
+    uncertainty: Annotated[bool, typer.Option("--uncertainty", help="Also write the expected error.", rich_help_panel=FILES)] = False,
+    added: Annotated[bool, typer.Option("--added", help="Also write the detail that was added.", rich_help_panel=FILES)] = False,
     page: Annotated[bool, typer.Option("--report/--no-report", help="Write a QC page.", rich_help_panel=FILES)] = True,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check all inputs, write nothing.", rich_help_panel=FILES)] = False,
     workers: Annotated[int, typer.Option(metavar="<N>", help="Cases at a time, a process each.", min=1, rich_help_panel=MANY)] = 1,
-    shard: Annotated[str, typer.Option(metavar="<I/N>", help="Only part I of N; slurm: by the array.", rich_help_panel=MANY)] = "",
+    shard: Annotated[str, typer.Option(metavar="<I/N>", help="Only part I of N; slurm: from the array.", rich_help_panel=MANY)] = "",
     scheduler: Annotated[str, typer.Option(metavar="<address>", help="Run on this Dask cluster.", rich_help_panel=MANY)] = "",
-    scale: Annotated[str, typer.Option(metavar="<2|1.6|1x2>", help="Default: by voxel sizes.", rich_help_panel=RESOLUTION)] = "",
+    scale: Annotated[str, typer.Option(metavar="<2|1.6|1x2>", help="Factor; default: by voxel sizes.", rich_help_panel=RESOLUTION)] = "",
     acquired: Annotated[str, typer.Option(metavar="<256x205>", help="Measured matrix of the target.", rich_help_panel=RESOLUTION)] = "",
-    voxel: Annotated[str, typer.Option(metavar="<0.5x0.5x1>", help="Of the result, in mm.", rich_help_panel=RESOLUTION)] = "",
-    slice_thickness: Annotated[Optional[float], typer.Option(help="Of the target, in mm.", rich_help_panel=RESOLUTION)] = None,  # noqa: UP045 - typer
-    model: Annotated[str, typer.Option(help="base, small, hftn or FILE.", rich_help_panel=NETWORK)] = "base",
+    voxel: Annotated[str, typer.Option(metavar="<0.5x0.5x1>", help="Voxel size of the result, in mm.", rich_help_panel=RESOLUTION)] = "",
+    slice_thickness: Annotated[Optional[float], typer.Option(help="Thickness of its slices, in mm.", rich_help_panel=RESOLUTION)] = None,  # noqa: UP045 - typer
+    model: Annotated[str, typer.Option(help="base, small, hftn, correspondence, FILE.", rich_help_panel=NETWORK)] = "base",
     device: Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="Where the network runs.", rich_help_panel=NETWORK)] = "auto",
     precision: Annotated[
         Literal["auto", "float32", "bfloat16"], typer.Option(help="Arithmetic of the network.", rich_help_panel=NETWORK)
@@ -120,12 +122,16 @@ def super_resolve(
     tta: Annotated[Optional[int], typer.Option(help="Average 1, 2, 4, 8 mirror images; base: 4.", rich_help_panel=NETWORK)] = None,  # noqa: UP045 - typer
     data_consistency: Annotated[bool, typer.Option(help="Keep the measured k-space.", rich_help_panel=NETWORK)] = True,
     threads: Annotated[Optional[int], typer.Option(help="CPU threads; default: all.", min=1, rich_help_panel=NETWORK)] = None,  # noqa: UP045 - typer
-    register: Annotated[Literal["auto", "none", "rigid"], typer.Option(help="auto: if out of place.", rich_help_panel=REFERENCE)] = "auto",
+    register: Annotated[
+        Literal["auto", "none", "rigid"], typer.Option(help="Register it; auto: if out of place.", rich_help_panel=REFERENCE)
+    ] = "auto",
     unfit_reference: Annotated[
-        Literal["leave-out", "use"], typer.Option(help="If it would do harm.", rich_help_panel=REFERENCE)
+        Literal["leave-out", "use"], typer.Option(help="What to do if it would do harm.", rich_help_panel=REFERENCE)
     ] = "leave-out",
     reference_transform: Annotated[OptionalPath, typer.Option(help="ITK file, target to reference.", rich_help_panel=REFERENCE)] = None,
-    pair_by: Annotated[Literal["auto", "header", "index"], typer.Option(help="auto: .h5 by index.", rich_help_panel=REFERENCE)] = "auto",
+    pair_by: Annotated[
+        Literal["auto", "header", "index"], typer.Option(help="Place it by; auto: .h5 by index.", rich_help_panel=REFERENCE)
+    ] = "auto",
     through_plane: Axis = None,
     frame: Frame = None,
     nan_to_num: NanToNum = False,

@@ -135,7 +135,7 @@ def place_reference(
         if doubted and reporter:
             found_out = "may not lie quite" if _nearly_in_place(lies.alignment) else "does not lie"
             reporter.log(f"the reference {found_out} in place: registering it, which takes some seconds")
-        from hftn_sr.volumes.registration import register_rigid  # it loads ITK, which takes a second
+        from hftn_sr.volumes.registration import register_rigid  # loads SimpleITK, which few runs need
 
         lies = replace(lies, on_grid=None)  # its memory is needed
         found = register_rigid(target, reference)

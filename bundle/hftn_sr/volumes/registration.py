@@ -62,7 +62,7 @@ def register_rigid(target: Volume, reference: Volume) -> Registration:
     the inner part of the target counts: scalp, skull and background, which a chemical shift of fat may displace in each contrast
     differently, drew T2w brains up to 0.6 mm away from FLAIR. No random numbers and one thread: the result repeats exactly.
 
-    By SimpleITK: the Python package itk loads all its classes of transforms and metrics first, 9 s of CPU and 700 MB for the same result.
+    By SimpleITK: the Python package itk loads all its classes of transforms and metrics first, 9 s of CPU and 700 MB for the same optimum.
 
     Args:
         target: low or high resolution, any spacing.
