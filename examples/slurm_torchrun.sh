@@ -17,6 +17,7 @@ set -euo pipefail
 processes=${SLURM_GPUS_ON_NODE:-1}
 head=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
 configs=$(python -c 'from hftn_sr._bundle import BUNDLE; print([str(BUNDLE / "configs" / f"{name}.yaml") for name in ("train", "multi_gpu_train")])')
+export TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1  # without it processes of torch 2.13 that start again may wait for each other in vain
 export OMP_NUM_THREADS=$((SLURM_CPUS_PER_TASK / processes))
 
 code=0
