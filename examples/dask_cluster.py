@@ -2,13 +2,15 @@
 
 python examples/dask_cluster.py slurm --jobs 8 -- --cases patients/ --output results/
 
-What follows `--` are options of super-resolve. Workers come and go with their jobs: cases of a lost one are run again by another, and the
-command goes on when it is given again. `local` starts the jobs as processes of this machine, to try the script.
+What follows `--` are options of super-resolve. Workers come and go with their jobs: cases of a lost one are run again by another, a new job
+takes the place of one that has ended, and the command goes on when it is given again. `local` starts the jobs as processes of this machine,
+to try the script.
 """
 
 from __future__ import annotations
 
 import argparse
+import signal
 import subprocess
 import sys
 
@@ -45,9 +47,16 @@ def main() -> int:
         memory=chosen.memory,
         **of_queue,
     ) as cluster:
-        cluster.scale(jobs=chosen.jobs)
         command = ["super-resolve", "--scheduler", cluster.scheduler_address, "--threads", str(chosen.cores), *chosen.options]
-        return subprocess.call([sys.executable, "-m", "hftn_sr.cli", *command])
+        client = subprocess.Popen([sys.executable, "-m", "hftn_sr.cli", *command])
+        signal.signal(signal.SIGINT, lambda *_: None)  # Ctrl-C: the client has heard it too, and ends with a summary
+        signal.signal(signal.SIGTERM, lambda *_: client.terminate())
+        while True:
+            cluster.scale(jobs=chosen.jobs)  # of itself, Dask starts no job in the place of one that has ended
+            try:
+                return client.wait(timeout=30)
+            except subprocess.TimeoutExpired:
+                continue
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@
 #SBATCH --time=12:00:00
 #SBATCH --requeue
 #SBATCH --output=hftn-sr_%A_%a.log
+#SBATCH --open-mode=append
 set -euo pipefail
 cases=$1 results=$2
 shift 2

@@ -12,6 +12,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
+from filelock import FileLock
 
 from hftn_sr import api
 from hftn_sr.acquisition import Acquisition
@@ -307,6 +308,15 @@ def test_an_entry_is_made_anew_only_where_something_changed(made, tmp_path):
     drawn.unlink()
     entry_of(QcCase(**{**vars(made), "truth": None}), tmp_path)
     assert drawn.is_file()
+
+
+def test_the_lock_of_a_process_that_was_killed_after_writing_an_entry_goes(made, tmp_path):
+    entry = entry_of(made, tmp_path)
+    lock = tmp_path / entry["key"] / ".entry.json.lock"
+    lock.touch()
+    assert entry_of(made, tmp_path) == entry and not lock.exists()
+    with FileLock(lock):
+        assert entry_of(made, tmp_path) == entry and lock.exists(), "another run has it"
 
 
 def test_pictures_of_an_entry_that_has_none_any_more_go(made, tmp_path):

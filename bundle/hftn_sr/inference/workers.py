@@ -122,7 +122,7 @@ def run_in_processes(cases: Sequence[Case], job: Job, workers: int, reporter: Re
 
     pools = [worker(number) for number in range(min(workers, len(cases)))]
     idle, waiting = list(range(len(pools))), deque(cases)
-    running: dict[Future[Outcome | None], tuple[int, Case]] = {}
+    running: dict[Future[Outcome], tuple[int, Case]] = {}
     deaths: Counter[Path] = Counter()
     try:
         while waiting or running:
@@ -137,8 +137,6 @@ def run_in_processes(cases: Sequence[Case], job: Job, workers: int, reporter: Re
                 except BrokenProcessPool:
                     pools[number].shutdown(wait=False)
                     pools[number] = worker(number)
-                    outcome = None
-                if outcome is None:
                     deaths[case.output] += 1
                     if deaths[case.output] < DEATHS:
                         reporter.log(f"{case.name}: its worker process ended; another one begins it again")
@@ -193,13 +191,13 @@ def _end_with(told: Connection) -> None:
         os._exit(1)
 
 
-def _run_until_told(case: Case, job: Job) -> Outcome | None:
-    """`run_one` in a worker's process; None where the process is told to end, and the case is dropped whole."""
+def _run_until_told(case: Case, job: Job) -> Outcome:
+    """`run_one` in a worker's process. Where it is told to end, the case is dropped whole and the process ends."""
     global _busy
     try:
         _busy = True
         return run_one(case, job)
     except KeyboardInterrupt:
-        return None
+        os._exit(1)  # Python would take a second or more to end, and the run waits for it
     finally:
         _busy = False
