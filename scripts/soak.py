@@ -27,6 +27,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from multiprocessing.process import BaseProcess
+from multiprocessing.synchronize import Event
 from pathlib import Path
 from typing import Annotated
 
@@ -181,8 +182,11 @@ def make_cases(folder: Path, count: int, rng: random.Random) -> dict[str, str]:
 # Runs
 
 
-def _run(arguments: list[str], log: str, largest: int) -> None:
-    """The command, in a process that has loaded it already; no file that it writes may grow beyond `largest` bytes, 0 for any size."""
+def _run(arguments: list[str], log: str, largest: int, listening: Event) -> None:
+    """The command, in a process that has loaded it already; no file that it writes may grow beyond `largest` bytes, 0 for any size.
+
+    `listening` is set as soon as a signal ends it as a run: one that comes before meets Python's start.
+    """
     stream = os.open(os.devnull if largest else log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)  # the limit would hold for the log, too
     os.dup2(stream, 1)
     os.dup2(stream, 2)
@@ -190,7 +194,11 @@ def _run(arguments: list[str], log: str, largest: int) -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (largest, resource.RLIM_INFINITY))
     from hftn_sr.cli.commands import app, run
 
-    run(lambda: app(arguments, standalone_mode=True))
+    def command() -> None:
+        listening.set()
+        app(arguments, standalone_mode=True)
+
+    run(command)
 
 
 class Runs:
@@ -211,8 +219,10 @@ class Runs:
 
     def start(self, largest: int = 0) -> BaseProcess:
         """Start a run in a process of its own."""
-        process = self.context.Process(target=_run, args=(self.arguments, str(self.log), largest))
+        listening = self.context.Event()
+        process = self.context.Process(target=_run, args=(self.arguments, str(self.log), largest, listening))
         process.start()
+        listening.wait(60)
         return process
 
     def fresh(self) -> subprocess.Popen[bytes]:

@@ -110,6 +110,23 @@ def test_a_shard_is_done_by_one_run_at_a_time(tmp_path):
     second.end()
 
 
+def test_what_runs_left_before_their_first_line_was_whole_is_removed(tmp_path):
+    (tmp_path / "summary.0123abcd.jsonl").touch()
+    (tmp_path / ".summary.0123abcd.jsonl.lock").touch()
+    (tmp_path / "summary.89abcdef.jsonl").write_text('{"hftn_sr": "0.1.0", "sha')
+    (tmp_path / ".summary.fedcba98.jsonl.lock").touch()
+    beginning = SummaryWriter(tmp_path, ["b"])
+    beginning._waiting.clear()  # another run, whose first line the disk has not taken yet
+    beginning.begin()
+    writer = SummaryWriter(tmp_path, ["a"])
+    writer.begin()
+    writer.add(outcome("a"))
+    writer.end()
+    assert left_in(tmp_path) == {beginning.journal.name, f".{beginning.journal.name}.lock"}
+    beginning.end()
+    assert left_in(tmp_path) == set()
+
+
 def test_a_run_leaves_the_journals_of_others_alone(tmp_path):
     foreign = tmp_path / "summary.of_mine.jsonl"
     foreign.write_text('{"case": "x"}\n')

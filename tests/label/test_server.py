@@ -193,7 +193,11 @@ WRONG = {
     "reference outside": ({"reference": "../secret_T2W.nii.gz"}, 403, "../secret_T2W.nii.gz: outside of the datastore. Fix: "),
     "same image": ({"reference": "p04_FLAIR"}, 422, "is the same image as the target. Fix: "),
     "scale": ({"scale": 3}, 400, "scale: '3' is not known (need one of auto, 2, 4). Fix: "),
-    "weights": ({"weights": "/etc/passwd"}, 400, "weights: '/etc/passwd' is not known (need one of base, hftn, small). Fix: "),
+    "weights": (
+        {"weights": "/etc/passwd"},
+        400,
+        "weights: '/etc/passwd' is not known (need one of base, correspondence, hftn, small). Fix: ",
+    ),
     "misspelt": ({"refrence": "p03_T2W"}, 400, "refrence: is not a parameter. Fix: "),
     "names": ({"names": "FLAIR"}, 400, "names: 'FLAIR' is no rule"),
 }

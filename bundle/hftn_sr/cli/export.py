@@ -15,7 +15,7 @@ __all__ = ["export"]
 def export(
     scale: Annotated[int, typer.Option(help="Upscaling factor, 2 or 4.")],
     output: Annotated[Path, typer.Option(help="File to write: .ts for TorchScript, .onnx for ONNX.")],
-    model: Annotated[str, typer.Option(help="base, small, hftn, or a .safetensors file.")] = "base",
+    model: Annotated[str, typer.Option(help="base, small, hftn, correspondence, or a .safetensors file.")] = "base",
     form: Annotated[
         Literal["torchscript", "onnx"], typer.Option("--format", help="onnx needs pip install 'hftn-sr[export]'.")
     ] = "torchscript",

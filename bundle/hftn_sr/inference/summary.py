@@ -11,6 +11,7 @@ import csv
 import io
 import json
 import math
+import re
 import secrets
 import time
 from collections import Counter
@@ -31,6 +32,7 @@ __all__ = ["Merged", "SummaryWriter", "check_summary", "exit_code", "merge_summa
 
 RECORD, TABLE = "summary.json", "summary.csv"
 JOURNAL, JOURNALS = "summary.{}.jsonl", "summary.*.jsonl"
+OWN = re.compile(r"\.?(summary\.[0-9a-f]{8}\.jsonl)(\.lock)?")  # journal or lock of a run of all cases
 COLUMNS = (
     "case",
     "status",
@@ -235,6 +237,12 @@ def _journals(folder: Path) -> list[tuple[_Read, Path]]:
     return sorted((each for each in found if each[0].started), key=lambda each: each[0].started)
 
 
+def _unbegun(folder: Path) -> list[Path]:
+    """Journals of runs that were killed, or found the disk full, before the first line was whole, so without a row. Their locks go now."""
+    names = {found[1] for path in folder.glob("*summary.*.jsonl*") if (found := OWN.fullmatch(path.name))}
+    return [folder / name for name in sorted(names) if not _read(folder / name).started and _is_left(folder / name)]
+
+
 def _lock(journal: Path) -> FileLock:
     return FileLock(journal.with_name(f".{journal.name}.lock"), timeout=0)
 
@@ -314,6 +322,7 @@ class SummaryWriter:
         for read, _ in found:
             self._earlier |= {} if read.shard else read.rows
         self._left = [path for read, path in found if read.shard is None or set(read.names) <= set(self._place)]
+        self._left += _unbegun(self.folder)
 
     def add(self, outcome: Outcome) -> None:
         """Keep the row of a case that is over.

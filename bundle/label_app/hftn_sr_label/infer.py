@@ -12,8 +12,9 @@ import torch
 from monailabel.interfaces.tasks.infer_v2 import InferTask, InferType
 
 from hftn_sr.api import super_resolve
+from hftn_sr.errors import SCALES
 from hftn_sr.inference.options import Register
-from hftn_sr.networks.weights import shipped_models
+from hftn_sr.networks.weights import shipped_names
 from hftn_sr_label.pairing import Pair
 from hftn_sr_label.parameters import choice, switch
 
@@ -40,7 +41,7 @@ class SuperResolve(InferTask):
 
     def weights(self) -> dict[str, str]:
         """Choices of `weights`, shipped models and trained runs, and the `--model` of each; `base` first."""
-        names = {name.rsplit("_", 1)[0] for name in shipped_models() if name.endswith(".safetensors")}
+        names = {name for scale in SCALES for name in shipped_names(scale)}
         shipped = sorted(names, key=lambda name: (name != "base", name))
         trained = {f"run:{path.parent.name}": str(path) for path in sorted(self.runs.glob("*/best.safetensors"))}
         return {**{name: name for name in shipped}, **trained}
