@@ -124,11 +124,15 @@ def run_in_processes(cases: Sequence[Case], job: Job, workers: int, reporter: Re
     idle, waiting = list(range(len(pools))), deque(cases)
     running: dict[Future[Outcome], tuple[int, Case]] = {}
     deaths: Counter[Path] = Counter()
+
+    def occupy() -> None:
+        while waiting and idle:
+            number, case = idle.pop(), waiting.popleft()
+            running[pools[number].submit(_run_until_told, case, job)] = number, case
+
     try:
-        while waiting or running:
-            while waiting and idle:
-                number, case = idle.pop(), waiting.popleft()
-                running[pools[number].submit(_run_until_told, case, job)] = number, case
+        occupy()
+        while running:
             for future in wait(running, return_when=FIRST_COMPLETED).done:
                 number, case = running.pop(future)
                 idle.append(number)
@@ -141,8 +145,10 @@ def run_in_processes(cases: Sequence[Case], job: Job, workers: int, reporter: Re
                     if deaths[case.output] < DEATHS:
                         reporter.log(f"{case.name}: its worker process ended; another one begins it again")
                         waiting.appendleft(case)
+                        occupy()
                         continue
                     outcome = lost(case, f"its worker process ended {DEATHS} times")
+                occupy()  # before the outcome is written down: the worker need not wait for that
                 yield outcome
     finally:
         ends_with_this.close()
