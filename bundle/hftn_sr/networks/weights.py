@@ -17,7 +17,7 @@ import torch
 from torch import nn
 
 from hftn_sr._bundle import BUNDLE
-from hftn_sr.errors import Fault, UsageFault
+from hftn_sr.errors import SCALES, Fault, UsageFault
 from hftn_sr.networks import NETWORKS, build_network, channels_last, network_name
 from hftn_sr.networks.bounds import bounded_network
 from hftn_sr.volumes.files import sha256_of, write_bytes
@@ -110,7 +110,7 @@ def check_model(model: str) -> None:
         UsageFault: neither a shipped model nor a .safetensors file that exists.
     """
     found = [scale for scale in (2, 4) if (MODELS_FOLDER / f"{model}_x{scale}.safetensors").is_file()]
-    path = _path(model, found[0] if found else None)
+    path = _path(model, found[0] if found else SCALES[0])
     if not path.is_file():
         raise UsageFault(path, "no such weights file", "check --model")
 

@@ -225,10 +225,12 @@ def _facts(record: dict[str, Any]) -> list[list[str]]:
     residual = f"{_residual_of_network(record):.4g} in the network's output"
     if consistency["applied"]:
         residual += f", {consistency['residual']:.4g} after the measured k-space was put back"
+    if "residual_of_slices" in consistency:
+        residual += f", {consistency['residual_of_slices']:.4g} from the measured slices"
     steps = ", ".join(f"{name.replace('_', ' ')} {value:.1f}" for name, value in record["seconds"].items())
     return [
         ["Acquired", f"{record['acquired']['words']}; {record['acquired']['source']}"],
-        ["Residual", f"{residual}; relative L2 distance from the measured k-space"],
+        ["Residual", f"{residual}; relative L2 distance from what was measured"],
         *(_facts_of_reference(record) if record["reference"]["file"] else []),
         *([["Expected error", _expected_error(record["uncertainty"])]] if "uncertainty" in record else []),
         ["Time", f"{sum(record['seconds'].values()):.1f} s on {record['device']}, {record['precision']}: {steps}"],
