@@ -57,7 +57,7 @@ FILES, MANY, RESOLUTION, NETWORK, REFERENCE, READING = (
 )  # groups of the options of super-resolve
 
 Labels = Annotated[Optional[list[str]], typer.Option(metavar="<01 02>", help="Only these of a BIDS dataset.", rich_help_panel=FILES)]  # noqa: UP045 - typer
-Axis = Annotated[Optional[int], typer.Option(help="Slice axis; default: by voxel size.", min=0, max=2, rich_help_panel=READING)]  # noqa: UP045 - typer
+Axis = Annotated[Optional[int], typer.Option(help="Slice axis; default: by voxels.", min=0, max=2, rich_help_panel=READING)]  # noqa: UP045 - typer
 Frame = Annotated[Optional[int], typer.Option(help="Volume of a 4D file, from 0.", min=0, rich_help_panel=READING)]  # noqa: UP045 - typer
 NanToNum = Annotated[bool, typer.Option("--nan-to-num", help="Replace NaN and infinity by 0.", rich_help_panel=READING)]
 Magnitude = Annotated[bool, typer.Option("--magnitude", help="Absolute value of complex voxels.", rich_help_panel=READING)]
@@ -98,9 +98,7 @@ def super_resolve(
         bool, typer.Option("--reference-optional", help="Also cases without a reference.", rich_help_panel=FILES)
     ] = False,
     output: Annotated[OptionalPath, typer.Option(help="NIfTI; folder with --cases, --bids.", rich_help_panel=FILES)] = None,
-    output_format: Annotated[
-        Literal["nifti", "dicom"], typer.Option(help="dicom: a series, if the target is one.", rich_help_panel=FILES)
-    ] = "nifti",
+    output_format: Annotated[Literal["nifti", "dicom"], typer.Option(help="dicom: for DICOM targets.", rich_help_panel=FILES)] = "nifti",
     overwrite: Annotated[Literal["never", "stale", "always"], typer.Option(help="Redo existing outputs.", rich_help_panel=FILES)] = "never",
     preview: Annotated[bool, typer.Option(help="Write a picture.", rich_help_panel=FILES)] = True,
     uncertainty: Annotated[bool, typer.Option("--uncertainty", help="Also write the expected error.", rich_help_panel=FILES)] = False,
@@ -122,16 +120,12 @@ def super_resolve(
     tta: Annotated[Optional[int], typer.Option(help="Average 1, 2, 4, 8 mirror images; base: 4.", rich_help_panel=NETWORK)] = None,  # noqa: UP045 - typer
     data_consistency: Annotated[bool, typer.Option(help="Keep the measured k-space.", rich_help_panel=NETWORK)] = True,
     threads: Annotated[Optional[int], typer.Option(help="CPU threads; default: all.", min=1, rich_help_panel=NETWORK)] = None,  # noqa: UP045 - typer
-    register: Annotated[
-        Literal["auto", "none", "rigid"], typer.Option(help="Register it; auto: if out of place.", rich_help_panel=REFERENCE)
-    ] = "auto",
+    register: Annotated[Literal["auto", "none", "rigid"], typer.Option(help="auto: if out of place.", rich_help_panel=REFERENCE)] = "auto",
     unfit_reference: Annotated[
-        Literal["leave-out", "use"], typer.Option(help="What to do if it would do harm.", rich_help_panel=REFERENCE)
+        Literal["leave-out", "use"], typer.Option(help="If it would do harm.", rich_help_panel=REFERENCE)
     ] = "leave-out",
     reference_transform: Annotated[OptionalPath, typer.Option(help="ITK file, target to reference.", rich_help_panel=REFERENCE)] = None,
-    pair_by: Annotated[
-        Literal["auto", "header", "index"], typer.Option(help="Place it by; auto: .h5 by index.", rich_help_panel=REFERENCE)
-    ] = "auto",
+    pair_by: Annotated[Literal["auto", "header", "index"], typer.Option(help="auto: .h5 by index.", rich_help_panel=REFERENCE)] = "auto",
     through_plane: Axis = None,
     frame: Frame = None,
     nan_to_num: NanToNum = False,
