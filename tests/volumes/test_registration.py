@@ -155,7 +155,7 @@ def test_a_motion_added_to_a_real_pair_is_recovered_at_full_and_at_low_resolutio
 
 def test_a_registration_hears_a_signal(target, reference, monkeypatch):
     """Ctrl-C comes while SimpleITK computes: the registration stops at its next step, and nothing of it goes on."""
-    monkeypatch.setattr(registration, "LEVELS", ((1.0, False),))
+    monkeypatch.setattr(registration, "LEVELS", ((1.0, False, 1e-4),))
     large = Volume(target.data.repeat(2, 0).repeat(2, 1).repeat(4, 2), target.affine @ np.diag([0.5, 0.5, 0.25, 1.0]))
     execute, sent = registration.sitk.ImageRegistrationMethod.Execute, []
 

@@ -24,8 +24,8 @@ class FeatureSynthesis(GatedUNet):
 
     images = 6
 
-    def __init__(self, scale: int | None, channels: int, levels: int, equivariant: bool) -> None:
-        super().__init__(scale, channels, levels, equivariant=equivariant)
+    def __init__(self, scale: int | None, channels: int, levels: int, equivariant: bool, slope: float) -> None:
+        super().__init__(scale, channels, levels, equivariant=equivariant, slope=slope)
         self.enter = nn.ModuleList(nn.Conv2d(self.images, channels * 2**level, 3, padding=1, bias=False) for level in range(1, levels))
         if equivariant:
             for layer in self.enter:
@@ -68,6 +68,7 @@ class Correspondence(nn.Module):
         radius: reach of the search in places of half the grid: 4 is 8 voxels.
         searching: False leaves out the search and what it moves, which is `GatedUNet`, to measure what they bring.
         equivariant: False leaves the U-Net's convolutions free.
+        slope: negative slope of the U-Net's leaky ReLUs, see `GatedUNet`.
 
     Raises:
         ValueError: an option outside what is listed here.
@@ -82,21 +83,22 @@ class Correspondence(nn.Module):
         radius: int = 4,
         searching: bool = True,
         equivariant: bool = True,
+        slope: float = 0.0,
     ) -> None:
         super().__init__()
         if embedding < 4 or embedding % 4 or radius < 1:
             raise ValueError(f"expected an embedding that 4 divides and a radius of at least 1, got {embedding} and {radius}")
         self.options = {
             "scale": scale, "channels": channels, "levels": levels, "embedding": embedding, "radius": radius,
-            "searching": searching, "equivariant": equivariant,
+            "searching": searching, "equivariant": equivariant, "slope": slope,
         }  # fmt: skip
         self.scale, self.multiple, self.searching = scale, 2 ** (levels - 1), searching
         self.synthesis: GatedUNet
         if searching:
             self.embed, self.attend = RelevanceEmbedding(embedding, radius), TransferAttention(embedding)
-            self.synthesis = FeatureSynthesis(scale, channels, levels, equivariant)
+            self.synthesis = FeatureSynthesis(scale, channels, levels, equivariant, slope)
         else:
-            self.synthesis = GatedUNet(scale, channels, levels, equivariant=equivariant)
+            self.synthesis = GatedUNet(scale, channels, levels, equivariant=equivariant, slope=slope)
 
     @torch.no_grad()
     def begin_with(self, unet: GatedUNet, share: float = 0.5) -> None:

@@ -20,7 +20,7 @@ class GatedUNet(nn.Module):
         u_{L-1} = d_{L-1}, \quad v_l = PixelShuffle(Conv_{1 \times 1}(u_{l+1})), \quad
         u_l = Level(v_l + d_l \cdot 2\sigma(Conv_{1 \times 1}(v_l))), \qquad z + Conv_{1 \times 1}(u_0)
 
-    Level is two (conv3, ReLU), to :math:`2^l C` channels at :math:`1/2^l` of the resolution, so that each of the L levels costs about the
+    Level is two (conv3, leaky ReLU), to :math:`2^l C` channels at :math:`1/2^l` of the resolution, so that each of the L levels costs about the
     same. Depth on the high-resolution grid and a wide view at low resolution are worth more than as many MACs on the
     low-resolution grid alone (docs/design-log.md). The last convolution starts at zero, so that the untrained network is zero-filling.
 
@@ -36,6 +36,7 @@ class GatedUNet(nn.Module):
         levels: resolutions L, each half of the one before.
         gated: False lets the skips through as they are, to measure what the gates bring.
         equivariant: False leaves the convolutions free, likewise.
+        slope: negative slope of the leaky ReLUs. With 0 whole levels stop firing in long trainings, for good (docs/design-log.md).
 
     Raises:
         ValueError: an option outside what is listed here.
@@ -43,7 +44,9 @@ class GatedUNet(nn.Module):
 
     images = 3  # that enter
 
-    def __init__(self, scale: int | None, channels: int = 48, levels: int = 4, gated: bool = True, equivariant: bool = True) -> None:
+    def __init__(
+        self, scale: int | None, channels: int = 48, levels: int = 4, gated: bool = True, equivariant: bool = True, slope: float = 0.0
+    ) -> None:
         super().__init__()
         if scale not in (2, 4, None):
             raise ValueError(f"expected a scale of 2 or 4, or None, got {scale}")
@@ -51,13 +54,17 @@ class GatedUNet(nn.Module):
             raise ValueError(f"expected at least 1 channel and 2 levels, got {channels} and {levels}")
         if equivariant and channels % TURNS:
             raise ValueError(f"expected channels that {TURNS} divides, or turning=False, got {channels}")
-        self.options = {"scale": scale, "channels": channels, "levels": levels, "gated": gated, "equivariant": equivariant}
+        if not 0 <= slope < 1:
+            raise ValueError(f"expected a slope from 0 to below 1, got {slope}")
+        self.options = {
+            "scale": scale, "channels": channels, "levels": levels, "gated": gated, "equivariant": equivariant, "slope": slope,
+        }  # fmt: skip
         self.multiple, self.images = 2 ** (levels - 1), type(self).images  # on the object, where TorchScript finds it
         widths = [channels * 2**level for level in range(levels)]
-        self.down = nn.ModuleList(_level(before, own) for before, own in zip([self.images, *widths[:-1]], widths, strict=True))
+        self.down = nn.ModuleList(_level(before, own, slope) for before, own in zip([self.images, *widths[:-1]], widths, strict=True))
         self.enlarge = nn.ModuleList(nn.Sequential(nn.Conv2d(2 * own, 4 * own, 1), nn.PixelShuffle(2)) for own in reversed(widths[:-1]))
         self.gates = nn.ModuleList(nn.Conv2d(own, own, 1) if gated else nn.Identity() for own in reversed(widths[:-1]))
-        self.up = nn.ModuleList(_level(own, own) for own in reversed(widths[:-1]))
+        self.up = nn.ModuleList(_level(own, own, slope) for own in reversed(widths[:-1]))
         self.gated = gated
         self.output = output_convolution(channels, kernel=1)
         if equivariant:
@@ -100,5 +107,9 @@ class GatedUNet(nn.Module):
         return skips
 
 
-def _level(entering: int, own: int) -> nn.Sequential:
-    return nn.Sequential(conv3x3(entering, own), nn.ReLU(inplace=True), conv3x3(own, own), nn.ReLU(inplace=True))
+def _level(entering: int, own: int, slope: float) -> nn.Sequential:
+    return nn.Sequential(conv3x3(entering, own), _activation(slope), conv3x3(own, own), _activation(slope))
+
+
+def _activation(slope: float) -> nn.Module:
+    return nn.LeakyReLU(slope, inplace=True) if slope else nn.ReLU(inplace=True)

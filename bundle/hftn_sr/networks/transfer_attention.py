@@ -81,7 +81,7 @@ class TransferAttention(nn.Module):
                 tie(layer, leaving=layer is not self.trust)
 
     def forward(self, query: Tensor, relevance: Tensor) -> Found:
-        """Find each place.
+        """Find each place, in float32 also under autocast.
 
         Args:
             query: (B, C, h, w).
@@ -94,10 +94,12 @@ class TransferAttention(nn.Module):
         half = math.isqrt(relevance.shape[1]) // 2
         vector = _fours(soft / half)
         scalars = [peak.expand(-1, TURNS, -1, -1), cosine.expand(-1, TURNS, -1, -1)]
-        features = self.context(torch.cat([query.float(), vector, vector * peak, *scalars], 1))
-        along = self.remainder(features).float()
+        images = torch.cat([query.float(), vector, vector * peak, *scalars], 1)
+        with torch.autocast(images.device.type, enabled=False):  # bfloat16 gradients of dilated convolutions are NaN on some CPUs
+            features = self.context(images)
+            along, trust = self.remainder(features), self.trust(features)
         remainder = torch.cat([along[:, 0:1] - along[:, 2:3], along[:, 1:2] - along[:, 3:4]], 1)
-        return Found(logits, soft + half * remainder, self.trust(features).float())
+        return Found(logits, soft + half * remainder, trust)
 
 
 def _fours(vector: Tensor) -> Tensor:

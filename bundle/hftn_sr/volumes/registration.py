@@ -15,12 +15,12 @@ from hftn_sr.volumes.volume import Volume
 
 __all__ = ["Registration", "register_rigid"]
 
-LEVELS = ((8.0, False), (4.0, False), (2.0, True), (1.0, True))  # voxel size in mm, and whether only the inner part counts
+# Voxel size in mm, whether only the inner part counts, and the shortest step in mm. Coarse levels only have to bring the next one near.
+LEVELS = ((8.0, False, 5e-2), (4.0, False, 5e-2), (2.0, True, 1e-4), (1.0, True, 1e-4))
 INNER = 0.7  # size of the inner part relative to the whole: of a head, the brain without skull and scalp
 BINS = 32  # for the ten thousands of voxels of the coarse levels
 ITERATIONS = 100
 LONGEST_STEP = 0.5  # in voxels of the level
-SHORTEST_STEP = 1e-3
 POLL = 0.1  # seconds between two requests to stop
 
 
@@ -81,8 +81,8 @@ def _found(target: Volume, reference: Volume) -> NDArray[np.float64]:
     transform = sitk.Euler3DTransform()
     transform.SetCenter((LPS_TO_RAS[:3, :3] @ _centre(target)).tolist())
     try:
-        for voxel, only_inner in LEVELS:
-            _climb(_averaged(target, voxel), _averaged(reference, voxel), transform, voxel, only_inner)
+        for voxel, only_inner, shortest_step in LEVELS:
+            _climb(_averaged(target, voxel), _averaged(reference, voxel), transform, LONGEST_STEP * voxel, shortest_step, only_inner)
     except RuntimeError:  # SimpleITK's word for no sample being left inside the reference
         return np.eye(4)
     matrix = np.eye(4)
@@ -91,10 +91,13 @@ def _found(target: Volume, reference: Volume) -> NDArray[np.float64]:
     return LPS_TO_RAS @ matrix @ LPS_TO_RAS
 
 
-def _climb(target: Volume, reference: Volume, transform: sitk.Euler3DTransform, voxel: float, only_inner: bool) -> None:
+def _climb(
+    target: Volume, reference: Volume, transform: sitk.Euler3DTransform, longest_step: float, shortest_step: float, only_inner: bool
+) -> None:
     """Improve the transform in place at one level of resolution.
 
-    Gradient descent takes steps that move no part of the target further than LONGEST_STEP voxels, and halves them at each turn.
+    Gradient descent takes steps that move no part of the target further than `longest_step` mm, halves them at each turn, and ends when
+    they are shorter than `shortest_step` mm.
     """
     method = sitk.ImageRegistrationMethod()
     method.SetMetricAsMattesMutualInformation(BINS)
@@ -107,12 +110,12 @@ def _climb(target: Volume, reference: Volume, transform: sitk.Euler3DTransform, 
     method.SetInterpolator(sitk.sitkLinear)
     method.SetOptimizerAsRegularStepGradientDescent(
         learningRate=1.0,
-        minStep=SHORTEST_STEP,
+        minStep=shortest_step,
         numberOfIterations=ITERATIONS,
         relaxationFactor=0.5,
         gradientMagnitudeTolerance=1e-8,
         estimateLearningRate=method.Once,
-        maximumStepSizeInPhysicalUnits=LONGEST_STEP * voxel,
+        maximumStepSizeInPhysicalUnits=longest_step,
     )
     method.SetOptimizerScalesFromPhysicalShift()
     method.SetInitialTransform(transform, inPlace=True)
