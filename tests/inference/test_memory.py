@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import platform
 import re
 import subprocess
 import sys
@@ -269,3 +270,27 @@ hftn_sr.super_resolve(*sys.argv[1:4], scale=2, model=sys.argv[4])
     assert [path.name for path in case.output.parent.iterdir()] == [f".{case.output.name}.lock"]
     assert run(case, weights).status == "done"
     assert torch.isfinite(torch.from_numpy(read_nifti(case.output).data)).all()
+
+
+REUSED = """
+import resource, torch
+from hftn_sr.inference.memory import reuse_freed_memory
+
+def faults():
+    for _ in range(20):
+        torch.ones(500_000), torch.ones(5_000_000)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+
+counts = [faults(), faults()]
+assert reuse_freed_memory()
+counts += [faults(), faults()]
+print(counts[1] - counts[0], counts[3] - counts[2])
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="mallopt is glibc's")
+def test_a_worker_that_dask_starts_is_not_given_the_same_pages_again_and_again():
+    environment = {**os.environ, "MALLOC_TRIM_THRESHOLD_": "65536"}  # as Dask's nanny sets it
+    done = subprocess.run([sys.executable, "-c", REUSED], check=True, capture_output=True, text=True, env=environment)
+    plain, kept = map(int, done.stdout.split())
+    assert kept < plain / 10

@@ -163,11 +163,22 @@ def test_the_measured_band_stays_and_the_rest_is_the_networks(scale):
 
 
 @pytest.mark.parametrize("scale", [2, 4])
+@pytest.mark.parametrize("model", ["base", "correspondence"])
 @torch.inference_mode()
-def test_the_shipped_weights_gain_by_orientations(scale, sample_slices):
+def test_the_shipped_weights_gain_by_orientations(model, scale, sample_slices):
     image, label = sample_slices(scale)
-    once, turned = (prepare_network(load_model("base", scale).network, "float32", count)(image)[:, 0] for count in (1, 4))
+    once, turned = (prepare_network(load_model(model, scale).network, "float32", count)(image)[:, 0] for count in (1, 4))
     assert float(psnr(turned, label)) > float(psnr(once, label)) + 0.02
+
+
+@torch.inference_mode()
+def test_mirrored_passes_search_once(sample_slices):
+    network, searches = load_model("correspondence", 4).network, []
+    network.attend.register_forward_hook(lambda *_: searches.append(1))
+    image, label = sample_slices(4)
+    once, each = prepare_network(network, "float32", 4)(image)[:, 0], WithTTA(network, 4)(image)[:, 0]
+    assert len(searches) == 1 + 4
+    assert abs(float(psnr(once, label)) - float(psnr(each, label))) < 0.03
 
 
 @pytest.mark.parametrize("scale", [2, 4])

@@ -7,7 +7,7 @@ import torch
 
 from hftn_sr.errors import UsageFault
 from hftn_sr.training import start
-from hftn_sr.training.start import wait_for_processes
+from hftn_sr.training.start import started_processes, wait_for_processes
 
 
 class Ended(Exception):  # noqa: N818 - as the signal of torchrun ends a process
@@ -33,3 +33,17 @@ def test_a_number_of_processes_that_will_not_change_is_refused(monkeypatch, need
     refusal = rf"--processes: {found} processes run, {needed} are wanted\. Fix: --processes {found}, or torchrun"
     with pytest.raises(UsageFault, match=refusal):
         wait_for_processes(needed, found)
+
+
+def test_what_torchrun_has_not_started_is_refused(monkeypatch):
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+    with pytest.raises(UsageFault, match=r"--config_file: multi_gpu_train\.yaml is for processes that torchrun starts\. Fix: begin the"):
+        started_processes("base")
+    monkeypatch.setenv("WORLD_SIZE", "3")
+    assert started_processes("base") == 3
+
+
+def test_a_network_that_is_trained_in_one_process_is_refused(monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(UsageFault, match=r"--method: correspondence is trained in one process\. Fix: leave out multi_gpu_train\.yaml"):
+        started_processes("correspondence")

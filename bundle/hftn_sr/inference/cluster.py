@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from hftn_sr.errors import Fault, UsageFault
 from hftn_sr.inference.case import Case, Outcome
-from hftn_sr.inference.memory import limit_memory
+from hftn_sr.inference.memory import limit_memory, reuse_freed_memory
 from hftn_sr.inference.workers import Job, lost, run_one
 
 if TYPE_CHECKING:
@@ -137,6 +137,7 @@ def _in_worker(case: Case, job: Job) -> Outcome:
     """`run_one` in a Dask worker, within the memory that Dask grants it."""
     from distributed import get_worker
 
+    reuse_freed_memory()
     limit_memory(get_worker().memory_manager.memory_limit)
     return run_one(case, job)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import platform
 import sys
 import weakref
 from collections.abc import Callable
@@ -22,7 +24,18 @@ from hftn_sr.volumes.resampling import plan, same_grid
 from hftn_sr.volumes.scratch import BLOCK, IN_MEMORY
 from hftn_sr.volumes.volume import Grid
 
-__all__ = ["Demand", "available", "check_memory", "check_room", "demand", "limit_memory", "measured_peak", "network_bytes", "reset_peak"]
+__all__ = [
+    "Demand",
+    "available",
+    "check_memory",
+    "check_room",
+    "demand",
+    "limit_memory",
+    "measured_peak",
+    "network_bytes",
+    "reset_peak",
+    "reuse_freed_memory",
+]
 
 # Measured on volumes of 0.1 to 200 million voxels, with both shipped networks, at both scales (tests/inference/test_memory.py).
 LIBRARIES = 128 << 20  # bytes that libraries take on their first use, and the heap, whose blocks below 32 MB are freed in pieces
@@ -35,6 +48,7 @@ SCRATCH = 3.2  # times as much of a network with a search: in bfloat16 1024 x 10
 OF_WEIGHTS = 2  # copies of a network's weights, as convolutions lay them out for themselves
 OF_FFT = 48  # bytes for each voxel of the slice that is in hand: spectra in double precision
 PROBES = (128, 192)  # sides of the slices at which a network's memory is measured; on smaller ones, weights outweigh features
+LARGEST_REUSED = 32 << 20  # bytes; larger tensors go back to the system at once, as glibc has it by itself
 NEAR = 0.8  # share of the memory available from which on the user is warned
 
 
@@ -143,6 +157,23 @@ def available() -> int | None:
 
 
 _share: int | None = None  # bytes that this process may have in all; None for no limit
+
+
+def reuse_freed_memory() -> bool:
+    """Set the allocator of this process to the limits that glibc finds by itself for large tensors, whatever the environment asks for.
+
+    Dask starts its workers with `MALLOC_TRIM_THRESHOLD_`, which also ends glibc's own adaptation: each tensor then is memory that the
+    system hands out anew, page by page, each filled with zeros (docs/scaling.md).
+
+    Returns:
+        True with glibc (Linux); elsewhere nothing changes.
+    """
+    if platform.libc_ver()[0] != "glibc":
+        return False
+    trim_threshold, mmap_threshold = -1, -3  # malloc.h
+    settings = ((mmap_threshold, LARGEST_REUSED), (trim_threshold, 2 * LARGEST_REUSED))
+    mallopt = ctypes.CDLL(None).mallopt
+    return all(mallopt(name, value) for name, value in settings)
 
 
 def limit_memory(share: int | None) -> None:

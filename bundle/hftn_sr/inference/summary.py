@@ -1,7 +1,7 @@
 """The summary of a run: a row for each case, kept from the moment at which the case is over.
 
 Each row is appended to a journal, a file of JSON lines that belongs to one run. `summary.json` and `summary.csv` are made of it. They are
-written whole after every case as long as they are small, and more rarely as they grow, so that a run of n cases does not write n * n rows.
+written whole so rarely that this takes a small share of the time: after every case that takes seconds, and not n times for n short ones.
 What a killed run left in its journal stands in the summary of the next run, or of `hftn-sr report`.
 """
 
@@ -48,8 +48,7 @@ COLUMNS = (
     "notes",
 )
 FORMULA = ("=", "+", "-", "@", "'")  # how texts begin that a spreadsheet computes; the apostrophe, so that it can be undone
-SMALL = 100  # rows up to which the summary is written whole after every case
-SHARE = 0.02  # of the time that a larger one may take
+SHARE = 0.02  # of the time that writing the summary whole may take
 MISSING = "missing"  # status of a case that no run has finished
 UNUSABLE = "unusable"  # state of a case that failed because of the options; its status is that of any failure
 PATIENCE = 10.0  # seconds that another run may take to write the summary
@@ -341,7 +340,7 @@ class SummaryWriter:
                 self.write()
 
     def _due(self) -> bool:
-        return len(self._rows) <= SMALL or time.monotonic() - self._written >= self._cost / SHARE
+        return time.monotonic() - self._written >= self._cost / SHARE
 
     def _append(self) -> None:
         if self._stream is None:

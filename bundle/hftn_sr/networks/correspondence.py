@@ -12,7 +12,7 @@ from hftn_sr.networks.p4 import tie
 from hftn_sr.networks.relevance_embedding import RelevanceEmbedding
 from hftn_sr.networks.transfer_attention import Found, TransferAttention, moved
 
-__all__ = ["Correspondence", "FeatureSynthesis"]
+__all__ = ["Correspondence", "FeatureSynthesis", "Gathered"]
 
 
 class FeatureSynthesis(GatedUNet):
@@ -129,10 +129,14 @@ class Correspondence(nn.Module):
         found: Found = self.attend(query, relevance)
         return found
 
+    def gather(self, image: Tensor, found: Found) -> Tensor:
+        """What enters the U-Net: (B, 3, H, W) and what a search found to (B, 6, H, W), even sizes."""
+        displacement, relevance = (functional.interpolate(each, scale_factor=2.0, mode="bilinear") for each in found[1:])
+        return torch.cat([image, moved(image[:, 1:], 2 * displacement), relevance.sigmoid()], 1)
+
     def fuse(self, image: Tensor, found: Found) -> Tensor:
         """Super-resolve with what a search found: (B, 3, H, W) to (B, 1, H, W), sizes that 2^(L - 1) divides."""
-        displacement, relevance = (functional.interpolate(each, scale_factor=2.0, mode="bilinear") for each in found[1:])
-        pred: Tensor = self.synthesis(torch.cat([image, moved(image[:, 1:], 2 * displacement), relevance.sigmoid()], 1))
+        pred: Tensor = self.synthesis(self.gather(image, found))
         return pred
 
     def forward(self, image: Tensor) -> Tensor:
@@ -150,3 +154,17 @@ class Correspondence(nn.Module):
         padded = pad_far_edges(image, self.multiple)
         pred: Tensor = self.fuse(padded, self.search(padded)) if self.searching else self.synthesis(padded)
         return pred[..., :height, :width]
+
+
+class Gathered(nn.Module):
+    """The part of a `Correspondence` before its U-Net: (B, 3, H, W) to what enters that, (B, 6, H, W), of any size."""
+
+    def __init__(self, network: Correspondence) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Search and move, padded as `Correspondence.forward` pads, cropped again."""
+        height, width = image.shape[-2:]
+        padded = pad_far_edges(image, self.network.multiple)
+        return self.network.gather(padded, self.network.search(padded))[..., :height, :width]

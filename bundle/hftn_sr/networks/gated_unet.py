@@ -20,8 +20,8 @@ class GatedUNet(nn.Module):
         u_{L-1} = d_{L-1}, \quad v_l = PixelShuffle(Conv_{1 \times 1}(u_{l+1})), \quad
         u_l = Level(v_l + d_l \cdot 2\sigma(Conv_{1 \times 1}(v_l))), \qquad z + Conv_{1 \times 1}(u_0)
 
-    Level is two (conv3, leaky ReLU), to :math:`2^l C` channels at :math:`1/2^l` of the resolution, so that each of the L levels costs about the
-    same. Depth on the high-resolution grid and a wide view at low resolution are worth more than as many MACs on the
+    Level is two (conv3, leaky ReLU), to :math:`2^l C` channels at :math:`1/2^l` of the resolution, so that each of the L levels costs about
+    the same. Depth on the high-resolution grid and a wide view at low resolution are worth more than as many MACs on the
     low-resolution grid alone (docs/design-log.md). The last convolution starts at zero, so that the untrained network is zero-filling.
 
     All convolutions are rotation-equivariant (`p4`): a slice turned by 90 degrees gives the turned result, to rounding and where the

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from hftn_sr.errors import check_choice
 from hftn_sr.kspace import replace_band
+from hftn_sr.networks.correspondence import Correspondence, Gathered
 from hftn_sr.networks.weights import MODELS_FOLDER
 
 __all__ = [
@@ -76,8 +77,15 @@ def choose_tta(tta: int | None, model: str) -> int:
 
 def prepare_network(network: nn.Module, precision: ChosenPrecision, tta: int = 1) -> nn.Module:
     """`network` computed as `precision` and `tta` say: takes and gives what it did, float32 at both ends."""
-    once = InBfloat16(network) if precision == "bfloat16" else network
-    return WithTTA(once, tta) if tta > 1 else once
+
+    def computed(part: nn.Module) -> nn.Module:
+        return InBfloat16(part) if precision == "bfloat16" else part
+
+    if tta == 1:
+        return computed(network)
+    if isinstance(network, Correspondence) and network.searching:  # a search finds the same in the mirrored slice
+        return WithTTA(computed(network.synthesis), tta, computed(Gathered(network)))
+    return WithTTA(computed(network), tta)
 
 
 def _shipped(model: str) -> bool:
@@ -116,21 +124,23 @@ class WithTTA(nn.Module):
     Args:
         network: takes (B, 3, H, W), gives (B, 1, H, W).
         tta: 2, the slice and its mirror image; 4, all mirror images; 8, these and their transposes, which is all turns.
+        before: what is done once, before the mirroring; the network then takes what it gives.
 
     Raises:
         ValueError: another number.
     """
 
-    def __init__(self, network: nn.Module, tta: int) -> None:
+    def __init__(self, network: nn.Module, tta: int, before: nn.Module | None = None) -> None:
         super().__init__()
         if tta not in TTA_COUNTS[1:]:
             raise ValueError(f"expected 2, 4 or 8 orientations, got {tta}")
-        self.network = network
+        self.network, self.before = network, before
         self.turns = [(flipped, transposed) for transposed in (False, True) for flipped in FLIPS][:tta]
 
     def forward(self, image: Tensor) -> Tensor:
         """As the network's own; one orientation after another, so that memory stays that of one."""
         total = torch.zeros_like(image[:, :1])
+        image = image if self.before is None else self.before(image)
         for flipped, transposed in self.turns:
             turned = _flip(image, flipped)
             pred = self.network(turned.transpose(-1, -2).contiguous() if transposed else turned)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import logging
+import os
 import platform
 import time
 from collections.abc import Mapping, Sequence
@@ -38,6 +39,7 @@ __all__ = [
     "initial_network",
     "initial_record",
     "keep_freed_memory",
+    "started_processes",
     "wait_for_processes",
 ]
 
@@ -168,6 +170,21 @@ def announce(training: Sequence[Mapping[str, Any]], validation: Sequence[Any], o
     if not validation:
         logger.warning("no validation case: nothing is scored, and best.safetensors holds the weights of the last epoch")
     logger.info("reading the cases")
+
+
+def started_processes(method: str) -> int:
+    """Number of processes of a training by `multi_gpu_train.yaml`.
+
+    Raises:
+        UsageFault: torchrun has not started it, or the method is trained in one process.
+    """
+    if METHODS[method].network == "correspondence":
+        fix = "leave out multi_gpu_train.yaml and torchrun, or --method base"
+        raise UsageFault("--method", f"{method} is trained in one process", fix)
+    if "WORLD_SIZE" not in os.environ:
+        fix = "begin the command with torchrun --standalone --nproc_per_node=2, or leave out multi_gpu_train.yaml"
+        raise UsageFault("--config_file", "multi_gpu_train.yaml is for processes that torchrun starts", fix)
+    return int(os.environ["WORLD_SIZE"])
 
 
 def wait_for_processes(needed: int, found: int) -> None:
