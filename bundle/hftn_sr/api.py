@@ -83,7 +83,7 @@ def super_resolve(
         precision: arithmetic of the network: `float32`, or `bfloat16` for its convolutions; `auto` is bfloat16 where that is known to be
             faster and as good.
         tta: number of mirror images and transposes over which each slice is averaged, 1, 2, 4 or 8; more is better and as many times
-            slower. None takes 4 for `base` and 1 for other weights.
+            slower. None takes 4 for `base` and `correspondence`, 1 for other weights.
         overwrite: treatment of an output that exists, see `RunOptions`.
         through_plane: the target's through-plane array axis; None takes the one whose voxel size differs.
         reference_transform: ITK transform file that maps a target point to a reference point (LPS, mm); None for none.

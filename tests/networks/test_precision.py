@@ -105,6 +105,7 @@ def test_every_network_runs_in_bfloat16(name):
     [
         (None, "base", 4),
         (None, str(MODELS_FOLDER / "base_x4.safetensors"), 4),
+        (None, "correspondence", 4),
         (None, "small", 1),
         (None, "mine.safetensors", 1),
         (None, "runs/base_x2.safetensors", 1),
@@ -112,7 +113,7 @@ def test_every_network_runs_in_bfloat16(name):
         (8, "small", 8),
     ],
 )
-def test_base_is_computed_in_four_orientations_unless_asked_otherwise(asked, model, taken):
+def test_the_larger_weights_are_computed_in_four_orientations_unless_asked_otherwise(asked, model, taken):
     assert choose_tta(asked, model) == taken
 
 

@@ -117,7 +117,7 @@ def super_resolve(
     precision: Annotated[
         Literal["auto", "float32", "bfloat16"], typer.Option(help="Arithmetic of the network.", rich_help_panel=NETWORK)
     ] = "auto",
-    tta: Annotated[Optional[int], typer.Option(help="Average 1, 2, 4, 8 mirror images; base: 4.", rich_help_panel=NETWORK)] = None,  # noqa: UP045 - typer
+    tta: Annotated[Optional[int], typer.Option(help="Mean of 1, 2, 4 or 8 mirror images.", rich_help_panel=NETWORK)] = None,  # noqa: UP045 - typer
     data_consistency: Annotated[bool, typer.Option(help="Keep the measured k-space.", rich_help_panel=NETWORK)] = True,
     threads: Annotated[Optional[int], typer.Option(help="CPU threads; default: all.", min=1, rich_help_panel=NETWORK)] = None,  # noqa: UP045 - typer
     register: Annotated[Literal["auto", "none", "rigid"], typer.Option(help="auto: if out of place.", rich_help_panel=REFERENCE)] = "auto",

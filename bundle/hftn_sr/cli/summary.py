@@ -23,7 +23,7 @@ class Summary:
     """
 
     def __init__(self, writer: SummaryWriter | None) -> None:
-        self.writer, self.fault = writer, ""
+        self.writer, self.fault, self._said = writer, "", ""
 
     def begin(self) -> None:
         """Begin the journal.
@@ -54,9 +54,10 @@ class Summary:
         except Fault as fault:
             if interrupted(fault) and not broken_off:
                 raise KeyboardInterrupt from fault
-            if not self.fault:
-                say(f"ERROR {fault}", err=True)
             self.fault = str(fault)
+            if self.fault != self._said:
+                say(f"ERROR {fault}", err=True)
+            self._said = self.fault
         else:
             self.fault = ""
 

@@ -165,7 +165,7 @@ def run_options(
         model: as for `RunOptions`.
         device: as for `choose_device`.
         precision: `auto`, `float32` or `bfloat16`.
-        tta: 1, 2, 4 or 8; None takes 4 for `base` and 1 for other weights.
+        tta: 1, 2, 4 or 8; None takes 4 for `base` and `correspondence`, 1 for other weights.
         overwrite: as for `RunOptions`.
         dry_run: as for `RunOptions`.
         data_consistency: as for `RunOptions`.

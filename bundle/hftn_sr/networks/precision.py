@@ -27,7 +27,7 @@ __all__ = [
 
 TTA_COUNTS = (1, 2, 4, 8)
 FLIPS = ((), (-1,), (-2,), (-2, -1))  # axes
-TURNED = "base"  # shipped weights that are computed in four orientations unless asked otherwise
+TURNED = ("base", "correspondence")  # shipped weights that are computed in four orientations unless asked otherwise
 ChosenPrecision = Literal["float32", "bfloat16"]
 Precision = Literal["auto", "float32", "bfloat16"]
 
@@ -58,9 +58,9 @@ def choose_precision(precision: str, device: torch.device | str, model: str) -> 
 
 
 def choose_tta(tta: int | None, model: str) -> int:
-    """In how many orientations each slice is computed, 1, 2, 4 or 8; None takes 4 for the shipped `base` and 1 for all others.
+    """In how many orientations each slice is computed, 1, 2, 4 or 8; None takes 4 for the shipped `base` and `correspondence`, 1 for others.
 
-    Four gain 0.05 to 0.17 dB and cost four times the network's time (`bundle/docs/benchmark.md`); `small` is there to be fast.
+    Four gain 0.05 to 0.17 dB and cost four times the network's time, but for the search (`bundle/docs/benchmark.md`); `small` is there to be fast.
 
     Args:
         tta: what was asked for.
@@ -72,7 +72,7 @@ def choose_tta(tta: int | None, model: str) -> int:
     if tta is not None:
         check_choice("--tta", tta, TTA_COUNTS)
         return tta
-    return 4 if _shipped(model) and Path(model).name.split("_x")[0] == TURNED else 1
+    return 4 if _shipped(model) and Path(model).name.split("_x")[0] in TURNED else 1
 
 
 def prepare_network(network: nn.Module, precision: ChosenPrecision, tta: int = 1) -> nn.Module:
