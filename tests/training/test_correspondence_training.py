@@ -9,6 +9,7 @@ import yaml
 from torch.nn import functional
 from training_process import CONFIGS, train
 
+from hftn_sr.networks import build_network
 from hftn_sr.networks.correspondence import Correspondence
 from hftn_sr.networks.gated_unet import GatedUNet
 from hftn_sr.networks.transfer_attention import Found, moved
@@ -22,7 +23,7 @@ from hftn_sr.training.correspondence import (
     prepare_batch,
     search_losses,
 )
-from hftn_sr.training.start import begun_with
+from hftn_sr.training.start import begun_with, initial_network
 from hftn_sr.training.transforms import (
     DisplaceReferenced,
     ForeignReferenced,
@@ -363,3 +364,20 @@ def test_painted_voxels_weigh_more():
     truth = {"label": label, "painted": painted}
     assert float(loss(Searched(pred, None), truth)) == pytest.approx(8 * 0.5 / 16)
     assert float(loss(Searched(pred, None), {**truth, "painted": 0 * painted})) == pytest.approx(0.5 / 16)
+
+
+@pytest.mark.parametrize("method", ["small", "correspondence_small"])
+def test_a_training_takes_the_activation_of_its_initial_weights(tmp_path, method):
+    torch.manual_seed(0)
+    options = {"channels": 8, "levels": 2}
+    trained = build_network(method, 2, {**options, "slope": 0.1})
+    for parameter in trained.parameters():
+        torch.nn.init.normal_(parameter, std=0.1)
+    save_weights(tmp_path / "trained.safetensors", trained, {})
+    begun = initial_network(build_network(method, 2, options), str(tmp_path / "trained.safetensors"), 2)
+    image = torch.rand(1, 3, 16, 16)
+    with torch.no_grad():
+        torch.testing.assert_close(begun(image), trained(image), rtol=0, atol=5e-3)  # stored in float16
+    assert begun.options["slope"] == 0.1
+    with pytest.raises(SystemExit):
+        initial_network(build_network(method, 2, {**options, "slope": 0.2}), str(tmp_path / "trained.safetensors"), 2)

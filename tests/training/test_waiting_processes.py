@@ -40,6 +40,7 @@ def test_what_torchrun_has_not_started_is_refused(monkeypatch):
     with pytest.raises(UsageFault, match=r"--config_file: multi_gpu_train\.yaml is for processes that torchrun starts\. Fix: begin the"):
         started_processes("base")
     monkeypatch.setenv("WORLD_SIZE", "3")
+    monkeypatch.setenv("LOCAL_RANK", "0")
     assert started_processes("base") == 3
 
 

@@ -166,7 +166,7 @@ def reuse_freed_memory() -> bool:
     system hands out anew, page by page, each filled with zeros (docs/scaling.md).
 
     Returns:
-        True with glibc (Linux); elsewhere nothing changes.
+        True where that was done: with glibc (Linux).
     """
     if platform.libc_ver()[0] != "glibc":
         return False

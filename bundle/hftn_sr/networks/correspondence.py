@@ -119,11 +119,16 @@ class Correspondence(nn.Module):
         entering = {name: torch.zeros_like(weight) for name, weight in own.items() if name.startswith("enter.")}
         self.synthesis.load_state_dict({**given, **entering, "down.0.0.weight": mixed})
 
+    def use_slope(self, slope: float) -> None:
+        """See `GatedUNet.use_slope`."""
+        self.options["slope"] = slope
+        self.synthesis.use_slope(slope)
+
     def search(self, image: Tensor) -> Found:
         """Where the reference shows each place.
 
         Args:
-            image: (B, 3, H, W), see `forward`, even sizes. Computed in float32 also under autocast, but for convolutions.
+            image: (B, 3, H, W), see `forward`, even sizes. In float32 also under autocast, but for the embedding.
         """
         query, relevance = self.embed(image[:, :1], image[:, 1:2])
         found: Found = self.attend(query, relevance)

@@ -53,7 +53,7 @@ class GatedUNet(nn.Module):
         if channels < 1 or levels < 2:
             raise ValueError(f"expected at least 1 channel and 2 levels, got {channels} and {levels}")
         if equivariant and channels % TURNS:
-            raise ValueError(f"expected channels that {TURNS} divides, or turning=False, got {channels}")
+            raise ValueError(f"expected channels that {TURNS} divides, or equivariant=False, got {channels}")
         if not 0 <= slope < 1:
             raise ValueError(f"expected a slope from 0 to below 1, got {slope}")
         self.options = {
@@ -69,6 +69,12 @@ class GatedUNet(nn.Module):
         self.output = output_convolution(channels, kernel=1)
         if equivariant:
             self._tie()
+
+    def use_slope(self, slope: float) -> None:
+        """Take the activation of weights that were trained with this negative slope: with another they give nonsense."""
+        self.options["slope"] = slope
+        for level in (*self.down, *self.up):
+            level[1], level[3] = _activation(slope), _activation(slope)
 
     def _tie(self) -> None:
         shuffled = {each[0] for each in self.enlarge}  # type: ignore[index]

@@ -32,7 +32,6 @@ NETWORKS: dict[str, type[nn.Module]] = {
 }
 
 
-SLOPE = 0.1  # negative slope of the leaky ReLUs of what is trained from now on; shipped files say their own
 ANY_ACQUISITION = ("gated_unet", "correspondence")  # networks whose layers know no scale
 
 
@@ -69,13 +68,13 @@ METHODS: dict[str, Method] = {
     "hftn_light": Method(
         "hftn", {"channels": 48, "blocks": 1, "transfer": "gather_and_keep"}
     ),  # lighter, reference's features also in place
-    "base": Method("gated_unet", {"slope": SLOPE}),
-    "small": Method("gated_unet", {"channels": 24, "slope": SLOPE}),
+    "base": Method("gated_unet"),
+    "small": Method("gated_unet", {"channels": 24}),
     # With a search for the place of the reference; trained by configs/train_correspondence.yaml, which supervises it.
-    "correspondence": Method("correspondence", {"slope": SLOPE}),
-    "correspondence_small": Method("correspondence", {"channels": 24, "slope": SLOPE}),
-    "without_gates": Method("gated_unet", {"gated": False, "slope": SLOPE}),  # what the gates bring
-    "without_p4": Method("gated_unet", {"equivariant": False, "slope": SLOPE}),  # what rotation equivariance brings
+    "correspondence": Method("correspondence"),
+    "correspondence_small": Method("correspondence", {"channels": 24}),
+    "without_gates": Method("gated_unet", {"gated": False}),  # what the gates bring
+    "without_p4": Method("gated_unet", {"equivariant": False}),  # what rotation equivariance brings
 }
 
 

@@ -58,9 +58,10 @@ def choose_precision(precision: str, device: torch.device | str, model: str) -> 
 
 
 def choose_tta(tta: int | None, model: str) -> int:
-    """In how many orientations each slice is computed, 1, 2, 4 or 8; None takes 4 for the shipped `base` and `correspondence`, 1 for others.
+    """In how many orientations each slice is computed, 1, 2, 4 or 8.
 
-    Four gain 0.05 to 0.17 dB and cost four times the network's time, but for the search (`bundle/docs/benchmark.md`); `small` is there to be fast.
+    None takes 4 for the shipped `base` and `correspondence` and 1 for all others. Four gain 0.05 to 0.17 dB and cost four times the
+    network's time, without that of a search (`bundle/docs/benchmark.md`); `small` is there to be fast.
 
     Args:
         tta: what was asked for.
@@ -83,7 +84,7 @@ def prepare_network(network: nn.Module, precision: ChosenPrecision, tta: int = 1
 
     if tta == 1:
         return computed(network)
-    if isinstance(network, Correspondence) and network.searching:  # a search finds the same in the mirrored slice
+    if isinstance(network, Correspondence) and network.searching:  # four searches gain nothing over one (docs/design-log.md)
         return WithTTA(computed(network.synthesis), tta, computed(Gathered(network)))
     return WithTTA(computed(network), tta)
 

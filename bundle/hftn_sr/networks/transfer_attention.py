@@ -87,6 +87,10 @@ class TransferAttention(nn.Module):
             query: (B, C, h, w).
             relevance: (B, (2 r + 1)^2, h, w).
         """
+        with torch.autocast(relevance.device.type, enabled=False):  # bfloat16 gradients of dilated convolutions are NaN on some CPUs
+            return self._found(query.float(), relevance.float())
+
+    def _found(self, query: Tensor, relevance: Tensor) -> Found:
         logits = relevance * self.sharpness.exp()
         probabilities = logits.softmax(1)
         soft = expected_offset(probabilities)
@@ -94,12 +98,10 @@ class TransferAttention(nn.Module):
         half = math.isqrt(relevance.shape[1]) // 2
         vector = _fours(soft / half)
         scalars = [peak.expand(-1, TURNS, -1, -1), cosine.expand(-1, TURNS, -1, -1)]
-        images = torch.cat([query.float(), vector, vector * peak, *scalars], 1)
-        with torch.autocast(images.device.type, enabled=False):  # bfloat16 gradients of dilated convolutions are NaN on some CPUs
-            features = self.context(images)
-            along, trust = self.remainder(features), self.trust(features)
+        features = self.context(torch.cat([query, vector, vector * peak, *scalars], 1))
+        along = self.remainder(features)
         remainder = torch.cat([along[:, 0:1] - along[:, 2:3], along[:, 1:2] - along[:, 3:4]], 1)
-        return Found(logits, soft + half * remainder, trust)
+        return Found(logits, soft + half * remainder, self.trust(features))
 
 
 def _fours(vector: Tensor) -> Tensor:

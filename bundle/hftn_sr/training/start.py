@@ -178,10 +178,10 @@ def started_processes(method: str) -> int:
     Raises:
         UsageFault: torchrun has not started it, or the method is trained in one process.
     """
-    if METHODS[method].network == "correspondence":
-        fix = "leave out multi_gpu_train.yaml and torchrun, or --method base"
+    if method in METHODS and METHODS[method].network == "correspondence":
+        fix = "leave out multi_gpu_train.yaml and torchrun"
         raise UsageFault("--method", f"{method} is trained in one process", fix)
-    if "WORLD_SIZE" not in os.environ:
+    if not {"WORLD_SIZE", "LOCAL_RANK"} <= os.environ.keys():
         fix = "begin the command with torchrun --standalone --nproc_per_node=2, or leave out multi_gpu_train.yaml"
         raise UsageFault("--config_file", "multi_gpu_train.yaml is for processes that torchrun starts", fix)
     return int(os.environ["WORLD_SIZE"])
@@ -237,12 +237,29 @@ def initial_network(network: Network, initial_weights: str | None, scale: int | 
     Args:
         network: untrained network.
         initial_weights: name of shipped weights, or a .safetensors file of the same network; None for the random weights of `network`.
+            `network` takes their activation.
         scale: 2 or 4; None for any acquisition, which weights of a scale can begin, too: the layers are the same.
     """
     if initial_weights is None:
         return network
     with end_in_one_line():
-        return load_weights(network, _initial_model(initial_weights, scale).path)
+        model = _initial_model(initial_weights, scale)
+        _take_slope(network, model.network, initial_weights)
+        return load_weights(network, model.path)
+
+
+def _take_slope(network: nn.Module, trained: nn.Module, weights: str) -> None:
+    """Give a network the activation of weights: they fit any, and give nonsense with another.
+
+    Raises:
+        UsageFault: the network was asked to have a third one.
+    """
+    if not isinstance(network, (GatedUNet, Correspondence)):
+        return
+    asked, theirs = network.options["slope"], getattr(trained, "options", {}).get("slope", 0.0)
+    if asked not in (0.0, theirs):
+        raise UsageFault("--options", f"slope {asked}, but {weights} was trained with {theirs}", "leave slope out of --options")
+    network.use_slope(theirs)
 
 
 def begun_with(network: Correspondence, unet: str | None, scale: int | None) -> Correspondence:
@@ -264,6 +281,7 @@ def begun_with(network: Correspondence, unet: str | None, scale: int | None) -> 
         if not (fits and network.searching and unet_options.get("gated")):
             raise UsageFault("initial_unet", f"{unet} holds no gated U-Net of {sizes}", "--method correspondence_small for small")
         assert isinstance(model.network, GatedUNet)
+        _take_slope(network, model.network, unet)
         network.begin_with(model.network)
     return network
 
