@@ -269,7 +269,11 @@ def test_an_error_that_comes_from_no_workflow_is_shown_as_before(monkeypatch, ca
 
 def test_several_processes_check_before_they_meet():
     overlay = ConfigParser.load_config_file(CONFIGS / "multi_gpu_train.yaml")
-    assert ConfigParser.load_config_file(CONFIGS / "train.yaml")["run"][0] == "@checks" == overlay["initialize"][0]
+    assert ConfigParser.load_config_file(CONFIGS / "train.yaml")["run"][0] == "@checks"
+    steps = overlay["initialize"]
+    (meeting,) = (place for place, step in enumerate(steps) if "init_process_group" in step)
+    (refusal,) = (place for place, step in enumerate(steps) if step.startswith("$hftn_sr.training.start.started_processes"))
+    assert refusal < steps.index("@checks") < meeting
 
 
 def test_own_network_loss_and_optimizer_train_save_and_go_on_only_with_their_like(dataset, tmp_path):
