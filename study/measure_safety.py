@@ -186,7 +186,8 @@ def _lesion_lines(found: Sequence[Found]) -> Iterator[str]:
         for scale in scales:
             for network in networks:
                 shares = [100 * share for own, lesion in of if own == scale for share in lesion.shares.get(network, [])]
-                cells.append(f"{np.mean(shares):z.0f} ({min(shares):z.0f} to {max(shares):z.0f})" if shares else "")
+                mean, least, most = (round(float(each)) for each in (np.mean(shares), min(shares), max(shares))) if shares else (0, 0, 0)
+                cells.append(f"{mean} ({least} to {most})" if shares else "")
         where, diameter, sign = kind
         size = f", {diameter:g} px, {'bright' if sign > 0 else 'dark'}" if diameter else " of the reference after contrast agent"
         text = f"in the {where} only{size}" if diameter else f"{where}{size}"

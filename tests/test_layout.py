@@ -8,7 +8,7 @@ import hftn_sr
 
 PACKAGE = Path(hftn_sr.__file__).parent
 FLOORS = [  # a room may import from the floors above it in this list, and from itself
-    ["_version", "_bundle", "errors", "kspace"],
+    ["_version", "_bundle", "errors", "allocator", "kspace"],
     ["acquisition"],
     ["volumes"],
     ["pictures", "networks", "pairs", "scoring"],

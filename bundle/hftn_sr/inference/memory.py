@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
-import platform
 import sys
 import weakref
 from collections.abc import Callable
@@ -17,6 +15,7 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from hftn_sr.allocator import MMAP_THRESHOLD, TRIM_THRESHOLD, set_allocator
 from hftn_sr.errors import Fault
 from hftn_sr.networks.transfer_attention import TransferAttention
 from hftn_sr.volumes.nifti import VolumeHeader
@@ -168,12 +167,7 @@ def reuse_freed_memory() -> bool:
     Returns:
         True where that was done: with glibc (Linux).
     """
-    if platform.libc_ver()[0] != "glibc":
-        return False
-    trim_threshold, mmap_threshold = -1, -3  # malloc.h
-    settings = ((mmap_threshold, LARGEST_REUSED), (trim_threshold, 2 * LARGEST_REUSED))
-    mallopt = ctypes.CDLL(None).mallopt
-    return all(mallopt(name, value) for name, value in settings)
+    return set_allocator((MMAP_THRESHOLD, LARGEST_REUSED), (TRIM_THRESHOLD, 2 * LARGEST_REUSED))
 
 
 def limit_memory(share: int | None) -> None:

@@ -68,7 +68,7 @@ class Correspondence(nn.Module):
         radius: reach of the search in places of half the grid: 4 is 8 voxels.
         searching: False leaves out the search and what it moves, which is `GatedUNet`, to measure what they bring.
         equivariant: False leaves the U-Net's convolutions free.
-        slope: negative slope of the U-Net's leaky ReLUs, see `GatedUNet`.
+        slope: negative slope of the U-Net's ReLUs, see `GatedUNet`.
 
     Raises:
         ValueError: an option outside what is listed here.

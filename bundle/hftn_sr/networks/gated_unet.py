@@ -20,7 +20,7 @@ class GatedUNet(nn.Module):
         u_{L-1} = d_{L-1}, \quad v_l = PixelShuffle(Conv_{1 \times 1}(u_{l+1})), \quad
         u_l = Level(v_l + d_l \cdot 2\sigma(Conv_{1 \times 1}(v_l))), \qquad z + Conv_{1 \times 1}(u_0)
 
-    Level is two (conv3, leaky ReLU), to :math:`2^l C` channels at :math:`1/2^l` of the resolution, so that each of the L levels costs about
+    Level is two (conv3, ReLU), to :math:`2^l C` channels at :math:`1/2^l` of the resolution, so that each of the L levels costs about
     the same. Depth on the high-resolution grid and a wide view at low resolution are worth more than as many MACs on the
     low-resolution grid alone (docs/design-log.md). The last convolution starts at zero, so that the untrained network is zero-filling.
 
@@ -36,7 +36,7 @@ class GatedUNet(nn.Module):
         levels: resolutions L, each half of the one before.
         gated: False lets the skips through as they are, to measure what the gates bring.
         equivariant: False leaves the convolutions free, likewise.
-        slope: negative slope of the leaky ReLUs. With 0 whole levels stop firing in long trainings, for good (docs/design-log.md).
+        slope: negative slope of the ReLUs. With 0 whole levels stop firing in long trainings, for good (docs/design-log.md).
 
     Raises:
         ValueError: an option outside what is listed here.

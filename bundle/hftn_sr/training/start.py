@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import ctypes
 import logging
 import os
-import platform
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,6 +14,7 @@ import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
+from hftn_sr.allocator import MMAP_MAX, TOP_PAD, TRIM_THRESHOLD, set_allocator
 from hftn_sr.errors import Fault, UsageFault, check_choice, check_scale, end_in_one_line
 from hftn_sr.kspace import Decomposition
 from hftn_sr.networks import ANY_ACQUISITION, METHODS
@@ -315,9 +314,4 @@ def keep_freed_memory() -> bool:
     Returns:
         True with glibc (Linux); elsewhere nothing changes.
     """
-    if platform.libc_ver()[0] != "glibc":
-        return False
-    trim_threshold, top_pad, mmap_max = -1, -2, -4  # malloc.h
-    settings = ((mmap_max, 0), (trim_threshold, 2**31 - 1), (top_pad, 100 * 2**20))
-    mallopt = ctypes.CDLL(None).mallopt
-    return all(mallopt(name, value) for name, value in settings)
+    return set_allocator((MMAP_MAX, 0), (TRIM_THRESHOLD, 2**31 - 1), (TOP_PAD, 100 * 2**20))
