@@ -39,8 +39,8 @@ def ended(dataset, tmp_path, capsys, monkeypatch):
     """Takes a training as far as its first step, where it must have ended; gives its line, the exit code in front."""
     monkeypatch.setattr(sys, "excepthook", sys.__excepthook__)
 
-    def run(folder=dataset, **options):
-        parser = ConfigParser(ConfigParser.load_config_file(CONFIGS / "train.yaml"))
+    def run(folder=dataset, overlays=(), **options):
+        parser = ConfigParser(ConfigParser.load_config_files([CONFIGS / name for name in ("train.yaml", *overlays)]))
         parser.update({"dataset_dir": str(folder), "output_dir": str(tmp_path / "run"), **TINY, **options})
         own = [f"run#{index}" for index, step in enumerate(parser["run"]) if step.startswith("$hftn_sr.") and "keep_freed" not in step]
         with pytest.raises(SystemExit) as caught:
@@ -122,6 +122,14 @@ ANY = {
 @pytest.mark.parametrize(("options", "finding"), ANY.values(), ids=ANY)
 def test_a_setting_that_cannot_be_meant_for_any_acquisition_is_refused_by_its_name(options, finding, ended):
     assert finding in ended(**{"acquisition": "any", **options})
+
+
+@pytest.mark.parametrize(("method", "refused"), {"small": True, "correspondence_small": False}.items())
+def test_the_overlay_of_a_search_is_refused_for_a_method_without_one(method, refused, ended):
+    line = "2 ERROR --method: small has no search to train. Fix: --method correspondence or correspondence_small, or leave out train_corr"
+    assert ended(overlays=["train_correspondence.yaml"], method=method, initial_unet="none.safetensors").startswith(
+        line if refused else "9 ERROR none.safetensors: weights cannot be read"
+    )
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="for machines without CUDA")

@@ -327,7 +327,7 @@ def _wanted_slices(
     known = scan.thickness if scan.thickness and SLIVER * spacing <= scan.thickness <= OVERLAP * spacing else None
     thickness = options.slice_thickness or known or spacing
     if options.voxel and len(options.voxel) == 3:
-        size, why = _size(target, through_plane, options.voxel[through_plane]), "slices as asked"
+        size, why = _size(target, through_plane, options.voxel[through_plane]), "distance of slices as asked"
     elif reference is not None and count > 1 and not options.scale and not options.voxel:
         finest = _resolution(reference, target, through_plane)
         if spacing / finest < THINNER:

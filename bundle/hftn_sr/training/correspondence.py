@@ -14,10 +14,21 @@ from torch.nn import functional
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
+from hftn_sr.errors import UsageFault
+from hftn_sr.networks import METHODS
 from hftn_sr.networks.correspondence import Correspondence
 from hftn_sr.networks.transfer_attention import Found
 
-__all__ = ["CorrespondenceInferer", "CorrespondenceLoss", "Searched", "Stages", "TwoCosines", "prepare_batch", "search_losses"]
+__all__ = [
+    "CorrespondenceInferer",
+    "CorrespondenceLoss",
+    "Searched",
+    "Stages",
+    "TwoCosines",
+    "check_searches",
+    "prepare_batch",
+    "search_losses",
+]
 
 Stage = Literal["search", "synthesis", "all"]
 RIGHT = 1.0  # voxels; S says whether a displacement errs by less
@@ -33,6 +44,17 @@ class Searched(NamedTuple):
 
     pred: Tensor | None
     found: Found | None
+
+
+def check_searches(method: str) -> None:
+    """Refuse a method without a search, before the cases are read.
+
+    Raises:
+        UsageFault: `train_correspondence.yaml` was laid over a training of another network.
+    """
+    if method in METHODS and METHODS[method].network != "correspondence":
+        fix = "--method correspondence or correspondence_small, or leave out train_correspondence.yaml"
+        raise UsageFault("--method", f"{method} has no search to train", fix)
 
 
 def prepare_batch(
