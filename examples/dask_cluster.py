@@ -10,13 +10,22 @@ to try the script.
 from __future__ import annotations
 
 import argparse
+import os
 import signal
 import subprocess
 import sys
 
+import dask
 import dask_jobqueue
 import dask_jobqueue.local
 
+# What Dask does beside the cases, more rarely: by default two workers take a tenth of a core with it.
+SPARING = {
+    "DASK_DISTRIBUTED__WORKER__PROFILE__ENABLED": "False",
+    "DASK_DISTRIBUTED__WORKER__MEMORY__MONITOR_INTERVAL": "1s",
+    "DASK_DISTRIBUTED__ADMIN__TICK__INTERVAL": "1s",
+    "DASK_DISTRIBUTED__ADMIN__SYSTEM_MONITOR__INTERVAL": "10s",
+}
 QUEUES = {
     "slurm": dask_jobqueue.SLURMCluster,
     "pbs": dask_jobqueue.PBSCluster,
@@ -36,10 +45,14 @@ def main() -> int:
     parser.add_argument("--walltime", default="04:00:00", help="longest time of a job")
     parser.add_argument("options", nargs="+", help="options of hftn-sr super-resolve, after --")
     chosen = parser.parse_args()
-    of_queue = {"walltime": chosen.walltime, "job_script_prologue": [f"export OMP_NUM_THREADS={chosen.cores}"]}
+    for name, value in SPARING.items():
+        os.environ.setdefault(name, value)
+    dask.config.refresh()  # of the scheduler, which is in this process
+    settings = {"OMP_NUM_THREADS": chosen.cores, **{name: os.environ[name] for name in SPARING}}
+    of_queue = {"walltime": chosen.walltime, "job_script_prologue": [f"export {name}={value}" for name, value in settings.items()]}
     if chosen.queue == "slurm":
         of_queue["job_cpu"] = chosen.cores
-    if chosen.queue == "local":  # no script, and so nothing before the worker
+    if chosen.queue == "local":  # no script, and so nothing before the worker, which has the environment of this process
         of_queue = {}
     with QUEUES[chosen.queue](
         cores=1,  # cases at a time in a worker

@@ -3,10 +3,10 @@
 python scripts/measure_efficiency.py --output efficiency
 
 The sample pair at x4 many times, in three ways that take turns: two commands with --shard, one with --workers 2, and one with --scheduler
-and two Dask workers that run already. All have a CPU thread for each process. Prints the seconds of the clock and of CPU, and for both
-engines the ratio to the two commands: of the whole command, and of the time from its first to its last result. These ratios hold only on a
-machine that does nothing else: the load is printed, too. All results must be the same bytes. Ends with code 1 where the median ratio of an
-engine's whole command is below 0.9.
+and two Dask workers that run already, started as docs/scaling.md says. All have a CPU thread for each process. Prints the seconds of the
+clock and of CPU, and for both engines the ratio to the two commands: of the whole command, and of the time from its first to its last
+result. These ratios hold only on a machine that does nothing else: the load is printed, too. All results must be the same bytes. Ends with
+code 1 where the median ratio of an engine's whole command is below 0.9.
 """
 
 from __future__ import annotations
@@ -32,6 +32,12 @@ SAMPLE = Path(hftn_sr.__file__).parent / "sample"
 COMMAND = (sys.executable, "-m", "hftn_sr.cli", "super-resolve", "--device", "cpu", "--no-report")
 ENOUGH = 0.9
 WAYS = ("two commands", "--workers 2", "--scheduler")
+SPARING = {
+    "DASK_DISTRIBUTED__WORKER__PROFILE__ENABLED": "False",
+    "DASK_DISTRIBUTED__WORKER__MEMORY__MONITOR_INTERVAL": "1s",
+    "DASK_DISTRIBUTED__ADMIN__TICK__INTERVAL": "1s",
+    "DASK_DISTRIBUTED__ADMIN__SYSTEM_MONITOR__INTERVAL": "10s",
+}
 
 
 def main(
@@ -125,7 +131,7 @@ def _start_dask(out: Path) -> tuple[list[subprocess.Popen[bytes]], str]:
 
 def _start(command: list[str], log: Path) -> subprocess.Popen[bytes]:
     with log.open("wb") as stream:
-        return subprocess.Popen(command, stdout=stream, stderr=subprocess.STDOUT, env={**os.environ, "OMP_NUM_THREADS": "1"})
+        return subprocess.Popen(command, stdout=stream, stderr=subprocess.STDOUT, env={**os.environ, **SPARING, "OMP_NUM_THREADS": "1"})
 
 
 if __name__ == "__main__":

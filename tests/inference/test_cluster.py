@@ -61,6 +61,20 @@ def test_the_command_runs_cases_on_a_cluster_and_keeps_to_its_limits(tmp_path, c
         assert (result.exit_code, "Fix: start them by dask worker --nworkers 8 --nthreads 1" in result.stderr) == (2, True)
 
 
+def test_all_workers_load_the_program_at_once(distributed):
+    def loaded():
+        return "hftn_sr.inference.run" in sys.modules
+
+    with (
+        distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as local,
+        distributed.Client(local.scheduler_address, set_as_default=False) as client,
+    ):
+        assert set(client.run(loaded).values()) == {False}
+        with Cluster(local.scheduler_address) as own:
+            assert len([future.result(timeout=120) for future in own._loading]) == 2
+        assert set(client.run(loaded).values()) == {True}
+
+
 def test_a_scheduler_that_does_not_answer_is_one_line(distributed, monkeypatch):
     monkeypatch.setattr(cluster, "REACH", 1)
     with pytest.raises(Fault, match=r"tcp://127.0.0.1:9: no Dask scheduler answers \(.*\)\. Fix: start one: dask scheduler --port 8786\."):

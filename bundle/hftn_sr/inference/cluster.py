@@ -57,6 +57,9 @@ class Cluster:
             self._client.close()
             finding = f"{len(wide)} workers run several cases in one process ({wide[0]})"
             raise UsageFault("--scheduler", finding, "start them by dask worker --nworkers 8 --nthreads 1")
+        # all load the program now, and not each with its first case, while only one of them makes the options (`ask`)
+        one_each = {"pure": False, "allow_other_workers": True}
+        self._loading = [self._client.submit(_load, workers=[worker], **one_each) for worker in self._client.nthreads()]
 
     def __enter__(self) -> Cluster:
         return self
@@ -131,6 +134,11 @@ class Cluster:
 
     def _gone(self) -> Fault:
         return Fault(self.scheduler, "the Dask scheduler is gone", "start it, then give the same command again: finished cases stand")
+
+
+def _load() -> None:
+    """Load what a case needs; a worker that cannot says so with its first case."""
+    import hftn_sr.inference.run  # noqa: F401
 
 
 def _in_worker(case: Case, job: Job) -> Outcome:
