@@ -167,6 +167,16 @@ def test_a_torchscript_file_of_it_serves_all_sizes():
         torch.testing.assert_close(exported(images(1, *size)), network(images(1, *size)), atol=1e-5, rtol=0)
 
 
+@torch.no_grad()
+@pytest.mark.parametrize("searching", [True, False])
+def test_it_can_be_scripted_as_commands_of_monai_do(searching):
+    network = shaken(searching=searching)
+    scripted = torch.jit.script(network)
+    for size in ((24, 32), (25, 31)):
+        image = images(1, *size)
+        torch.testing.assert_close(scripted(image), network(image), atol=1e-6, rtol=0)
+
+
 @needs_onnx
 @torch.no_grad()
 def test_an_onnx_file_of_it_serves_all_sizes():

@@ -32,12 +32,15 @@ class FeatureSynthesis(GatedUNet):
                 tie(layer, entering=False)  # type: ignore[arg-type]
 
     def _descend(self, images: Tensor) -> list[Tensor]:
-        features = self.down[0](images)
-        skips = [features]
-        for level, enter in zip(self.down[1:], self.enter, strict=True):
-            images = functional.avg_pool2d(images, 2)
-            assert isinstance(level, nn.Sequential)
-            features = level[1:](level[0](functional.max_pool2d(features, 2)) + enter(images))
+        entering: list[Tensor] = []
+        smaller = images
+        for enter in self.enter:
+            smaller = functional.avg_pool2d(smaller, 2)
+            entering.append(enter(smaller))
+        features = images
+        skips: list[Tensor] = []
+        for index, level in enumerate(self.down):
+            features = level(functional.max_pool2d(features, 2), entering.pop(0)) if index else level(features)
             skips.append(features)
         return skips
 
@@ -136,7 +139,8 @@ class Correspondence(nn.Module):
 
     def gather(self, image: Tensor, found: Found) -> Tensor:
         """What enters the U-Net: (B, 3, H, W) and what a search found to (B, 6, H, W), even sizes."""
-        displacement, relevance = (functional.interpolate(each, scale_factor=2.0, mode="bilinear") for each in found[1:])
+        displacement = functional.interpolate(found.displacement, scale_factor=2.0, mode="bilinear")
+        relevance = functional.interpolate(found.relevance, scale_factor=2.0, mode="bilinear")
         return torch.cat([image, moved(image[:, 1:], 2 * displacement), relevance.sigmoid()], 1)
 
     def fuse(self, image: Tensor, found: Found) -> Tensor:

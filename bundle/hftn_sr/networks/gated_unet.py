@@ -9,7 +9,7 @@ from torch.nn import functional
 from hftn_sr.networks.layers import check_image, conv3x3, output_convolution, pad_far_edges
 from hftn_sr.networks.p4 import TURNS, tie
 
-__all__ = ["GatedUNet"]
+__all__ = ["GatedUNet", "Level"]
 
 
 class GatedUNet(nn.Module):
@@ -61,10 +61,10 @@ class GatedUNet(nn.Module):
         }  # fmt: skip
         self.multiple, self.images = 2 ** (levels - 1), type(self).images  # on the object, where TorchScript finds it
         widths = [channels * 2**level for level in range(levels)]
-        self.down = nn.ModuleList(_level(before, own, slope) for before, own in zip([self.images, *widths[:-1]], widths, strict=True))
+        self.down = nn.ModuleList(Level(before, own, slope) for before, own in zip([self.images, *widths[:-1]], widths, strict=True))
         self.enlarge = nn.ModuleList(nn.Sequential(nn.Conv2d(2 * own, 4 * own, 1), nn.PixelShuffle(2)) for own in reversed(widths[:-1]))
         self.gates = nn.ModuleList(nn.Conv2d(own, own, 1) if gated else nn.Identity() for own in reversed(widths[:-1]))
-        self.up = nn.ModuleList(_level(own, own, slope) for own in reversed(widths[:-1]))
+        self.up = nn.ModuleList(Level(own, own, slope) for own in reversed(widths[:-1]))
         self.gated = gated
         self.output = output_convolution(channels, kernel=1)
         if equivariant:
@@ -113,8 +113,24 @@ class GatedUNet(nn.Module):
         return skips
 
 
-def _level(entering: int, own: int, slope: float) -> nn.Sequential:
-    return nn.Sequential(conv3x3(entering, own), _activation(slope), conv3x3(own, own), _activation(slope))
+class Level(nn.Sequential):
+    """Two (conv3, ReLU) of one resolution.
+
+    Args:
+        entering: channels that enter.
+        own: channels inside and that leave.
+        slope: negative slope of the ReLUs.
+    """
+
+    def __init__(self, entering: int, own: int, slope: float) -> None:
+        super().__init__(conv3x3(entering, own), _activation(slope), conv3x3(own, own), _activation(slope))
+
+    def forward(self, features: Tensor, added: Tensor | None = None) -> Tensor:
+        """Features (B, entering, H, W) to (B, own, H, W); `added`, if given, is added to the first convolution's."""
+        features = self[0](features)
+        if added is not None:
+            features = features + added
+        return self[3](self[2](self[1](features)))
 
 
 def _activation(slope: float) -> nn.Module:

@@ -14,12 +14,12 @@ from hftn_sr.networks.p4 import TURNS, tie
 __all__ = ["DESCRIBED", "RelevanceEmbedding", "contrast_free", "similarities"]
 
 WINDOW = 17  # voxels, of the local normalisation
-FLOOR = 4e-4  # added to the local variance; an intensity of 1 is the brightest of the image
-GRADIENT_FLOOR = 1e-5  # added to the local energy of the gradient, per voxel squared
+FLOOR = 4e-4  # an intensity of 1 is the brightest of the image
+GRADIENT_FLOOR = 1e-5  # per voxel squared
 DESCRIBED = 4 * TURNS  # channels of the description
 
 
-def contrast_free(image: Tensor) -> Tensor:
+def contrast_free(image: Tensor, floor: float = FLOOR, gradient_floor: float = GRADIENT_FLOOR) -> Tensor:
     r"""Description of an image that does not depend on which tissue is bright.
 
     Each image is normalised by itself in windows of 17 x 17 voxels. A bright edge in one contrast is a dark one in the other: what they
@@ -29,6 +29,8 @@ def contrast_free(image: Tensor) -> Tensor:
 
     Args:
         image: (B, 1, H, W), even sizes.
+        floor: added to the local variance.
+        gradient_floor: added to e.
 
     Returns:
         (B, 16, H/2, W/2): normalised intensity, the two parts of the direction, and the gradient's strength; each as four maps that turn
@@ -36,17 +38,16 @@ def contrast_free(image: Tensor) -> Tensor:
     """
     mean = _local_mean(image)
     centred = image - mean
-    normalised = centred * (_local_mean(centred.square()) + FLOOR).rsqrt()
+    normalised = centred * (_local_mean(centred.square()) + floor).rsqrt()
     edges = functional.pad(image, (1, 1, 1, 1), mode="replicate")
-    rows, columns = (edges[..., 2:, 1:-1] - edges[..., :-2, 1:-1]) / 2, (edges[..., 1:-1, 2:] - edges[..., 1:-1, :-2]) / 2
+    rows = (edges[..., 2:, 1:-1] - edges[..., :-2, 1:-1]) / 2
+    columns = (edges[..., 1:-1, 2:] - edges[..., 1:-1, :-2]) / 2
     strength = rows.square() + columns.square()
-    energy = strength + _local_mean(strength) + GRADIENT_FLOOR
+    energy = strength + _local_mean(strength) + gradient_floor
     maps = torch.cat([normalised, strength / energy, (columns.square() - rows.square()) / energy, 2 * rows * columns / energy], 1)
-    scalars, directions = functional.avg_pool2d(maps, 2).split(2, dim=1)
-    fours = [*(scalars[:, :1],) * 4, *(scalars[:, 1:],) * 4]
-    for part in (directions[:, :1], directions[:, 1:]):
-        fours += [part, -part, part, -part]
-    return torch.cat(fours, 1)
+    intensity, gradient, straight, oblique = functional.avg_pool2d(maps, 2).split(1, dim=1)
+    straight, oblique = torch.cat([straight, -straight], 1), torch.cat([oblique, -oblique], 1)
+    return torch.cat([intensity.expand(-1, 4, -1, -1), gradient.expand(-1, 4, -1, -1), straight, straight, oblique, oblique], 1)
 
 
 def similarities(query: Tensor, key: Tensor, radius: int) -> Tensor:
@@ -62,7 +63,7 @@ def similarities(query: Tensor, key: Tensor, radius: int) -> Tensor:
     """
     query = functional.normalize(query.float(), dim=1)
     keys = functional.pad(functional.normalize(key.float(), dim=1), (radius, radius, radius, radius))
-    if torch.is_grad_enabled() and query.requires_grad:
+    if not torch.jit.is_scripting() and torch.is_grad_enabled() and query.requires_grad:  # type: ignore[attr-defined]
         found: Tensor = _WindowedProducts.apply(query, keys)  # type: ignore[no-untyped-call]
         return found
     return _windowed_products(query, keys)
@@ -94,8 +95,10 @@ def _windowed_products(query: Tensor, keys: Tensor) -> Tensor:
 
 def _windows(query: Tensor, keys: Tensor) -> list[Tensor]:
     """The parts of `keys` of the size of `query`, as views; the offset along W changes fastest."""
-    side = keys.shape[-1] - query.shape[-1] + 1
-    return [keys[:, :, row : row - side + 1 or None, column : column - side + 1 or None] for row in range(side) for column in range(side)]
+    height, width = query.shape[-2:]
+    side = keys.shape[-1] - width + 1
+    places = [(place // side, place % side) for place in range(side * side)]
+    return [keys[:, :, row : row + height, column : column + width] for row, column in places]
 
 
 class RelevanceEmbedding(nn.Module):

@@ -34,7 +34,7 @@ class Found(NamedTuple):
 
 def expected_offset(probabilities: Tensor) -> Tensor:
     """Mean offset (B, 2, h, w) along H and W under probabilities (B, (2 r + 1)^2, h, w): the soft arg-max."""
-    side = math.isqrt(probabilities.shape[1])
+    side = _side(probabilities)
     steps = torch.arange(side, dtype=probabilities.dtype, device=probabilities.device) - side // 2
     offsets = torch.stack([steps.repeat_interleave(side), steps.repeat(side)])
     return functional.conv2d(probabilities, offsets[..., None, None])
@@ -46,9 +46,8 @@ def moved(images: Tensor, displacement: Tensor) -> Tensor:
     Beyond the borders, the border's voxels continue. Gradients to both arguments are those of the interpolation.
     """
     height, width = images.shape[-2:]
-    kind = {"dtype": torch.float32, "device": images.device}
-    rows = torch.arange(height, **kind)[:, None] + displacement[:, 0].float()  # type: ignore[call-overload]
-    columns = torch.arange(width, **kind) + displacement[:, 1].float()  # type: ignore[call-overload]
+    rows = torch.arange(height, dtype=torch.float32, device=images.device)[:, None] + displacement[:, 0].float()
+    columns = torch.arange(width, dtype=torch.float32, device=images.device) + displacement[:, 1].float()
     places = torch.stack([(2 * columns + 1) / width - 1, (2 * rows + 1) / height - 1], -1)
     return functional.grid_sample(images.float(), places, mode="bicubic", padding_mode="border", align_corners=False)
 
@@ -87,6 +86,8 @@ class TransferAttention(nn.Module):
             query: (B, C, h, w).
             relevance: (B, (2 r + 1)^2, h, w).
         """
+        if torch.jit.is_scripting():  # type: ignore[attr-defined]
+            return self._found(query, relevance)
         with torch.autocast(relevance.device.type, enabled=False):  # bfloat16 gradients of dilated convolutions are NaN on some CPUs
             return self._found(query.float(), relevance.float())
 
@@ -95,13 +96,18 @@ class TransferAttention(nn.Module):
         probabilities = logits.softmax(1)
         soft = expected_offset(probabilities)
         peak, cosine = probabilities.amax(1, keepdim=True), (probabilities * relevance).sum(1, keepdim=True)
-        half = math.isqrt(relevance.shape[1]) // 2
+        half = _side(relevance) // 2
         vector = _fours(soft / half)
-        scalars = [peak.expand(-1, TURNS, -1, -1), cosine.expand(-1, TURNS, -1, -1)]
-        features = self.context(torch.cat([query, vector, vector * peak, *scalars], 1))
+        scalars = torch.cat([peak.expand(-1, 4, -1, -1), cosine.expand(-1, 4, -1, -1)], 1)
+        features = self.context(torch.cat([query, vector, vector * peak, scalars], 1))
         along = self.remainder(features)
         remainder = torch.cat([along[:, 0:1] - along[:, 2:3], along[:, 1:2] - along[:, 3:4]], 1)
         return Found(logits, soft + half * remainder, self.trust(features))
+
+
+def _side(offsets: Tensor) -> int:
+    """2 r + 1 of maps (B, (2 r + 1)^2, h, w). By the root of a float, which TorchScript knows."""
+    return int(math.sqrt(offsets.shape[1]) + 0.5)
 
 
 def _fours(vector: Tensor) -> Tensor:
