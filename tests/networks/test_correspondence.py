@@ -168,9 +168,8 @@ def test_a_torchscript_file_of_it_serves_all_sizes():
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("searching", [True, False])
-def test_it_can_be_scripted_as_commands_of_monai_do(searching):
-    network = shaken(searching=searching)
+def test_it_can_be_scripted_as_commands_of_monai_do():
+    network = shaken()
     scripted = torch.jit.script(network)
     for size in ((24, 32), (25, 31)):
         image = images(1, *size)
