@@ -25,7 +25,7 @@ LARGEST = 25_000_000  # bytes, the Model Zoo's limit for a file
 
 def main(
     weights: Annotated[Path, typer.Option(help="A .safetensors file that training wrote.")],
-    name: Annotated[str, typer.Option(help="base, small or hftn.")] = "base",
+    name: Annotated[str, typer.Option(help="correspondence, base, small or hftn.")] = "base",
 ) -> None:
     """Check and copy the weights, then write what goes with them."""
     with safetensors.safe_open(weights, "pt") as opened:

@@ -69,7 +69,7 @@ def main(
     dataset: Annotated[Path, typer.Option(help="Folder that `hftn-sr data open-ms` filled.")],
     output: Annotated[Path, typer.Option(help="Markdown table to write.")],
     case: Annotated[str, typer.Option(help="Patient and study, with native FLAIR and T2W.")] = "patient04/study1",
-    model: Annotated[str, typer.Option(help="base, small, hftn, or a .safetensors file.")] = "base",
+    model: Annotated[str, typer.Option(help="correspondence, base, small, hftn, or a .safetensors file.")] = "base",
 ) -> None:
     """Print and write one table per scale, one row per disturbance."""
     raw = dataset / "longitudinal" / "raw"

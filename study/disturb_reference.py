@@ -35,7 +35,7 @@ MOVED = "moved by {0} + {0} voxels"
 def main(
     dataset: Annotated[Path, typer.Option(help="Folder that `hftn-sr data open-ms` filled.")],
     output: Annotated[Path, typer.Option(help="Markdown table to write.")],
-    model: Annotated[str, typer.Option(help="base, small, hftn, or a .safetensors file.")] = "base",
+    model: Annotated[str, typer.Option(help="correspondence, base, small, hftn, or a .safetensors file.")] = "base",
     picture_file: Annotated[Path | None, typer.Option("--picture", help="PNG to write: results and errors of some rows at x4.")] = None,
 ) -> None:
     """Print and write one row per disturbance, one column per scale."""

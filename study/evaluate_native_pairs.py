@@ -36,7 +36,7 @@ SHOWN = ("psnr", "ssim")
 def main(
     dataset: Annotated[Path, typer.Option(help="Folder that `hftn-sr data open-ms` filled.")],
     output: Annotated[Path, typer.Option(help="Folder for volumes, pictures, scores.json and scores.md.")],
-    model: Annotated[str, typer.Option(help="base, small, hftn, or a .safetensors file.")] = "base",
+    model: Annotated[str, typer.Option(help="correspondence, base, small, hftn, or a .safetensors file.")] = "base",
     tta: Annotated[Optional[int], typer.Option(help="1, 2, 4 or 8; else 4 for base, correspondence; else 1.")] = None,  # noqa: UP045 - typer
     scales: Annotated[list[int], typer.Option(help="2, 4 or both.")] = [2, 4],  # noqa: B006 - typer copies it
     pairs: Annotated[Literal["paper", "all"], typer.Option(help="FLAIR with T2W, or every ordered pair of FLAIR, T1W and T2W.")] = "paper",

@@ -101,7 +101,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="folder with datalist.json")
     parser.add_argument("--section", default="validation")
     parser.add_argument("--cases", nargs="*", help="of the section; all if not given")
-    parser.add_argument("--networks", nargs="*", default=["small", "base"])
+    parser.add_argument("--networks", nargs="*", default=["small", "base", "correspondence"])
     parser.add_argument("--head", type=Path, help="what training wrote; the shipped head if not given")
     parser.add_argument("--slices", type=int, default=2, help="of each case")
     parser.add_argument("--results", type=Path, nargs="*", help="files that keep the networks' results, for another head; made if missing")
@@ -129,7 +129,7 @@ def main() -> None:
         write_bytes(given.output, save_head(head, found, record))
         if given.output.absolute() == MODELS_FOLDER / FILE:
             list_hashes(FILE)
-    shipped = found if given.head else list(load_head(MODELS_FOLDER / "base_x2.safetensors").calibrations)
+    shipped = found if given.head or given.output else list(load_head(MODELS_FOLDER / "base_x2.safetensors").calibrations)
     table = [row for (name, kind), of in groups.items() for row in rows(of, next(c for c in shipped if (c.model, c.kind) == (name, kind)))]
     for row in table:
         sys.stdout.write("| " + " | ".join(f"{value:.3g}" if isinstance(value, float) else str(value) for value in row.values()) + " |\n")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import shutil
+from itertools import product
 
 import numpy as np
 import pytest
@@ -173,7 +174,7 @@ def any_network():
 def test_the_shipped_head_is_small_and_calibrated_for_the_shipped_weights():
     head = load_head(MODELS_FOLDER / "base_x2.safetensors")
     assert head.path.stat().st_size < 200_000 and shipped_models()[FILE] == head.sha256
-    for name, scale in (("base", 2), ("base", 4), ("small", 2), ("small", 4), ("small", None)):
+    for name, scale in (*product(("base", "small", "correspondence"), (2, 4)), ("small", None), ("correspondence", None)):
         model = load_model(name, scale)
         for kind in ("kspace",) if scale else ("kspace", "slices"):
             found, own = head.of(model, kind)

@@ -109,6 +109,8 @@ def test_every_network_runs_in_bfloat16(name):
         (None, "small", 1),
         (None, "mine.safetensors", 1),
         (None, "runs/base_x2.safetensors", 1),
+        (None, str(MODELS_FOLDER / "correspondence_any.safetensors"), 4),
+        (None, str(MODELS_FOLDER / "small_any.safetensors"), 1),
         (1, "base", 1),
         (8, "small", 8),
     ],

@@ -14,7 +14,7 @@ import torch
 from hftn_sr.errors import Fault, UsageFault
 from hftn_sr.networks import NETWORKS, build_network
 from hftn_sr.networks import weights as weights_module
-from hftn_sr.networks.weights import check_model, load_model, load_weights, save_weights, shipped_models
+from hftn_sr.networks.weights import check_model, load_model, load_weights, save_weights, shipped_file, shipped_models
 from tiny import tiny_network
 
 
@@ -219,6 +219,12 @@ def test_a_name_that_is_not_shipped_is_refused_with_those_that_are(shipped):
         load_model("bas", 2)
     with pytest.raises(UsageFault, match="initial_weights: no model 'bas'"):
         load_model("bas", 2, option="initial_weights")
+
+
+def test_where_base_has_no_weights_correspondence_serves():
+    found = {(name, scale): shipped_file(name, scale).name for name in ("base", "small") for scale in (4, None)}
+    assert found[("base", 4)] == "base_x4.safetensors" and found[("small", 4)] == "small_x4.safetensors"
+    assert found[("base", None)] == "correspondence_any.safetensors" and found[("small", None)] == "small_any.safetensors"
 
 
 def test_a_model_is_looked_for_before_any_case_is_read(shipped, file):

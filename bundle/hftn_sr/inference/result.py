@@ -282,7 +282,9 @@ def pair_record(case: Case, options: RunOptions, pair: PreparedPair, model: Mode
 
 
 def _of_model(model: Model) -> dict[str, Any]:
-    return {"name": model.name, "scale": model.scale, "file": model.path.name, "sha256": model.sha256, "training": model.record}
+    """Name and hash, and how the weights were trained; the runs that they began with stand in their own file, and fill 60 kB there."""
+    training = {name: value for name, value in model.record.items() if name != "start"}
+    return {"name": model.name, "scale": model.scale, "file": model.path.name, "sha256": model.sha256, "training": training}
 
 
 def _version(name: str) -> str:

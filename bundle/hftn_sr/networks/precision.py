@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -73,7 +74,7 @@ def choose_tta(tta: int | None, model: str) -> int:
     if tta is not None:
         check_choice("--tta", tta, TTA_COUNTS)
         return tta
-    return 4 if _shipped(model) and Path(model).name.split("_x")[0] in TURNED else 1
+    return 4 if _shipped(model) and re.sub(r"_(x\d|any)(\.safetensors)?$", "", Path(model).name) in TURNED else 1
 
 
 def prepare_network(network: nn.Module, precision: ChosenPrecision, tta: int = 1) -> nn.Module:

@@ -87,7 +87,7 @@ class TransferAttention(nn.Module):
             relevance: (B, (2 r + 1)^2, h, w).
         """
         if torch.jit.is_scripting():  # type: ignore[attr-defined]
-            return self._found(query, relevance)
+            return self._found(query.float(), relevance.float())
         with torch.autocast(relevance.device.type, enabled=False):  # bfloat16 gradients of dilated convolutions are NaN on some CPUs
             return self._found(query.float(), relevance.float())
 

@@ -41,6 +41,7 @@ __all__ = [
 ]
 
 MODELS_FOLDER = BUNDLE / "models"
+STAND_IN = "correspondence"  # where `base` has no weights
 HASHES = MODELS_FOLDER / "SHA256SUMS"
 Network = TypeVar("Network", bound=nn.Module)
 
@@ -90,8 +91,8 @@ def shipped_names(scale: int | None = None) -> list[str]:
 
 
 def stand_in(model: str, scale: int | None) -> str:
-    """The model that serves where the shipped `base` has no weights for a loss of resolution: `small`, if that has; else `model`."""
-    return "small" if model == "base" and model not in shipped_names(scale) and "small" in shipped_names(scale) else model
+    """The model that serves: where the shipped `base` has no weights for a loss of resolution, `correspondence`, if that has."""
+    return STAND_IN if model == "base" and model not in shipped_names(scale) and STAND_IN in shipped_names(scale) else model
 
 
 def shipped_file(model: str, scale: int | None) -> Path:
@@ -119,7 +120,7 @@ def load_model(model: str, scale: int | None, device: torch.device | str = "cpu"
     """A trained network for `scale`: weights of that scale, else weights that serve any acquisition.
 
     Args:
-        model: `base`, `small`, `hftn`, or the path of a .safetensors file written by `save_weights`.
+        model: name of shipped weights, or the path of a .safetensors file written by `save_weights`.
         scale: 2 or 4; None for an acquisition that lost resolution otherwise.
         device: where the network is wanted.
         option: by which the user named the model, for errors.
@@ -288,7 +289,7 @@ def _check_scale(path: Path, network: nn.Module, scale: int | None) -> None:
     if own is not None and own != scale:
         if scale is None:
             finding = f"these weights are for scale {own} along both in-plane axes, this target lost resolution otherwise"
-            raise UsageFault(path, finding, "weights for any acquisition, such as --model small")
+            raise UsageFault(path, finding, "weights for any acquisition, such as --model correspondence")
         raise UsageFault(path, f"these weights are for scale {own}, scale {scale} is needed", f"--scale {own}")
 
 

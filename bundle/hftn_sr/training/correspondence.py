@@ -46,8 +46,12 @@ class Searched(NamedTuple):
     found: Found | None
 
 
-def check_searches(method: str) -> None:
+def check_searches(method: str, options: Mapping[str, Any]) -> None:
     """Refuse a method without a search, before the cases are read.
+
+    Args:
+        method: key of METHODS.
+        options: differences from the method's own.
 
     Raises:
         UsageFault: `train_correspondence.yaml` was laid over a training of another network.
@@ -55,6 +59,8 @@ def check_searches(method: str) -> None:
     if method in METHODS and METHODS[method].network != "correspondence":
         fix = "--method correspondence or correspondence_small, or leave out train_correspondence.yaml"
         raise UsageFault("--method", f"{method} has no search to train", fix)
+    if not options.get("searching", True):
+        raise UsageFault("--options", "without a search there is none to train", "leave searching out, or train_correspondence.yaml")
 
 
 def prepare_batch(
