@@ -19,7 +19,7 @@ import dask
 import dask_jobqueue
 import dask_jobqueue.local
 
-# What Dask does beside the cases, more rarely: by default two workers take a tenth of a core with it.
+# What Dask does beside the cases, more rarely: idle, a scheduler and two workers otherwise take a tenth of a core.
 SPARING = {
     "DASK_DISTRIBUTED__WORKER__PROFILE__ENABLED": "False",
     "DASK_DISTRIBUTED__WORKER__MEMORY__MONITOR_INTERVAL": "1s",

@@ -266,10 +266,10 @@ def _parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("--data", type=folder_option, required=True, help="folder with datalist.json, or a copy of the open MS data")
     add("--output", type=folder_option, required=True, help="folder for acquisitions.md, .csv and .json")
-    add("--model", default="small", help="base, small, hftn, or a .safetensors file (small)")
+    add("--model", default="small", help="correspondence, small, hftn, or a .safetensors file (small)")
     add("--section", choices=get_args(Section), default="validation", help="cases that are scored (validation)")
     add("--slices", type=int, default=1, help="slices from the middle of each volume (1)")
-    add("--tta", type=int, help="test-time augmentation: 1, 2, 4 or 8 (that of super-resolve)")
+    add("--tta", type=int, help="test-time augmentation: 1, 2, 4 or 8 (4 for correspondence, else 1)")
     return parser
 
 

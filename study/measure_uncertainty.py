@@ -124,7 +124,7 @@ def main() -> None:
     for sample in samples:
         groups[sample.model, sample.kind].append(sample)
     by_name = {model.name: model for model in models}
-    found = [calibrate(of, by_name[name].sha256, choose_tta(None, name.split()[0])) for (name, _), of in groups.items()]
+    found = [calibrate(of, by_name[name].sha256, _passes(name, kind)) for (name, kind), of in groups.items()]
     if given.output:
         write_bytes(given.output, save_head(head, found, record))
         if given.output.absolute() == MODELS_FOLDER / FILE:
@@ -148,9 +148,21 @@ def _head(path: Path | None) -> tuple[UncertaintyHead, dict[str, object]]:
         return head.eval(), json.loads(opened.metadata()["record"])
 
 
+def _kind(acquisition: str) -> Kind:
+    return "slices" if acquisition.startswith("slices") else "kspace"
+
+
+def _passes(model: str, kind: Kind) -> int:
+    """Of `super-resolve`, which makes slices thinner in one pass."""
+    return 1 if kind == "slices" else choose_tta(None, model.split()[0])
+
+
 def _results(models: Sequence[Model], cases: Sequence[dict[Hashable, Any]], count: int) -> Iterator[Result]:
     load = LoadPaird(None)
-    networks = {model.name: prepare_network(model.network, "float32", choose_tta(None, model.name.split()[0])) for model in models}
+    kinds: tuple[Kind, ...] = ("kspace", "slices")
+    networks = {
+        (model.name, kind): prepare_network(model.network, "float32", _passes(model.name, kind)) for model in models for kind in kinds
+    }
     for case in cases:
         images = load(case)
         signal = images["label"].flatten(0, 2).mean(0)
@@ -160,7 +172,7 @@ def _results(models: Sequence[Model], cases: Sequence[dict[Hashable, Any]], coun
             for model in models:
                 names = (f"x{model.scale}",) if model.scale else OTHERS
                 for name in names:
-                    yield _result(networks[model.name], model.name, name, case["case"], flat)
+                    yield _result(networks[model.name, _kind(name)], model.name, name, case["case"], flat)
         sys.stderr.write(f"{case['case']}\n")
 
 
@@ -180,7 +192,7 @@ def judged(head: UncertaintyHead, result: Result, rng: np.random.Generator) -> S
     tissue = image[0] > TISSUE
     error, of = (each[tissue].double().numpy() for each in ((result.label.float() - result.result.float()).abs(), scale))
     kept = rng.permutation(len(error))[:VOXELS]
-    kind: Kind = "slices" if result.acquisition.startswith("slices") else "kspace"
+    kind = _kind(result.acquisition)
     patient, mean = re.split(r"_", result.case)[0], float(of.mean())
     return Sample(result.model, kind, result.acquisition, patient, result.case, error[kept], of[kept], mean)
 

@@ -676,8 +676,9 @@ def test_the_function_of_the_api_does_the_same_and_says_when_nothing_was_left_to
 
 def test_the_record_of_the_model_can_hold_anything_that_json_holds(tmp_path, case, run, weights):
     network = load_model(str(weights[2]), 2).network
-    save_weights(tmp_path / "w.safetensors", network, {"gain": {"psnr": 1.5}, "名": ["é"], "start": {"sha256": "a"}})
-    assert run(case, model=tmp_path / "w.safetensors").record["model"]["training"] == {"gain": {"psnr": 1.5}, "名": ["é"]}
+    save_weights(tmp_path / "w.safetensors", network, {"gain": {"psnr": 1.5}, "名": ["é"], "start": {"sha256": "a", "seed": 1}})
+    kept = {"gain": {"psnr": 1.5}, "名": ["é"], "start": {"sha256": "a"}}
+    assert run(case, model=tmp_path / "w.safetensors").record["model"]["training"] == kept
 
 
 @pytest.mark.parametrize(("moved", "warned"), [(0.0, False), (4.0, True)])

@@ -16,6 +16,7 @@ from hftn_sr.errors import Fault
 from hftn_sr.inference.case import map_files
 from hftn_sr.inference.uncertainty import FILE, Calibration, load_head, save_head
 from hftn_sr.networks import build_network
+from hftn_sr.networks.precision import choose_tta
 from hftn_sr.networks.uncertainty import UncertaintyHead
 from hftn_sr.networks.weights import MODELS_FOLDER, load_model, save_weights, shipped_models
 from hftn_sr.volumes.files import sha256_of
@@ -178,6 +179,7 @@ def test_the_shipped_head_is_small_and_calibrated_for_the_shipped_weights():
         model = load_model(name, scale)
         for kind in ("kspace",) if scale else ("kspace", "slices"):
             found, own = head.of(model, kind)
+            assert found.tta == (1 if kind == "slices" else choose_tta(None, name))  # of super-resolve
             assert own, f"{model.path.name} was exchanged: calibrate again by study/measure_uncertainty.py"
             assert 0 < found.low < found.high and len(found.patients) >= 2
 

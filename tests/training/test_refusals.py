@@ -124,6 +124,11 @@ def test_a_setting_that_cannot_be_meant_for_any_acquisition_is_refused_by_its_na
     assert finding in ended(**{"acquisition": "any", **options})
 
 
+def test_the_overlay_of_a_search_is_refused_where_options_leave_the_search_out(ended):
+    options = {"overlays": ["train_correspondence.yaml"], "method": "correspondence_small", "options": {"searching": False}}
+    assert ended(**options).startswith("2 ERROR --options: without a search there is none to train. Fix: leave searching out of --options")
+
+
 @pytest.mark.parametrize(("method", "refused"), {"small": True, "correspondence_small": False}.items())
 def test_the_overlay_of_a_search_is_refused_for_a_method_without_one(method, refused, ended):
     line = "2 ERROR --method: small has no search to train. Fix: --method correspondence or correspondence_small, or leave out train_corr"

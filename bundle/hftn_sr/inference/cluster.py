@@ -57,7 +57,7 @@ class Cluster:
             self._client.close()
             finding = f"{len(wide)} workers run several cases in one process ({wide[0]})"
             raise UsageFault("--scheduler", finding, "start them by dask worker --nworkers 8 --nthreads 1")
-        # those that are there load the program now, while one of them makes the options (`ask`), and not each with its first case
+        # workers that are there load the program now, all at the same time; others with their first case
         one_each = {"pure": False, "allow_other_workers": True}
         self._loading = [self._client.submit(_load, workers=[worker], **one_each) for worker in self._client.nthreads()]
 

@@ -282,8 +282,10 @@ def pair_record(case: Case, options: RunOptions, pair: PreparedPair, model: Mode
 
 
 def _of_model(model: Model) -> dict[str, Any]:
-    """Name and hash, and how the weights were trained; the runs that they began with stand in their own file, and fill 60 kB there."""
-    training = {name: value for name, value in model.record.items() if name != "start"}
+    """Name and hash, and how the weights were trained; of those that they began with the hash alone, since all of it fills 60 kB."""
+    training = dict(model.record)
+    if isinstance(start := training.get("start"), dict):
+        training["start"] = {"sha256": start.get("sha256")}
     return {"name": model.name, "scale": model.scale, "file": model.path.name, "sha256": model.sha256, "training": training}
 
 

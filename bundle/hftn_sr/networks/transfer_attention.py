@@ -80,7 +80,7 @@ class TransferAttention(nn.Module):
                 tie(layer, leaving=layer is not self.trust)
 
     def forward(self, query: Tensor, relevance: Tensor) -> Found:
-        """Find each place, in float32 also under autocast.
+        """Find each place, in float32 also under autocast, but for a scripted network, which is not meant for it.
 
         Args:
             query: (B, C, h, w).

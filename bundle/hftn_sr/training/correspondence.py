@@ -46,7 +46,7 @@ class Searched(NamedTuple):
     found: Found | None
 
 
-def check_searches(method: str, options: Mapping[str, Any]) -> None:
+def check_searches(method: str, options: Mapping[str, Any] | None) -> None:
     """Refuse a method without a search, before the cases are read.
 
     Args:
@@ -59,8 +59,12 @@ def check_searches(method: str, options: Mapping[str, Any]) -> None:
     if method in METHODS and METHODS[method].network != "correspondence":
         fix = "--method correspondence or correspondence_small, or leave out train_correspondence.yaml"
         raise UsageFault("--method", f"{method} has no search to train", fix)
-    if not options.get("searching", True):
-        raise UsageFault("--options", "without a search there is none to train", "leave searching out, or train_correspondence.yaml")
+    if not (options or {}).get("searching", True):
+        raise UsageFault(
+            "--options",
+            "without a search there is none to train",
+            "leave searching out of --options, or leave out train_correspondence.yaml",
+        )
 
 
 def prepare_batch(
