@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import ast
+import re
 import signal
 import sys
 
 import pytest
 from test_workers import Deadly, cases, check, options  # noqa: F401 - fixtures
 
+from hftn_sr._bundle import BUNDLE
 from hftn_sr.errors import Fault, UsageFault
 from hftn_sr.inference import cluster
 from hftn_sr.inference.cluster import Cluster
@@ -73,6 +76,18 @@ def test_all_workers_load_the_program_at_once(distributed):
         with Cluster(local.scheduler_address) as own:
             assert len([future.result(timeout=120) for future in own._loading]) == 2
         assert set(client.run(loaded).values()) == {True}
+
+
+def test_the_example_is_measured_and_described_with_its_own_settings():
+    repository = BUNDLE.parent
+    told = {}
+    for file in ("examples/dask_cluster.py", "scripts/measure_efficiency.py"):
+        (value,) = re.findall(r"^SPARING = (\{.*?^\})", (repository / file).read_text(encoding="utf-8"), flags=re.M | re.S)
+        told[file] = ast.literal_eval(value)
+    (settings, other) = told.values()
+    assert settings == other
+    documented = (BUNDLE / "docs" / "scaling.md").read_text(encoding="utf-8")
+    assert all(f"{name}={value}" in documented for name, value in settings.items())
 
 
 def test_a_scheduler_that_does_not_answer_is_one_line(distributed, monkeypatch):

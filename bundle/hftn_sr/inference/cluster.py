@@ -58,8 +58,9 @@ class Cluster:
             finding = f"{len(wide)} workers run several cases in one process ({wide[0]})"
             raise UsageFault("--scheduler", finding, "start them by dask worker --nworkers 8 --nthreads 1")
         # workers that are there load the program now, all at the same time; others with their first case
-        one_each = {"pure": False, "allow_other_workers": True}
-        self._loading = [self._client.submit(_load, workers=[worker], **one_each) for worker in self._client.nthreads()]
+        self._loading = [
+            self._client.submit(_load, pure=False, workers=[worker], allow_other_workers=True) for worker in self._client.nthreads()
+        ]
 
     def __enter__(self) -> Cluster:
         return self
@@ -137,8 +138,7 @@ class Cluster:
 
 
 def _load() -> None:
-    """Load what a case needs; a worker that cannot says so with its first case."""
-    import hftn_sr.inference.run  # noqa: F401
+    """Nothing more: a worker that receives this imports what a case needs. One that cannot says so with its first case."""
 
 
 def _in_worker(case: Case, job: Job) -> Outcome:

@@ -98,6 +98,7 @@ class TransferAttention(nn.Module):
         peak, cosine = probabilities.amax(1, keepdim=True), (probabilities * relevance).sum(1, keepdim=True)
         half = _side(relevance) // 2
         vector = _fours(soft / half)
+        # TURNS, which TorchScript does not see
         scalars = torch.cat([peak.expand(-1, 4, -1, -1), cosine.expand(-1, 4, -1, -1)], 1)
         features = self.context(torch.cat([query, vector, vector * peak, scalars], 1))
         along = self.remainder(features)
